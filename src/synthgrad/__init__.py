@@ -1,0 +1,17 @@
+"""Train the parts of a PyTorch network without making them wait for each other.
+
+The method is "Decoupled Neural Interfaces using Synthetic Gradients" (Jaderberg et al., 2017).
+Start with `Interface`; `decouple` cuts a net by module names; `unlocked` trains a chain part by part.
+"""
+
+from synthgrad import models as models
+from synthgrad.cut import Cut as Cut
+from synthgrad.cut import decouple as decouple
+from synthgrad.interface import Interface as Interface
+from synthgrad.quality import Quality as Quality
+from synthgrad.quality import compare as compare
+from synthgrad.quality import probe as probe
+from synthgrad.unlocked import chained as chained
+from synthgrad.unlocked import unlocked as unlocked
+
+__version__ = "0.1.0"

@@ -1,0 +1,103 @@
+"""Cut any network by the names of its modules; it keeps its class, its code and its state_dict."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from synthgrad.interface import GradientModel, Interface
+from synthgrad.quality import Quality, probe
+
+
+class Cut(nn.Module):
+    """The interfaces that ``decouple`` put into a network: their parameters, state, context and removal."""
+
+    def __init__(self, net: nn.Module, interfaces: Mapping[str, Interface]):
+        super().__init__()
+        self._net = (net,)  # in a tuple: the net is not ours to register
+        # nn.Module forbids dots in names, and state must be keyed by what survives a restart.
+        self.interfaces = nn.ModuleDict({_key(name): interface for name, interface in interfaces.items()})
+        self._context: Any = None
+        modules = dict(net.named_modules())
+        self._hooks = [
+            modules[name].register_forward_hook(self._hook(name, interface))
+            for name, interface in interfaces.items()
+        ]
+
+    def __getitem__(self, name: str) -> Interface:
+        """The interface behind the module of that name."""
+        return self.interfaces[_key(name)]  # pyright: ignore[reportReturnType]
+
+    @contextmanager
+    def context(self, context: Any) -> Iterator[None]:
+        """Set what the gradient models see for a block; undone at its end, also by an exception.
+
+        Under activation checkpointing keep ``backward()`` inside the block: it runs the forward pass again.
+        """
+        before, self._context = self._context, context
+        try:
+            yield
+        finally:
+            self._context = before
+
+    def quality(self, loss: Callable[[], Tensor]) -> dict[str, Quality]:
+        """Each synthetic gradient against the true one; ``loss`` runs the network and returns its loss."""
+        named = {name.replace("/", "."): interface for name, interface in self.interfaces.items()}
+        return probe(named, loss, self._net[0])  # pyright: ignore[reportArgumentType]
+
+    def remove(self) -> None:
+        """Give the network back as it was."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _hook(self, name: str, interface: Interface) -> Callable[..., Tensor | None]:
+        def after_forward(module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
+            if not isinstance(output, Tensor):
+                raise TypeError(
+                    f"module {name!r} ({type(module).__name__}) returns {type(output).__name__}, and an interface "
+                    "carries one tensor: cut where one is returned, or call the interface on that tensor yourself"
+                )
+            # The net's own train() and eval() decide: its interfaces are not its children.
+            return interface(output, self._context) if module.training else None
+
+        return after_forward
+
+
+def decouple(net: nn.Module, interfaces: Mapping[str, Interface | GradientModel]) -> Cut:
+    """Put an interface behind each named module of a network, through forward hooks.
+
+    Gradients are decoupled at once; one ``loss.backward()`` still runs them all (for updates that do not
+    wait, run the parts through ``unlocked``). The net keeps its class and ``state_dict``.
+
+    Args:
+        net: any module.
+        interfaces: ``{module name: interface}``, names as in ``net.named_modules()``; a gradient model is
+            wrapped as ``Interface(model)``.
+
+    Returns:
+        The cut: its ``parameters()`` are for an optimizer; ``context(y)``, ``quality(...)``, ``remove()``.
+
+    Raises:
+        KeyError: if a name is not that of a module; the nearest ones are named.
+        TypeError: in the forward pass, if a module's output is not one tensor.
+
+    Example:
+        >>> cut = decouple(net, {"layers.0": Linear(256, context=10)})
+        >>> with cut.context(y):
+        ...     criterion(net(x), y).backward()
+    """
+    names = [name for name, _ in net.named_modules() if name]
+    for name in interfaces:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:5]
+            raise KeyError(f"no module is named {name!r} in {type(net).__name__}; the nearest: {', '.join(near)}")
+    return Cut(net, {n: i if isinstance(i, Interface) else Interface(i) for n, i in interfaces.items()})
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")

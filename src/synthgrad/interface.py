@@ -1,0 +1,341 @@
+"""The interface on an edge A → B of a network: what A learns from while B has not answered yet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+GradientModel = Callable[[Tensor, Any], Tensor]
+"""``M(h, context)``: predicts the gradient of ``h``, in its shape and in the interface's units."""
+
+InputModel = Callable[[Any], Tensor]
+"""``I(source)``: predicts the message itself, for a receiver that does not wait for it."""
+
+
+class Interface(nn.Module):
+    r"""A decoupled neural interface: M(h, c) predicts the gradient δ that the message h will receive.
+
+    Three verbs place it (Fig. 1 of the paper *is* this API)::
+
+        A:  loss_A = interface.send(h, context)      ⟨δ̂, h⟩ with δ̂ = M(h, c) held fixed: ∂loss_A/∂h = δ̂
+        B:  h      = interface.receive(h, context)   h as a new leaf; when δ reaches it, M is regressed on δ
+            h      = interface(h, context)           both inside one graph: passes λδ + (1-λ)δ̂ on
+
+    M works in units of the gradient's own size, which the interface follows (``unit``), so
+    nothing changes when the loss is a mean, a sum or a multiple. δ̂ carries whatever factor the arriving
+    gradients carry: a term from ``send`` must never be scaled again (by a GradScaler, say).
+
+    M's parameters get their gradients, of ‖M(h, c) - δ/unit‖² averaged over the batch, in the same
+    backward pass that brings δ; an optimizer of your own moves them. ``eval()`` makes all of it the identity.
+
+    Args:
+        gradient_model: M, anything callable as ``M(h, context)`` that answers in the shape of h.
+        input_model: I, anything callable as ``I(source)``; needed only to run without a message.
+        lam: λ of BP(λ), used by the fused call: 1 is backprop, bit for bit; 0 is DNI.
+        scale: factor on δ̂ where the sender consumes it. It never touches M's target.
+        unit: None follows the gradient; a number fixes the unit (1.0: raw gradients).
+        unit_factor: the unit in root mean squares of the gradient. At 32 M's targets are of size 1/32: what
+            Adam at a usual rate can move M by in a few steps, since M must keep up with the parts (docs/log.md).
+        unit_decay: how much of the mean square is kept per gradient that arrives.
+
+    Attributes:
+        regression_loss: ‖δ̂ - δ‖² / ‖δ‖² of the last gradient that arrived; M = 0 gets 1, a perfect M 0.
+        skipped: how many gradients were not finite and taught M nothing.
+
+    Example:
+        >>> interface = Interface(Linear(256, context=10))
+        >>> (interface.send(h, y)).backward()                      # A is done
+        >>> criterion(B(interface.receive(h, y)), y).backward()    # B, whenever it likes
+
+    References:
+        Jaderberg et al. 2017 (arXiv 1608.05343), Fig. 1 and section 2.1; supplement A for λ.
+    """
+
+    _square: Tensor
+    _weight: Tensor
+    regression_loss: Tensor
+    skipped: Tensor
+
+    def __init__(
+        self,
+        gradient_model: GradientModel,
+        input_model: InputModel | None = None,
+        lam: float = 0.0,
+        scale: float = 1.0,
+        *,
+        unit: float | None = None,
+        unit_factor: float = 32.0,
+        unit_decay: float = 0.99,
+    ):
+        super().__init__()
+        if not 0 <= lam <= 1:
+            raise ValueError(f"lam is {lam}; it mixes two gradients and must be from 0 (DNI) to 1 (backprop)")
+        if not 0 <= unit_decay < 1:
+            raise ValueError(f"unit_decay is {unit_decay}; it must be at least 0 and below 1")
+        for name, value in (("unit", unit), ("unit_factor", unit_factor)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be a positive number")
+        self.gradient_model = gradient_model
+        self.input_model = input_model
+        self.lam, self.scale, self.unit_decay = lam, scale, unit_decay
+        self.fixed_unit, self.unit_factor = unit, unit_factor
+        self.register_buffer("_square", torch.tensor(0.0))
+        self.register_buffer("_weight", torch.tensor(0.0))
+        self.register_buffer("regression_loss", torch.tensor(math.nan), persistent=False)
+        self.register_buffer("skipped", torch.tensor(0), persistent=False)
+        self._sent: tuple[Any, ...] | None = None
+        self._tap: list[tuple[Tensor, Any]] | None = None
+
+    @property
+    def unit(self) -> Tensor:
+        """What M's answers are multiplied by: unit_factor root mean squares of δ (1 before the first)."""
+        if self.fixed_unit is not None:
+            return torch.full_like(self._square, self.fixed_unit)
+        return (
+            torch.where(self._weight > 0, self._square / self._weight, self.unit_factor**-2).sqrt()
+            * self.unit_factor
+        )
+
+    def send(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, ""]:
+        """The sender's loss term ⟨scale·δ̂, h⟩, whose gradient at h is the synthetic gradient.
+
+        Args:
+            h: the message, attached to the sender's graph.
+            context: what M may also see, for instance the labels.
+
+        Returns:
+            A scalar to add to the sender's loss, if it has one, and to differentiate. Its value means nothing.
+
+        Raises:
+            ValueError: if h is detached, or M answers in another shape.
+        """
+        if not self.training:
+            return (h * 0.0).sum()
+        if torch.is_grad_enabled() and not h.requires_grad:
+            raise ValueError(
+                f"send() got a message of shape {tuple(h.shape)} without a graph; nothing could learn from it. "
+                "Send the part's output itself, not a detached copy."
+            )
+        message = _checked(h).detach()
+        prediction = self._predict(message, context)
+        self._sent = (message, context, self._versions(message), prediction)
+        return (h * self._consumed(prediction, h.dtype)).sum()
+
+    def receive(
+        self, h: Float[Tensor, "batch *features"] | None = None, context: Any = None, *, source: Any = None
+    ) -> Float[Tensor, "batch *features"]:
+        """The message as a new leaf of the receiver's graph; the gradient that reaches it teaches M.
+
+        Args:
+            h: the message; its graph, if any, is left alone.
+            context: what M may also see.
+            source: with an input model, and instead of h: run on the synthetic input I(source).
+
+        Returns:
+            A tensor equal to h, or to I(source).
+
+        Raises:
+            ValueError: if not exactly one of h and source is given, or M answers in another shape.
+        """
+        if (h is None) == (source is None):
+            raise ValueError("receive() wants exactly one of h (the message) and source (for the input model)")
+        if h is None:
+            h = self.synthetic_input(source)
+        if not self.training:
+            return h
+        message = _checked(h).detach()
+        sent, self._sent = self._sent, None
+        if sent and _same(sent[0], message) and sent[1] is context and sent[2] == self._versions(message):
+            prediction = sent[3]  # M has just been run on this very message: never twice
+        else:
+            prediction = self._predict(message, context)
+        return _Edge.apply(message.requires_grad_(), prediction, self, None)  # pyright: ignore[reportReturnType]
+
+    def forward(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
+        """Both ends at once: the identity, whose gradient is λδ + (1-λ)·scale·δ̂, and which teaches M on δ.
+
+        Args:
+            h: the message.
+            context: what M may also see.
+
+        Returns:
+            A tensor equal to h.
+
+        References:
+            Jaderberg et al. 2017, supplement A, BP(λ): g_k = λ g_{k+1} ∂h_{k+1}/∂h_k + (1-λ) M(h_k).
+        """
+        if self._tap is not None:
+            self._tap.append((h, context))
+            return h
+        if not self.training:
+            return h
+        prediction = self._predict(_checked(h).detach(), context)
+        return _Edge.apply(h, prediction, self, self.lam)  # pyright: ignore[reportReturnType]
+
+    def fit(
+        self,
+        h: Float[Tensor, "batch *features"],
+        delta: Float[Tensor, "batch *features"] | None = None,
+        context: Any = None,
+        *,
+        source: Any = None,
+    ) -> Float[Tensor, ""]:
+        """The models' own loss, where the truth comes late or over another way than autograd.
+
+        Args:
+            h: the message.
+            delta: the gradient that it received, for M: adds ‖M(h, c) - δ/unit‖², averaged over the batch.
+            context: what M may also see.
+            source: what the input model sees: adds ‖I(source) - h‖², averaged over the batch.
+
+        Returns:
+            A scalar; differentiate it, then step the models' optimizer.
+
+        Raises:
+            ValueError: if neither delta nor source is given, or shapes differ.
+        """
+        if delta is None and source is None:
+            raise ValueError("fit() wants delta (to teach the gradient model) or source (to teach the input model)")
+        message = _checked(h).detach()
+        loss = message.new_zeros(())
+        if delta is not None:
+            if delta.shape != h.shape:
+                raise ValueError(f"the gradient has shape {tuple(delta.shape)}, its message {tuple(h.shape)}")
+            error = self._error(self._predict(message, context), delta)
+            loss = loss + error.square().sum() / max(len(message), 1)
+        if source is not None:
+            error = self._synthesize(source) - message
+            loss = loss + error.square().sum() / max(len(message), 1)
+        return loss
+
+    @torch.no_grad()
+    def synthetic_gradient(
+        self, h: Float[Tensor, "batch *features"], context: Any = None
+    ) -> Float[Tensor, "batch *features"]:
+        """δ̂ = unit · M(h, c): the prediction of δ, in δ's own units and without ``scale``."""
+        return (self._predict(_checked(h), context) * self.unit).to(h.dtype)
+
+    @torch.no_grad()
+    def synthetic_input(self, source: Any) -> Tensor:
+        """ĥ = I(source): the prediction of the message."""
+        return self._synthesize(source)
+
+    def _synthesize(self, source: Any) -> Tensor:
+        if self.input_model is None:
+            raise ValueError("this interface has no input model; give one: Interface(M, input_model=I)")
+        return self.input_model(source)
+
+    def _predict(self, h: Tensor, context: Any) -> Tensor:
+        dtype = _parameter_dtype(self.gradient_model)
+        prediction = self.gradient_model(h if dtype is None else h.to(dtype), context)
+        if prediction.shape != h.shape:
+            raise ValueError(
+                f"the gradient model answered in shape {tuple(prediction.shape)} to a message of shape "
+                f"{tuple(h.shape)}; a gradient has the shape of its message"
+            )
+        return prediction
+
+    def _consumed(self, prediction: Tensor, dtype: torch.dtype) -> Tensor:
+        return (prediction.detach() * (self.unit * self.scale)).to(dtype)
+
+    def _error(self, prediction: Tensor, delta: Tensor) -> Tensor:
+        """M - δ/unit, after the unit has followed δ; zero where δ has nothing to teach."""
+        if delta.numel() == 0:
+            return prediction * 0.0
+        with torch.no_grad():
+            delta = delta.to(torch.promote_types(prediction.dtype, torch.float32))
+            rms = torch.linalg.vector_norm(delta) / math.sqrt(delta.numel())
+            finite = rms.isfinite()
+            if self.fixed_unit is None:
+                # Nothing but zeros (the neighbour's own M has not moved yet) says nothing of the unit.
+                weight = (1 - self.unit_decay) * (finite & (rms > 0))
+                self._square.lerp_(torch.where(finite, rms, 0.0).square().to(self._square.dtype), weight)
+                self._weight.lerp_(torch.ones_like(self._weight), weight)
+            unit = self.unit
+            target = delta / unit
+        # A GradScaler overflows on purpose while it looks for its scale: such a gradient must not reach M.
+        error = torch.where(finite, prediction - target, 0.0)
+        size = torch.linalg.vector_norm(error.detach()) / math.sqrt(delta.numel())
+        self.regression_loss = (size * unit / rms).square()
+        self.skipped += ~finite
+        return error
+
+    def tap(self) -> list[tuple[Tensor, Any]]:
+        """From now until ``untap`` the fused call lets everything through, and lists (h, context) here."""
+        self._tap = []
+        return self._tap
+
+    def untap(self) -> None:
+        """End a ``tap``."""
+        self._tap = None
+
+    def _versions(self, message: Tensor) -> list[int]:
+        """Changes when the message or M is written to in place, as optimizers do."""
+        model = self.gradient_model
+        parameters = model.parameters() if isinstance(model, nn.Module) else ()
+        return [message._version, *(p._version for p in parameters)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles leave out what belongs to the step under way."""
+        return {**self.__dict__, "_sent": None, "_tap": None}
+
+    def extra_repr(self) -> str:
+        """The settings, for ``print``."""
+        return f"lam={self.lam}, scale={self.scale}, unit={self.fixed_unit or 'followed'}"
+
+
+class _Edge(torch.autograd.Function):
+    """Forward: the identity. Backward: pass the mixture down, hand M its regression gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, prediction: Tensor, interface: Interface, lam: float | None) -> Tensor:
+        ctx.save_for_backward(prediction)
+        ctx.interface, ctx.lam = interface, lam
+        return h.view_as(h)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, delta: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (prediction,) = ctx.saved_tensors
+        interface, lam = ctx.interface, ctx.lam
+        passed = None
+        # What is passed on uses the unit from before δ, as `send` had to.
+        if lam == 1:
+            passed = delta  # not even multiplied by 1: backprop, bit for bit
+        elif lam is not None and ctx.needs_input_grad[0]:
+            passed = interface._consumed(prediction, delta.dtype)
+            if lam > 0:  # 0·δ would let a δ that is not finite through
+                passed = passed.lerp(delta, lam)
+        # ∂/∂M of ‖M - δ/unit‖², averaged over the batch
+        regression = interface._error(prediction, delta) * (2 / max(len(delta), 1))
+        return passed, regression.to(prediction.dtype) if ctx.needs_input_grad[1] else None, None, None
+
+
+def _checked(h: Tensor) -> Tensor:
+    if not isinstance(h, Tensor):
+        raise TypeError(
+            f"a message is one tensor, not {type(h).__name__}; send each of several over its own interface"
+        )
+    if not h.is_floating_point() or h.dim() == 0:
+        raise TypeError(
+            f"a message is floating point with a leading batch dimension, not {h.dtype} {tuple(h.shape)}"
+        )
+    return h
+
+
+def _parameter_dtype(model: Any) -> torch.dtype | None:
+    if not isinstance(model, nn.Module):
+        return None
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype

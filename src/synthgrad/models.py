@@ -1,0 +1,167 @@
+"""Models that predict a gradient (or an input): small networks, called as ``M(h, context)``."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+Context = Int[Tensor, " batch"] | Float[Tensor, "batch context"]
+"""Labels 0 … context-1, or a row of numbers per example."""
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron of the message and, beside it, the context.
+
+    The last layer starts at zero, weight **and** bias, so that the first synthetic gradient is zero. With
+    ``out`` it serves as an input model too: ``I(source)``.
+
+    Args:
+        features: elements of one example's message; a message of any shape is flattened behind its batch.
+        hidden: units of each hidden layer. Narrower than ``features``, it is a bottleneck and costs little.
+        depth: number of hidden layers; 0 is linear.
+        context: number of classes, or of context features; 0 is none.
+        out: shape of one example's answer, where it is not the message's own.
+        batch_norm: batch normalisation before each ReLU, as in the paper's M.
+
+    Example:
+        >>> M = MLP(256, hidden=64, context=10)
+        >>> M(torch.randn(32, 256), torch.randint(10, (32,))).shape
+        torch.Size([32, 256])
+
+    References:
+        Jaderberg et al. 2017, section 3.1 and supplement: M with 0, 1 or 2 hidden layers; one-hot label (cDNI).
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden: int = 64,
+        depth: int = 1,
+        context: int = 0,
+        out: int | tuple[int, ...] | None = None,
+        batch_norm: bool = False,
+    ):
+        super().__init__()
+        self.features, self.context = features, context
+        self.out = (out,) if isinstance(out, int) else out
+        size = features if self.out is None else math.prod(self.out)
+        widths = [features, *[hidden] * depth, size]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        # Linear maps of [h, c] side by side, without the copy that joining them would cost.
+        self.of_context = nn.Linear(context, widths[1], bias=False) if context else None
+        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) if batch_norm else nn.Identity() for _ in range(depth))
+        _start_at_zero(self.layers[-1], *([self.of_context] if depth == 0 else []))
+
+    def forward(
+        self, h: Float[Tensor, "batch *features"], context: Context | None = None
+    ) -> Float[Tensor, "batch *out"]:
+        """The prediction, in the shape of h (or ``out``).
+
+        Raises:
+            ValueError: if h's elements per example are not ``features``, or the context doesn't fit.
+        """
+        if h.dim() < 2 or math.prod(h.shape[1:]) != self.features:
+            raise ValueError(
+                f"the message has shape {tuple(h.shape)}, {type(self).__name__} wants (batch, {self.features}): "
+                f"{self.features} elements per example"
+            )
+        x = self.layers[0](h.flatten(1))
+        if (c := _context(context, self.context, h)) is not None and self.of_context is not None:
+            x = x + self.of_context(c)
+        for norm, layer in zip(self.norms, self.layers[1:], strict=True):
+            x = layer(F.relu(norm(x)))
+        return x.view(len(h), *(h.shape[1:] if self.out is None else self.out))
+
+
+class Linear(MLP):
+    """A linear model: the paper's M for cDNI on fully connected nets. Starts at zero.
+
+    Args:
+        features: elements of one example's message.
+        context: number of classes, or of context features; 0 is none.
+    """
+
+    def __init__(self, features: int, context: int = 0):
+        super().__init__(features, depth=0, context=context)
+
+
+class Conv(nn.Module):
+    """Convolutions that keep the resolution; the context joins as constant channels. Starts at zero.
+
+    Args:
+        channels: channels of the message, which has shape (batch, channels, height, width).
+        hidden: channels of each hidden layer; None is as many as the message's.
+        depth: number of hidden layers; 0 is linear.
+        context: number of classes, or of context features; 0 is none.
+        kernel: odd side of the kernels, in pixels.
+        batch_norm: batch normalisation before each ReLU, as in the paper's M.
+
+    References:
+        Jaderberg et al. 2017, supplement: M for CNNs, one-hot label as channels (cDNI).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int | None = None,
+        depth: int = 1,
+        context: int = 0,
+        kernel: int = 5,
+        batch_norm: bool = False,
+    ):
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel is {kernel}; only an odd one keeps the resolution")
+        self.channels, self.context = channels, context
+        hidden = channels if hidden is None else hidden
+        widths = [channels + context, *[hidden] * depth, channels]
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(widths))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(hidden) if batch_norm else nn.Identity() for _ in range(depth))
+        _start_at_zero(self.layers[-1])
+
+    def forward(
+        self, h: Float[Tensor, "batch channels height width"], context: Context | None = None
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The prediction, in the shape of h.
+
+        Raises:
+            ValueError: if h has other dimensions or channels, or the context doesn't fit.
+        """
+        if h.dim() != 4 or h.shape[1] != self.channels:
+            raise ValueError(
+                f"the message has shape {tuple(h.shape)}, Conv wants (batch, {self.channels}, height, width)"
+            )
+        x = h
+        if (c := _context(context, self.context, h)) is not None:
+            x = torch.cat([h, c[:, :, None, None].expand(-1, -1, *h.shape[2:])], dim=1)
+        x = self.layers[0](x)
+        for norm, layer in zip(self.norms, self.layers[1:], strict=True):
+            x = layer(F.relu(norm(x)))
+        return x
+
+
+def _context(context: Tensor | None, width: int, h: Tensor) -> Tensor | None:
+    """The context as numbers of shape (batch, width): labels become one-hot."""
+    if width == 0:
+        return None  # a model without a context may stand where others have one
+    if context is None:
+        raise ValueError(f"this model wants a context of {width} (labels, or rows of numbers) and got none")
+    if not context.is_floating_point() and context.shape == h.shape[:1]:
+        context = F.one_hot(context.long(), width)
+    if context.shape != (len(h), width):
+        raise ValueError(
+            f"the context has shape {tuple(context.shape)}, not ({len(h)},) labels or ({len(h)}, {width}) numbers"
+        )
+    return context.to(h.dtype)
+
+
+def _start_at_zero(*layers: Any) -> None:
+    for layer in layers:
+        for parameter in layer.parameters() if layer is not None else ():
+            nn.init.zeros_(parameter)

@@ -1,0 +1,95 @@
+"""How good is M? Its synthetic gradients beside the true ones, on a probe batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from synthgrad.interface import Interface
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A synthetic gradient δ̂ against the true gradient δ, both flattened over the batch."""
+
+    cosine: float
+    """⟨δ̂, δ⟩ / (‖δ̂‖‖δ‖); 1 is the right direction, 0 knows nothing (or δ̂ is zero)."""
+    sign_agreement: float
+    """Share of the elements, those with δ = 0 left out, whose sign is right; 0.5 is chance."""
+    norm_ratio: float
+    """‖δ̂‖ / ‖δ‖; 1 is the right size."""
+    relative_error: float
+    """‖δ̂ - δ‖ / ‖δ‖; 0 is perfect, 1 is what δ̂ = 0 gets."""
+
+
+def compare(synthetic: Float[Tensor, "*shape"], true: Float[Tensor, "*shape"]) -> Quality:
+    """Measure one synthetic gradient against the true one.
+
+    Args:
+        synthetic: δ̂, any shape.
+        true: δ, the same shape and units.
+
+    Returns:
+        Four numbers; NaN where δ is zero or empty.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if synthetic.shape != true.shape:
+        raise ValueError(f"δ̂ has shape {tuple(synthetic.shape)} and δ {tuple(true.shape)}; they must be the same")
+    a, b = synthetic.detach().double().flatten(), true.detach().double().flatten()
+    size_a, size_b = a.norm(), b.norm()
+    moved = b != 0
+    return Quality(
+        cosine=((a @ b) / (size_a * size_b)).item() if size_a > 0 else 0.0 * size_b.item(),
+        sign_agreement=(a.sign() == b.sign())[moved].double().mean().item(),
+        norm_ratio=(size_a / size_b).item(),
+        relative_error=((a - b).norm() / size_b).item(),
+    )
+
+
+def probe(
+    interfaces: Mapping[str, Interface], loss: Callable[[], Tensor], *modules: nn.Module
+) -> dict[str, Quality]:
+    """Compare each interface's synthetic gradient with backprop's, without leaving a trace.
+
+    Args:
+        interfaces: by name.
+        loss: runs the network forwards *through the fused interfaces* (``chained``, or a net that was
+            ``decouple``d) and returns its loss, on as many examples and with the reduction of training: δ̂ is in
+            the units of the gradients that M was taught.
+        modules: whose buffers (batch norm's statistics) and modes the forward pass must leave alone.
+
+    Returns:
+        A ``Quality`` for each interface that took part. Several calls of one interface: the last one.
+    """
+    with _undisturbed(*modules, *interfaces.values()):
+        taps = {name: interface.tap() for name, interface in interfaces.items()}
+        try:
+            with torch.enable_grad():
+                value = loss()
+        finally:
+            for interface in interfaces.values():
+                interface.untap()
+        seen = {name: tap[-1] for name, tap in taps.items() if tap}
+        gradients = torch.autograd.grad(value, [h for h, _ in seen.values()])
+        return {
+            name: compare(interfaces[name].synthetic_gradient(h, context), gradient)
+            for (name, (h, context)), gradient in zip(seen.items(), gradients, strict=True)
+        }
+
+
+@contextmanager
+def _undisturbed(*modules: nn.Module) -> Iterator[None]:
+    """Give back buffers and the random state as they were."""
+    kept = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    with torch.random.fork_rng():
+        yield
+    with torch.no_grad():
+        for buffer, value in kept:
+            buffer.copy_(value)

@@ -1,0 +1,78 @@
+"""A chain of parts, each of which learns before the next one runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from synthgrad.interface import Interface
+
+
+def unlocked(
+    parts: Sequence[Callable[[Any], Tensor]],
+    interfaces: Sequence[Interface],
+    x: Any,
+    criterion: Callable[[Tensor], Tensor],
+    context: Any = None,
+) -> Iterator[tuple[int, Float[Tensor, ""]]]:
+    """Run the parts one after the other and hand out each one's own loss, to be learnt from at once.
+
+    Between two steps of this iterator the part that has just run can be differentiated and updated: its
+    graph ends at the message that it received, so one part's activations are alive at a time. The
+    backward pass of part k also teaches ``interfaces[k - 1]``; step that model together with part k.
+
+    Args:
+        parts: the modules, bottom first.
+        interfaces: one per edge, ``interfaces[k]`` between part k and part k + 1.
+        x: what the first part runs on.
+        criterion: the task's loss of the last part's output.
+        context: what the gradient models may see, for instance the labels.
+
+    Yields:
+        ``(k, loss)``: part k and its loss, ⟨δ̂, h⟩ or the task's.
+
+    Raises:
+        ValueError: if there isn't one interface fewer than parts.
+
+    Example:
+        >>> for k, loss in unlocked(parts, interfaces, x, lambda out: F.cross_entropy(out, y), context=y):
+        ...     optimizers[k].zero_grad()
+        ...     loss.backward()
+        ...     optimizers[k].step()
+
+    References:
+        Jaderberg et al. 2017, Fig. 2 and section 2.1.
+    """
+    if len(interfaces) != len(parts) - 1:
+        raise ValueError(
+            f"{len(parts)} parts have {len(parts) - 1} edges between them; got {len(interfaces)} interfaces"
+        )
+    h = x
+    for k, part in enumerate(parts):
+        if k > 0:
+            h = interfaces[k - 1].receive(h, context)
+        h = part(h)
+        yield k, criterion(h) if k == len(parts) - 1 else interfaces[k].send(h, context)
+
+
+def chained(
+    parts: Sequence[Callable[[Any], Tensor]], interfaces: Sequence[Interface], x: Any, context: Any = None
+) -> Tensor:
+    """The same chain as one graph, each interface called in its place (fused): for BP(λ), and for testing.
+
+    Args:
+        parts: the modules, bottom first.
+        interfaces: one per edge.
+        x: what the first part runs on.
+        context: what the gradient models may see.
+
+    Returns:
+        The last part's output.
+    """
+    h = parts[0](x)
+    for interface, part in zip(interfaces, parts[1:], strict=True):
+        h = part(interface(h, context))
+    return h

@@ -1,0 +1,1 @@
+"""The harness around synthgrad: recipes, data, runs, reports, benchmarks and the command."""

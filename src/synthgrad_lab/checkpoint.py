@@ -1,0 +1,38 @@
+"""Checkpoints: written whole or not at all, read without running anybody's code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthgrad_lab.record import replace
+
+NAME = "checkpoint.pt"
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Replace the folder's checkpoint (tensors, numbers, texts, lists and dicts of them)."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    replace(folder / NAME, buffer.getvalue())
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Read the folder's checkpoint.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it cannot be read, or holds anything but plain data.
+    """
+    path = folder / NAME
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} holds no {NAME}: there is nothing to resume; start the run anew")
+    try:
+        return torch.load(path, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} is not a checkpoint that can be trusted ({reason}); start the run anew") from None

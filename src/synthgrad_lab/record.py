@@ -1,0 +1,80 @@
+"""A run's folder: what happened, as JSON lines while it happens, and the state to go on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import synthgrad
+
+
+class Record:
+    """``record.jsonl`` in a run's folder: one JSON object a line, each with its ``kind``, on disk as it comes.
+
+    Kinds: ``settings`` (first line: settings, versions), ``point`` (of the curve), ``interrupted``, ``resumed``,
+    ``diverged``, ``timeline`` and ``result`` (last line of a run that ended).
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.path = folder / "record.jsonl"
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Append one line and see it to the disk."""
+        line = json.dumps({"kind": kind, **values}) + "\n"
+        with self.path.open("a") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The lines, or those of one kind; a last line torn by a crash is left out."""
+        lines = []
+        for line in self.path.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return [line for line in lines if kind in (None, line["kind"])]
+
+    def rewind(self, step: int) -> None:
+        """Drop the points after a step, and a torn last line, before the run goes on from there."""
+        kept = [line for line in self.read() if line["kind"] != "point" or line["step"] <= step]
+        replace(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file so that after a crash the old one or the new one is there, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def environment() -> dict[str, Any]:
+    """What a number depends on besides its settings."""
+    return {
+        "synthgrad": synthgrad.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def note(text: str) -> None:
+    """A line for the user, on standard error: standard output is for results."""
+    print(text, file=sys.stderr, flush=True)
