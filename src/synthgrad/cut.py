@@ -19,6 +19,7 @@ class Cut(nn.Module):
     def __init__(self, net: nn.Module, interfaces: Mapping[str, Interface]):
         super().__init__()
         self._net = (net,)  # in a tuple: the net is not ours to register
+        self._names = tuple(interfaces)
         # nn.Module forbids dots in names, and state must be keyed by what survives a restart.
         self.interfaces = nn.ModuleDict({_key(name): interface for name, interface in interfaces.items()})
         self._context: Any = None
@@ -46,8 +47,7 @@ class Cut(nn.Module):
 
     def quality(self, loss: Callable[[], Tensor]) -> dict[str, Quality]:
         """Each synthetic gradient against the true one; ``loss`` runs the network and returns its loss."""
-        named = {name.replace("/", "."): interface for name, interface in self.interfaces.items()}
-        return probe(named, loss, self._net[0])  # pyright: ignore[reportArgumentType]
+        return probe({name: self[name] for name in self._names}, loss, self._net[0])
 
     def remove(self) -> None:
         """Give the network back as it was."""
@@ -100,4 +100,7 @@ def decouple(net: nn.Module, interfaces: Mapping[str, Interface | GradientModel]
 
 
 def _key(name: str) -> str:
-    return name.replace(".", "/")
+    key = name.replace(".", "/")
+    return (
+        f"{key}/" if hasattr(nn.ModuleDict, key) else key
+    )  # "values" is a method there, and a module in attention

@@ -11,6 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from synthgrad.message import Answer, ask, checked
+from synthgrad.units import Unit
+
 GradientModel = Callable[[Tensor, Any], Tensor]
 """``M(h, context)``: predicts the gradient of ``h``, in its shape and in the interface's units."""
 
@@ -57,8 +60,6 @@ class Interface(nn.Module):
         Jaderberg et al. 2017 (arXiv 1608.05343), Fig. 1 and section 2.1; supplement A for λ.
     """
 
-    _square: Tensor
-    _weight: Tensor
     regression_loss: Tensor
     skipped: Tensor
 
@@ -76,31 +77,19 @@ class Interface(nn.Module):
         super().__init__()
         if not 0 <= lam <= 1:
             raise ValueError(f"lam is {lam}; it mixes two gradients and must be from 0 (DNI) to 1 (backprop)")
-        if not 0 <= unit_decay < 1:
-            raise ValueError(f"unit_decay is {unit_decay}; it must be at least 0 and below 1")
-        for name, value in (("unit", unit), ("unit_factor", unit_factor)):
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}; it must be a positive number")
         self.gradient_model = gradient_model
         self.input_model = input_model
-        self.lam, self.scale, self.unit_decay = lam, scale, unit_decay
-        self.fixed_unit, self.unit_factor = unit, unit_factor
-        self.register_buffer("_square", torch.tensor(0.0))
-        self.register_buffer("_weight", torch.tensor(0.0))
+        self.lam, self.scale = lam, scale
+        self.units = Unit(unit, unit_factor, unit_decay)
         self.register_buffer("regression_loss", torch.tensor(math.nan), persistent=False)
         self.register_buffer("skipped", torch.tensor(0), persistent=False)
-        self._sent: tuple[Any, ...] | None = None
+        self._sent: Answer | None = None
         self._tap: list[tuple[Tensor, Any]] | None = None
 
     @property
     def unit(self) -> Tensor:
         """What M's answers are multiplied by: unit_factor root mean squares of δ (1 before the first)."""
-        if self.fixed_unit is not None:
-            return torch.full_like(self._square, self.fixed_unit)
-        return (
-            torch.where(self._weight > 0, self._square / self._weight, self.unit_factor**-2).sqrt()
-            * self.unit_factor
-        )
+        return self.units.value
 
     def send(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, ""]:
         """The sender's loss term ⟨scale·δ̂, h⟩, whose gradient at h is the synthetic gradient.
@@ -122,10 +111,8 @@ class Interface(nn.Module):
                 f"send() got a message of shape {tuple(h.shape)} without a graph; nothing could learn from it. "
                 "Send the part's output itself, not a detached copy."
             )
-        message = _checked(h).detach()
-        prediction = self._predict(message, context)
-        self._sent = (message, context, self._versions(message), prediction)
-        return (h * self._consumed(prediction, h.dtype)).sum()
+        self._sent = Answer(self.gradient_model, checked(h).detach(), context)
+        return (h * self._consumed(self._sent.prediction, h.dtype)).sum()
 
     def receive(
         self, h: Float[Tensor, "batch *features"] | None = None, context: Any = None, *, source: Any = None
@@ -149,13 +136,11 @@ class Interface(nn.Module):
             h = self.synthetic_input(source)
         if not self.training:
             return h
-        message = _checked(h).detach()
-        sent, self._sent = self._sent, None
-        if sent and _same(sent[0], message) and sent[1] is context and sent[2] == self._versions(message):
-            prediction = sent[3]  # M has just been run on this very message: never twice
-        else:
-            prediction = self._predict(message, context)
-        return _Edge.apply(message.requires_grad_(), prediction, self, None)  # pyright: ignore[reportReturnType]
+        message = checked(h).detach()
+        answer, self._sent = self._sent, None
+        if answer is None or not answer.fits(self.gradient_model, message, context):
+            answer = Answer(self.gradient_model, message, context)
+        return _Edge.apply(message.requires_grad_(), answer.prediction, self, None)  # pyright: ignore[reportReturnType]
 
     def forward(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
         """Both ends at once: the identity, whose gradient is λδ + (1-λ)·scale·δ̂, and which teaches M on δ.
@@ -175,7 +160,7 @@ class Interface(nn.Module):
             return h
         if not self.training:
             return h
-        prediction = self._predict(_checked(h).detach(), context)
+        prediction = ask(self.gradient_model, checked(h).detach(), context)
         return _Edge.apply(h, prediction, self, self.lam)  # pyright: ignore[reportReturnType]
 
     def fit(
@@ -202,12 +187,12 @@ class Interface(nn.Module):
         """
         if delta is None and source is None:
             raise ValueError("fit() wants delta (to teach the gradient model) or source (to teach the input model)")
-        message = _checked(h).detach()
+        message = checked(h).detach()
         loss = message.new_zeros(())
         if delta is not None:
             if delta.shape != h.shape:
                 raise ValueError(f"the gradient has shape {tuple(delta.shape)}, its message {tuple(h.shape)}")
-            error = self._error(self._predict(message, context), delta)
+            error = self._error(ask(self.gradient_model, message, context), delta)
             loss = loss + error.square().sum() / max(len(message), 1)
         if source is not None:
             error = self._synthesize(source) - message
@@ -219,7 +204,7 @@ class Interface(nn.Module):
         self, h: Float[Tensor, "batch *features"], context: Any = None
     ) -> Float[Tensor, "batch *features"]:
         """δ̂ = unit · M(h, c): the prediction of δ, in δ's own units and without ``scale``."""
-        return (self._predict(_checked(h), context) * self.unit).to(h.dtype)
+        return (ask(self.gradient_model, checked(h), context) * self.unit).to(h.dtype)
 
     @torch.no_grad()
     def synthetic_input(self, source: Any) -> Tensor:
@@ -231,16 +216,6 @@ class Interface(nn.Module):
             raise ValueError("this interface has no input model; give one: Interface(M, input_model=I)")
         return self.input_model(source)
 
-    def _predict(self, h: Tensor, context: Any) -> Tensor:
-        dtype = _parameter_dtype(self.gradient_model)
-        prediction = self.gradient_model(h if dtype is None else h.to(dtype), context)
-        if prediction.shape != h.shape:
-            raise ValueError(
-                f"the gradient model answered in shape {tuple(prediction.shape)} to a message of shape "
-                f"{tuple(h.shape)}; a gradient has the shape of its message"
-            )
-        return prediction
-
     def _consumed(self, prediction: Tensor, dtype: torch.dtype) -> Tensor:
         return (prediction.detach() * (self.unit * self.scale)).to(dtype)
 
@@ -251,14 +226,10 @@ class Interface(nn.Module):
         with torch.no_grad():
             delta = delta.to(torch.promote_types(prediction.dtype, torch.float32))
             rms = torch.linalg.vector_norm(delta) / math.sqrt(delta.numel())
-            finite = rms.isfinite()
-            if self.fixed_unit is None:
-                # Nothing but zeros (the neighbour's own M has not moved yet) says nothing of the unit.
-                weight = (1 - self.unit_decay) * (finite & (rms > 0))
-                self._square.lerp_(torch.where(finite, rms, 0.0).square().to(self._square.dtype), weight)
-                self._weight.lerp_(torch.ones_like(self._weight), weight)
+            self.units.follow(rms)
             unit = self.unit
             target = delta / unit
+        finite = rms.isfinite()
         # A GradScaler overflows on purpose while it looks for its scale: such a gradient must not reach M.
         error = torch.where(finite, prediction - target, 0.0)
         size = torch.linalg.vector_norm(error.detach()) / math.sqrt(delta.numel())
@@ -275,19 +246,13 @@ class Interface(nn.Module):
         """End a ``tap``."""
         self._tap = None
 
-    def _versions(self, message: Tensor) -> list[int]:
-        """Changes when the message or M is written to in place, as optimizers do."""
-        model = self.gradient_model
-        parameters = model.parameters() if isinstance(model, nn.Module) else ()
-        return [message._version, *(p._version for p in parameters)]
-
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave out what belongs to the step under way."""
         return {**self.__dict__, "_sent": None, "_tap": None}
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
-        return f"lam={self.lam}, scale={self.scale}, unit={self.fixed_unit or 'followed'}"
+        return f"lam={self.lam}, scale={self.scale}, unit={self.units.fixed or 'followed'}"
 
 
 class _Edge(torch.autograd.Function):
@@ -317,25 +282,3 @@ class _Edge(torch.autograd.Function):
         # ∂/∂M of ‖M - δ/unit‖², averaged over the batch
         regression = interface._error(prediction, delta) * (2 / max(len(delta), 1))
         return passed, regression.to(prediction.dtype) if ctx.needs_input_grad[1] else None, None, None
-
-
-def _checked(h: Tensor) -> Tensor:
-    if not isinstance(h, Tensor):
-        raise TypeError(
-            f"a message is one tensor, not {type(h).__name__}; send each of several over its own interface"
-        )
-    if not h.is_floating_point() or h.dim() == 0:
-        raise TypeError(
-            f"a message is floating point with a leading batch dimension, not {h.dtype} {tuple(h.shape)}"
-        )
-    return h
-
-
-def _parameter_dtype(model: Any) -> torch.dtype | None:
-    if not isinstance(model, nn.Module):
-        return None
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-Context = Int[Tensor, " batch"] | Float[Tensor, "batch context"]
+Context = Integer[Tensor, " batch"] | Float[Tensor, "batch context"]
 """Labels 0 … context-1, or a row of numbers per example."""
 
 

@@ -66,7 +66,8 @@ def probe(
         modules: whose buffers (batch norm's statistics) and modes the forward pass must leave alone.
 
     Returns:
-        A ``Quality`` for each interface that took part. Several calls of one interface: the last one.
+        A ``Quality`` for each interface that took part: it was called (in ``eval()`` a ``decouple``d net calls
+        none), on a message that something learns from, and the loss depends on it. Several calls: the last one.
     """
     with _undisturbed(*modules, *interfaces.values()):
         taps = {name: interface.tap() for name, interface in interfaces.items()}
@@ -76,20 +77,28 @@ def probe(
         finally:
             for interface in interfaces.values():
                 interface.untap()
-        seen = {name: tap[-1] for name, tap in taps.items() if tap}
-        gradients = torch.autograd.grad(value, [h for h, _ in seen.values()])
+        seen = {name: tap[-1] for name, tap in taps.items() if tap and tap[-1][0].requires_grad}
+        if not seen:
+            return {}
+        gradients = torch.autograd.grad(value, [h for h, _ in seen.values()], allow_unused=True)
         return {
             name: compare(interfaces[name].synthetic_gradient(h, context), gradient)
             for (name, (h, context)), gradient in zip(seen.items(), gradients, strict=True)
+            if gradient is not None
         }
 
 
 @contextmanager
 def _undisturbed(*modules: nn.Module) -> Iterator[None]:
-    """Give back buffers and the random state as they were."""
+    """Give back buffers, modes and the random state as they were, also after an exception."""
     kept = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
-    with torch.random.fork_rng():
-        yield
-    with torch.no_grad():
-        for buffer, value in kept:
-            buffer.copy_(value)
+    modes = [(each, each.training) for module in modules for each in module.modules()]
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
+        for module, training in modes:
+            module.training = training

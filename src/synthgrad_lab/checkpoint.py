@@ -34,5 +34,5 @@ def load(folder: Path) -> dict[str, Any]:
     try:
         return torch.load(path, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or "it is empty"
         raise ValueError(f"{path} is not a checkpoint that can be trusted ({reason}); start the run anew") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -58,6 +59,21 @@ class Settings:
     """Where it runs: cpu, cuda, cuda:1, mps."""
     out: str | None = None
     """The run's folder; the default is a new one under runs/."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        least = {"layers": 2, "width": 1, "steps": 1, "batch": 2, "model_hidden": 1, "model_depth": 0}
+        least |= {"eval_every": 1, "checkpoint_every": 1, "threads": 1, "seed": 0, "lr": 0, "model_lr": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if not bound <= value < math.inf:  # NaN is refused, too
+                raise ValueError(f"{name}={value}: it must be a number of at least {bound}")
+        if not 0 <= self.lam <= 1:
+            raise ValueError(f"lam={self.lam}: it must be from 0 to 1")
+        if self.lam and self.unlock != "fused":
+            raise ValueError(
+                "lam mixes in the true gradient, which an unlocked layer does not wait for: unlock=fused"
+            )
 
 
 def mnist_fcn(method: Method = "cdni") -> Settings:

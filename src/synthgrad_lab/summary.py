@@ -1,0 +1,179 @@
+"""Runs read back from their folders, gathered into groups of seeds, and the numbers of each group."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synthgrad_lab import paper
+from synthgrad_lab.recipes import METHODS, SHOWN
+from synthgrad_lab.record import Record
+
+Key = tuple[str, int, int, str, int]
+"""A group: data, layers, width, method, steps. Its runs should differ by seed only."""
+
+OWN = ("seed", "out", "data_dir", "threads", "eval_every", "checkpoint_every")
+"""Settings that may differ inside a group: they belong to the single run and do not change what it learns."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its record tells it."""
+
+    folder: Path
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    points: list[dict[str, Any]]
+    """Of the curve, in order."""
+    events: list[dict[str, Any]]
+    """The timeline of one step; empty if the run has not ended."""
+    result: dict[str, Any] | None
+    """None if the run has not ended."""
+    state: str
+    """In words: finished, interrupted at step 40 of 200, ..."""
+
+    @property
+    def key(self) -> Key:
+        """The run's group."""
+        s = self.settings
+        return s["data"], s["layers"], s["width"], s["method"], s["steps"]
+
+
+def shown(method: str) -> str:
+    """A method's name in tables and figures."""
+    return SHOWN.get(method, method)
+
+
+def read(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
+    """Read run folders.
+
+    Args:
+        folders: one per run.
+
+    Returns:
+        The runs, and the folders that hold none.
+
+    Raises:
+        FileNotFoundError: if a folder does not exist, or none of them holds a run.
+        ValueError: if no folder is given.
+    """
+    if not folders:
+        raise ValueError("nothing to report: no run folder was given")
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise FileNotFoundError(f"no such folder: {', '.join(missing)}")
+    runs = {folder: _read(folder) for folder in dict.fromkeys(folders)}
+    if not any(runs.values()):
+        raise FileNotFoundError(
+            f"nothing to report: {', '.join(map(str, runs))} holds no run (a record.jsonl that starts with "
+            "the run's settings); give the folders of the runs themselves, such as runs/*"
+        )
+    return [run for run in runs.values() if run], [folder for folder, run in runs.items() if not run]
+
+
+def _read(folder: Path) -> Run | None:
+    record = Record(folder)
+    try:
+        lines = record.read()
+        first = next(line for line in lines if line["kind"] == "settings")
+        return Run(
+            folder=folder,
+            settings=first["settings"],
+            environment=first.get("environment", {}),
+            points=[line for line in lines if line["kind"] == "point"],
+            events=next((line["events"] for line in reversed(lines) if line["kind"] == "timeline"), []),
+            result=next((line for line in reversed(lines) if line["kind"] == "result"), None),
+            state=_state(lines, first["settings"]["steps"]),
+        )
+    except (FileNotFoundError, StopIteration, KeyError, TypeError, UnicodeDecodeError):
+        return None  # no record, or not one of ours
+
+
+def _state(lines: list[dict[str, Any]], steps: int) -> str:
+    kinds = [line["kind"] for line in lines]
+    if "result" in kinds:
+        return "finished"
+    last = next((line for line in reversed(lines) if "step" in line), {"kind": "started", "step": 0})
+    word = last["kind"] if last["kind"] in ("interrupted", "diverged") else "unfinished"
+    return f"{word} at step {last['step']} of {steps}"
+
+
+def groups(runs: Iterable[Run]) -> dict[Key, list[Run]]:
+    """Runs by group, the groups in the order of data, network, method (as in ``METHODS``), steps."""
+    found: dict[Key, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.key, []).append(run)
+
+    def place(key: Key) -> tuple[Any, ...]:
+        order = METHODS.index(key[3]) if key[3] in METHODS else len(METHODS)
+        return *key[:3], order, *key[3:]
+
+    return {key: sorted(found[key], key=lambda r: r.settings["seed"]) for key in sorted(found, key=place)}
+
+
+def rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """The numbers of each group of finished runs.
+
+    Args:
+        folders: run folders; those without a finished run are left out, so there may be no row.
+
+    Returns:
+        A dict per group: ``data``, ``layers``, ``width``, ``method``, ``steps``; ``seeds`` (a list);
+        ``test_error`` and ``validation_error`` in percent, means over the seeds, with ``test_deviation`` and
+        ``validation_deviation`` (n - 1; None for one run); ``paper`` (percent after 500,000 iterations, or
+        None); ``updates_per_layer``; ``seconds_per_step`` and ``cost``, the same over Bprop's on the same
+        network (None without Bprop); ``notes``, what makes a group less than repetitions of one experiment.
+
+    Raises:
+        FileNotFoundError: as ``read``.
+        ValueError: as ``read``.
+    """
+    return summarise(read(folders)[0])
+
+
+def summarise(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """``rows`` of runs that are read already; empty if none is finished."""
+    finished = groups(run for run in runs if run.result)
+    found = [_row(key, members) for key, members in finished.items()]
+    for row in found:
+        base = [r["seconds_per_step"] for r in found if r["method"] == "bprop" and _network(r) == _network(row)]
+        row["cost"] = row["seconds_per_step"] / statistics.fmean(base) if base and all(base) else None
+    return found
+
+
+def _network(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["data"], row["layers"], row["width"]
+
+
+def _row(key: Key, runs: list[Run]) -> dict[str, Any]:
+    data, layers, width, method, steps = key
+    results = [run.result for run in runs if run.result]
+    seeds = [run.settings["seed"] for run in runs]
+
+    def mean(name: str) -> float:
+        return statistics.fmean(r[name] for r in results)
+
+    def deviation(name: str) -> float | None:
+        return statistics.stdev(r[name] for r in results) if len(results) > 1 else None
+
+    notes = [
+        f"{name} differs: {', '.join(values)}"
+        for name in runs[0].settings
+        if name not in OWN and len(values := sorted({str(r.settings.get(name)) for r in runs})) > 1
+    ]
+    if len(set(seeds)) < len(seeds):
+        notes.append("a seed came twice: the deviation is too small")
+    per_layer = zip(*(r["updates_per_layer"] for r in results), strict=True)
+    return {
+        **{"data": data, "layers": layers, "width": width, "method": method, "steps": steps, "seeds": seeds},
+        "test_error": mean("test_error"),
+        "test_deviation": deviation("test_error"),
+        "validation_error": mean("validation_error"),
+        "validation_deviation": deviation("validation_error"),
+        "paper": paper.test_error(data, runs[0].settings.get("recipe", ""), method, layers, width),
+        "updates_per_layer": [round(statistics.fmean(counts)) for counts in per_layer],
+        "seconds_per_step": mean("seconds_per_step"),
+        "notes": notes,
+    }

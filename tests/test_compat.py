@@ -1,0 +1,162 @@
+"""Beside the rest of PyTorch: checkpointing, autocast, accumulation, DDP, compile."""
+
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from synthgrad import Interface, decouple, unlocked
+from synthgrad.models import MLP, Linear
+
+
+def make(**settings):
+    """Two parts with a warm fused interface inside each, and a top."""
+    interfaces = [Interface(MLP(4, hidden=3), **settings) for _ in range(2)]
+    for interface in interfaces:
+        for parameter in interface.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    parts = [nn.Sequential(nn.Linear(4, 4), interface, nn.Tanh(), nn.Linear(4, 4)) for interface in interfaces]
+    return nn.Sequential(*parts, nn.Linear(4, 3))
+
+
+def grads(module):
+    return [p.grad for p in module.parameters()]
+
+
+def optimizers(net):
+    """The network's own parameters a third as fast as the models' (DESIGN.md, section 2)."""
+    models = {p for m in net.modules() if isinstance(m, Interface) for p in m.parameters()}
+    own = [p for p in net.parameters() if p not in models]
+    return torch.optim.Adam([{"params": own, "lr": 0.01}, {"params": list(models), "lr": 0.03}])
+
+
+@pytest.fixture
+def data():
+    x = torch.randn(16, 4)
+    return x.requires_grad_(), x.detach()[:, :3].argmax(1)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
+def test_activation_checkpointing_changes_no_gradient(data, equal, lam, use_reentrant):
+    x, y = data
+    plain = make(lam=lam)
+    stored = copy.deepcopy(plain)
+    for _ in range(2):  # the second time with a unit that has moved
+        F.cross_entropy(plain(x), y).backward()
+        h = x
+        for part in stored[:2]:
+            h = checkpoint(part, h, use_reentrant=use_reentrant)
+        F.cross_entropy(stored[2](h), y).backward()
+    assert equal(grads(stored), grads(plain))
+    assert stored[0][1].unit == plain[0][1].unit != 1
+
+
+def test_checkpointing_a_decoupled_network(data, equal):
+    x, y = data
+    results = []
+    for checkpointed in (False, True):
+        torch.manual_seed(1)
+        net = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 3))
+        cut = decouple(net, {"0.0": Linear(4, context=3)})
+        with cut.context(y):
+            h = checkpoint(net[0], x, use_reentrant=False) if checkpointed else net[0](x)
+            F.cross_entropy(net[1](h), y).backward()
+        results.append(grads(net) + grads(cut))
+    assert equal(*results)
+
+
+@pytest.mark.parametrize("mode", ["fused", "unlocked"])
+def test_autocast_trains(data, mode):
+    x, y = data
+    net, losses = make(), []
+    outer = [Interface(Linear(4)) for _ in range(2)]
+    optimizer = optimizers(nn.ModuleList([net, *outer]))
+    for _ in range(80):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            if mode == "fused":
+                loss = F.cross_entropy(net(x), y)
+        if mode == "fused":
+            loss.backward()
+        else:
+            parts = [torch.autocast("cpu", dtype=torch.bfloat16)(part) for part in net]
+            for _k, loss in unlocked(parts, outer, x, lambda out: F.cross_entropy(out.float(), y)):
+                loss.backward()
+        assert all(g is None or g.isfinite().all() for g in grads(net))
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(m.unit.isfinite() and m.unit != 1 for m in net.modules() if isinstance(m, Interface))
+
+
+def test_accumulation_adds_micro_batches(data, equal):
+    x, y = data
+    net = make(unit=1.0)
+    alone = []
+    for half in (slice(0, 8), slice(8, 16)):
+        twin = copy.deepcopy(net)
+        F.cross_entropy(twin(x[half]), y[half]).backward()
+        F.cross_entropy(net(x[half]), y[half]).backward()
+        alone.append(grads(twin))
+    assert equal(grads(net), [a + b for a, b in zip(*alone, strict=True)], 1e-6)
+
+
+def replica(rank, init):
+    """One of two processes: returns by raising if something is wrong."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
+    torch.manual_seed(0)
+    net = make(lam=0.25)
+    start, alone = copy.deepcopy(net), copy.deepcopy(net)
+    replicated = nn.parallel.DistributedDataParallel(net)
+    optimizer = optimizers(net)
+    torch.manual_seed(rank)  # each has data of its own
+    for step in range(40):
+        x = torch.randn(16, 4)
+        y = x[:, :3].argmax(1)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(replicated(x), y)
+        loss.backward()
+        if step == 0:  # the gradients, M's too, are the mean of what each would have got by itself
+            F.cross_entropy(alone(x), y).backward()
+            for parameter, mine in zip(net.parameters(), grads(alone), strict=True):
+                dist.all_reduce(mine)
+                torch.testing.assert_close(parameter.grad, mine / 2)
+        optimizer.step()
+    for name, parameter in net.named_parameters():
+        both = [torch.empty_like(parameter) for _ in range(2)]
+        dist.all_gather(both, parameter.detach())
+        assert torch.equal(*both), name
+        assert not torch.equal(parameter, start.get_parameter(name)), name
+    assert loss < F.cross_entropy(start(x), y)
+    dist.destroy_process_group()
+
+
+def test_two_replicas_stay_equal(tmp_path):
+    torch.multiprocessing.spawn(replica, args=(f"file://{tmp_path}/init",), nprocs=2)
+
+
+def compiled(_rank, lam):
+    """Gradients with the parts compiled are those without, and so are the units."""
+    torch.manual_seed(0)
+    x = torch.randn(16, 4)
+    y = x[:, :3].argmax(1)
+    plain = make(lam=lam)
+    twin = copy.deepcopy(plain)
+    for part in twin[:2]:
+        part.compile(backend="aot_eager")  # traces forward and backward as inductor does, in a tenth of the time
+    for net in (plain, twin):
+        for _ in range(2):
+            F.cross_entropy(net(x), y).backward()
+    torch.testing.assert_close(grads(twin), grads(plain))
+    torch.testing.assert_close(twin[0][1].unit, plain[0][1].unit)
+
+
+def test_compiled_parts():
+    # In a process of its own: dynamo cannot trace beartype's checks, and warns.
+    torch.multiprocessing.spawn(compiled, args=(0.25,), nprocs=1)

@@ -1,0 +1,38 @@
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_learns(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    trained = module.train()
+    assert (trained[0] if isinstance(trained, tuple) else trained) < 0.1  # guessing is at 0.69
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/all-of-synthgrad.md"])
+def test_the_python_of_a_page_runs_from_top_to_bottom(page):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert blocks
+    done = subprocess.run([sys.executable, "-W", "error", "-c", "\n".join(blocks)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readmes_loop_is_an_example():
+    (loop,) = re.findall(
+        r"    for _ in range\(steps\):\n(.*?)    return", (ROOT / "examples/send_receive.py").read_text(), re.DOTALL
+    )
+    statements = [line.split("#")[0].strip() for line in loop.splitlines() if line.strip()]
+    readme = [line.split("#")[0].strip() for line in (ROOT / "README.md").read_text().splitlines()]
+    assert [s for s in statements if s not in readme] == []
