@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import pickle
 import subprocess
 import sys
 
@@ -183,3 +184,12 @@ def test_quality_by_name(chain):
     assert all(abs(each.cosine - 1) < 1e-12 for each in quality.values())
     net.eval()
     assert cut.quality(lambda: chain.criterion(net(chain.x))) == {}
+
+
+def test_a_cut_net_can_be_copied_and_the_copy_teaches_its_own_models():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    cut = decouple(net, {"1": Linear(4)})
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        other(torch.randn(5, 3)).sum().backward()
+        assert all(p.grad is None for p in cut.parameters())
+        assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))

@@ -86,7 +86,7 @@ def test_one_part_needs_no_interface(chain):
 @pytest.mark.parametrize("count", [2, 4])
 def test_wrong_number_of_interfaces(chain, count):
     interfaces = [Interface(Linear(5)) for _ in range(count)]
-    with pytest.raises(ValueError, match=f"4 parts have 3 edges between them; got {count}"):
+    with pytest.raises(ValueError, match=f"4 parts want 3 interfaces between them, not {count}"):
         next(unlocked(chain.parts, interfaces, chain.x, chain.criterion))
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="4 parts want 3"):
         chained(chain.parts, [Interface(lambda h, c: h) for _ in range(count)], chain.x)

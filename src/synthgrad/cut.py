@@ -24,10 +24,7 @@ class Cut(nn.Module):
         self.interfaces = nn.ModuleDict({_key(name): interface for name, interface in interfaces.items()})
         self._context: Any = None
         modules = dict(net.named_modules())
-        self._hooks = [
-            modules[name].register_forward_hook(self._hook(name, interface))
-            for name, interface in interfaces.items()
-        ]
+        self._hooks = [modules[name].register_forward_hook(_Hook(self, name)) for name in interfaces]
 
     def __getitem__(self, name: str) -> Interface:
         """The interface behind the module of that name."""
@@ -55,17 +52,21 @@ class Cut(nn.Module):
             hook.remove()
         self._hooks = []
 
-    def _hook(self, name: str, interface: Interface) -> Callable[..., Tensor | None]:
-        def after_forward(module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
-            if not isinstance(output, Tensor):
-                raise TypeError(
-                    f"module {name!r} ({type(module).__name__}) returns {type(output).__name__}, and an interface "
-                    "carries one tensor: cut where one is returned, or call the interface on that tensor yourself"
-                )
-            # The net's own train() and eval() decide: its interfaces are not its children.
-            return interface(output, self._context) if module.training else None
 
-        return after_forward
+class _Hook:
+    """What runs behind a module's forward pass; a class, so that a net that is cut can be copied and pickled."""
+
+    def __init__(self, cut: Cut, name: str):
+        self.cut, self.name = cut, name
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"module {self.name!r} ({type(module).__name__}) returns {type(output).__name__}, and an interface "
+                "carries one tensor: cut where one is returned, or call the interface on that tensor yourself"
+            )
+        # The net's own train() and eval() decide: its interfaces are not its children.
+        return self.cut[self.name](output, self.cut._context) if module.training else None
 
 
 def decouple(net: nn.Module, interfaces: Mapping[str, Interface | GradientModel]) -> Cut:

@@ -104,14 +104,15 @@ class Interface(nn.Module):
         Raises:
             ValueError: if h is detached, or M answers in another shape.
         """
+        h = checked(h)
         if not self.training:
-            return (h * 0.0).sum()
+            return h[:0].sum()  # zero, with a graph, whatever h holds
         if torch.is_grad_enabled() and not h.requires_grad:
             raise ValueError(
                 f"send() got a message of shape {tuple(h.shape)} without a graph; nothing could learn from it. "
                 "Send the part's output itself, not a detached copy."
             )
-        self._sent = Answer(self.gradient_model, checked(h).detach(), context)
+        self._sent = Answer(self.gradient_model, h.detach(), context)
         return (h * self._consumed(self._sent.prediction, h.dtype)).sum()
 
     def receive(
@@ -156,6 +157,7 @@ class Interface(nn.Module):
             Jaderberg et al. 2017, supplement A, BP(λ): g_k = λ g_{k+1} ∂h_{k+1}/∂h_k + (1-λ) M(h_k).
         """
         if self._tap is not None:
+            h = h.view_as(h)  # its gradient is what comes back over this edge, not what h gets from elsewhere
             self._tap.append((h, context))
             return h
         if not self.training:
@@ -195,7 +197,12 @@ class Interface(nn.Module):
             error = self._error(ask(self.gradient_model, message, context), delta)
             loss = loss + error.square().sum() / max(len(message), 1)
         if source is not None:
-            error = self._synthesize(source) - message
+            synthetic = self._synthesize(source)
+            if synthetic.shape != h.shape:
+                raise ValueError(
+                    f"the input model answered in shape {tuple(synthetic.shape)}, its message has {tuple(h.shape)}"
+                )
+            error = synthetic - message
             loss = loss + error.square().sum() / max(len(message), 1)
         return loss
 
@@ -217,7 +224,8 @@ class Interface(nn.Module):
         return self.input_model(source)
 
     def _consumed(self, prediction: Tensor, dtype: torch.dtype) -> Tensor:
-        return (prediction.detach() * (self.unit * self.scale)).to(dtype)
+        unit = self.unit.to(torch.promote_types(prediction.dtype, torch.float32))
+        return (prediction.detach() * (unit * self.scale)).to(dtype)
 
     def _error(self, prediction: Tensor, delta: Tensor) -> Tensor:
         """M - δ/unit, after the unit has followed δ; zero where δ has nothing to teach."""
@@ -233,7 +241,8 @@ class Interface(nn.Module):
         # A GradScaler overflows on purpose while it looks for its scale: such a gradient must not reach M.
         error = torch.where(finite, prediction - target, 0.0)
         size = torch.linalg.vector_norm(error.detach()) / math.sqrt(delta.numel())
-        self.regression_loss = (size * unit / rms).square()
+        # Assigned, not in place: the graph break it makes keeps torch.compile from freezing the unit (test_compat).
+        self.regression_loss = torch.where(finite & (rms > 0), size * unit / rms, math.nan).square()
         self.skipped += ~finite
         return error
 

@@ -43,18 +43,19 @@ class Answer:
     """M's answer to a message, kept so that a receiver in the same process need not ask again."""
 
     def __init__(self, model: Any, h: Tensor, context: Any):
-        self.message, self.context = h, context
-        self.versions = _versions(model, h)
+        self.asked = (model, h, context)
+        self.versions = _versions(model, h, context)
         self.with_graph = torch.is_grad_enabled()
         self.prediction = ask(model, h, context)
 
     def fits(self, model: Any, h: Tensor, context: Any) -> bool:
-        """Whether this is what M would answer: the same memory and context, nothing written to in between."""
-        a = self.message
+        """Whether this is what M would answer: the same M, memory and context, not written to in between."""
+        asked, a, told = self.asked
         return (
-            (a.data_ptr(), a.shape, a.stride(), a.dtype) == (h.data_ptr(), h.shape, h.stride(), h.dtype)
-            and self.context is context
-            and self.versions == _versions(model, h)
+            asked is model
+            and told is context
+            and (a.data_ptr(), a.shape, a.stride(), a.dtype) == (h.data_ptr(), h.shape, h.stride(), h.dtype)
+            and self.versions == _versions(model, h, context)
             and (self.with_graph or not torch.is_grad_enabled())
         )
 
@@ -63,6 +64,6 @@ def _parameters(model: Any) -> list[nn.Parameter]:
     return list(model.parameters()) if isinstance(model, nn.Module) else []
 
 
-def _versions(model: Any, h: Tensor) -> list[int]:
-    """Counts writes in place, as optimizers do, to the message and to M."""
-    return [h._version, *(p._version for p in _parameters(model))]
+def _versions(model: Any, *seen: Any) -> list[int]:
+    """Counts writes in place to M, as optimizers do, and to what it saw."""
+    return [t._version for t in (*_parameters(model), *seen) if isinstance(t, Tensor)]

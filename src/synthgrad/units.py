@@ -22,7 +22,7 @@ class Unit(nn.Module):
         decay: how much of the mean square is kept per gradient.
     """
 
-    square: Tensor
+    root: Tensor
     weight: Tensor
 
     def __init__(self, fixed: float | None = None, factor: float = 32.0, decay: float = 0.99):
@@ -33,16 +33,16 @@ class Unit(nn.Module):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be a positive number")
         self.fixed, self.factor, self.decay = fixed, factor, decay
-        self.register_buffer("square", torch.tensor(0.0))
+        # The root, not the square: half precision cannot hold the square of a gradient of 1e-4.
+        self.register_buffer("root", torch.tensor(0.0))
         self.register_buffer("weight", torch.tensor(0.0))  # of what has been seen so far, as Adam's correction
 
     @property
     def value(self) -> Tensor:
         """The unit, a scalar; 1 before the first gradient."""
         if self.fixed is not None:
-            return torch.full_like(self.square, self.fixed)
-        square = torch.where(self.weight > 0, self.square / self.weight, self.factor**-2)
-        return square.sqrt() * self.factor
+            return torch.full_like(self.root, self.fixed)
+        return torch.where(self.weight > 0, self.root / self.weight.sqrt(), 1 / self.factor) * self.factor
 
     def follow(self, rms: Tensor) -> None:
         """Take in one gradient's root mean square, a scalar.
@@ -52,5 +52,6 @@ class Unit(nn.Module):
         """
         if self.fixed is None:
             seen = (1 - self.decay) * (rms.isfinite() & (rms > 0))
-            self.square.lerp_(torch.where(rms.isfinite(), rms, 0.0).square().to(self.square.dtype), seen)
+            rms = torch.where(rms.isfinite(), rms, 0.0)
+            self.root.copy_(torch.hypot(self.root.to(rms.dtype) * (1 - seen).sqrt(), rms * seen.sqrt()))
             self.weight.lerp_(torch.ones_like(self.weight), seen)

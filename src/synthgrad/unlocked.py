@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from jaxtyping import Float
@@ -12,8 +12,8 @@ from synthgrad.interface import Interface
 
 
 def unlocked(
-    parts: Sequence[Callable[[Any], Tensor]],
-    interfaces: Sequence[Interface],
+    parts: Iterable[Callable[[Any], Tensor]],
+    interfaces: Iterable[Interface],
     x: Any,
     criterion: Callable[[Tensor], Tensor],
     context: Any = None,
@@ -46,10 +46,7 @@ def unlocked(
     References:
         Jaderberg et al. 2017, Fig. 2 and section 2.1.
     """
-    if len(interfaces) != len(parts) - 1:
-        raise ValueError(
-            f"{len(parts)} parts have {len(parts) - 1} edges between them; got {len(interfaces)} interfaces"
-        )
+    parts, interfaces = _matched(parts, interfaces)
     h = x
     for k, part in enumerate(parts):
         if k > 0:
@@ -59,7 +56,7 @@ def unlocked(
 
 
 def chained(
-    parts: Sequence[Callable[[Any], Tensor]], interfaces: Sequence[Interface], x: Any, context: Any = None
+    parts: Iterable[Callable[[Any], Tensor]], interfaces: Iterable[Interface], x: Any, context: Any = None
 ) -> Tensor:
     """The same chain as one graph, each interface called in its place (fused): for BP(λ), and for testing.
 
@@ -71,8 +68,19 @@ def chained(
 
     Returns:
         The last part's output.
+
+    Raises:
+        ValueError: if there isn't one interface fewer than parts.
     """
+    parts, interfaces = _matched(parts, interfaces)
     h = parts[0](x)
     for interface, part in zip(interfaces, parts[1:], strict=True):
         h = part(interface(h, context))
     return h
+
+
+def _matched(parts: Iterable[Any], interfaces: Iterable[Interface]) -> tuple[list[Any], list[Interface]]:
+    parts, interfaces = list(parts), list(interfaces)
+    if len(interfaces) != len(parts) - 1:
+        raise ValueError(f"{len(parts)} parts want {len(parts) - 1} interfaces between them, not {len(interfaces)}")
+    return parts, interfaces

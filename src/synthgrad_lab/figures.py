@@ -34,7 +34,13 @@ LOCK = {
     "update lock": ("#009E73", "\\\\\\"),
     "backward lock": ("#D55E00", "xxx"),
 }
-STYLE = {"axes.spines.top": False, "axes.spines.right": False}
+
+DIGITS = (
+    (1, 2, 3, 5),
+    (1, 1.5, 2, 3, 4, 5, 7),
+    *([d / n for d in range(n, 10 * n)] for n in (2, 5, 10, 20, 50, 200)),
+)
+"""Leading digits of a logarithmic axis' labels, from coarse to fine: the first that gives four labels is taken."""
 
 MEASURES = {
     "cosine": ("cosine (direction)", {1.0: "right", 0.0: "M = 0"}),
@@ -59,7 +65,7 @@ def curves(runs: Iterable[Run]) -> Figure:
     """
     runs = [run for run in runs if run.points]
     finished = groups(run for run in runs if run.result)
-    several_lengths = len({run.settings["steps"] for run in runs}) > 1
+    lengths = sorted({run.settings["steps"] for run in runs}, reverse=True)
     figure, (ax,) = _figure(8.6, 4.2, 1, 1)
     for (_, _, _, method, steps), members in finished.items():
         x, seeds = _aligned(members, lambda point: point["validation_error"])
@@ -67,9 +73,10 @@ def curves(runs: Iterable[Run]) -> Figure:
             continue
         seeds = [[max(value, 0.01) for value in seed] for seed in seeds]  # a logarithmic axis has no zero
         mean = [math.fsum(values) / len(values) for values in zip(*seeds, strict=True)]
-        label = f"{shown(method)}: {mean[-1]:.2f} %" + (f" ({steps} steps)" if several_lengths else "")
+        label = f"{shown(method)}: {mean[-1]:.2f} %" + (f" ({steps} steps)" if len(lengths) > 1 else "")
+        dash = ("-", "--", "-.")[min(lengths.index(steps), 2)]
         colour = METHOD.get(method, "#CC79A7")
-        ax.plot(x, mean, color=colour, marker=MARKER.get(method, "v"), markersize=4, label=label)
+        ax.plot(x, mean, dash, color=colour, marker=MARKER.get(method, "v"), markersize=4, label=label)
         if len(members) > 1:
             low, high = zip(*((min(v), max(v)) for v in zip(*seeds, strict=True)), strict=True)
             ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -199,21 +206,24 @@ def _aligned(runs: Sequence[Run], value: Any) -> tuple[list[int], list[list[floa
     return steps, [[points[step] for step in steps] for points in found]
 
 
-def _figure(width: float, height: float, rows: int, columns: int, **options: Any) -> tuple[Figure, list[Axes]]:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **options)
-    return figure, list(axes.flat)
+def _figure(width: float, height: float, rows: int, columns: int, **share: Any) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, **share).flat)
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
 def _logarithmic(ax: Axes) -> None:
     """A logarithmic axis whose labels are plain numbers, also where it spans less than a decade."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    digits = (1, 2, 3, 5) if high > 30 * low else (1, 1.5, 2, 3, 4, 5, 7) if high > 2.5 * low else range(10, 100, 2)
-    scale = 0.1 if isinstance(digits, range) else 1.0
-    ticks = [scale * digit * 10**power for power in range(-3, 3) for digit in digits]
-    ax.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    ticks: list[float] = []
+    for digits in DIGITS:
+        ticks = [d * 10.0**power for power in range(-3, 3) for d in digits if low <= d * 10.0**power <= high]
+        if len(ticks) >= 4:
+            break
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_minor_formatter(NullFormatter())

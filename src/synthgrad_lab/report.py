@@ -6,7 +6,6 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -20,41 +19,49 @@ from synthgrad_lab.tables import LEFT, Cost, cells, heading, table
 __all__ = ["rows", "table", "write"]
 
 CURVES = """Error on the validation images while training goes on; lower is better, and the scale is logarithmic.
-A line is the mean over the seeds, its band runs from the best to the worst of them. A dotted line with crosses is a
-run that has not finished."""
+A line is the mean over the seeds, its band runs from the best to the worst of them. A dotted line with crosses is
+a run that has not finished."""
 
 QUALITY = """How well each gradient model M predicts the true gradient of its message h<sub>k</sub> (the output of
-layer k; h<sub>1</sub> is the lowest), on a fixed batch of validation images that it is not trained on. The full grey
-line is a perfect prediction, the dashed one what a model gets that always says zero. The lower the interface, the more
-of its teaching is itself predicted, and the harder the task."""
+layer k; h<sub>1</sub> is the lowest), on a fixed batch of validation images that it is not trained on. The full
+grey line is a perfect prediction, the dashed one what a model gets that always says zero. The lower the
+interface, the more of its teaching is itself predicted, and the harder the task."""
 
-TIMELINE = """A measured training step on one batch, a row per layer: full boxes are work, hatched ones are waiting,
-by the paper's three locks. With backprop a layer waits until all layers above have run forwards (update lock) and until
-they have run backwards (backward lock), and is updated last; with an interface above it, it is updated as soon as it has
-run, before the next layer starts, so both locks are gone. The forward lock stays: a layer still needs the output of the
-one below. Here everything runs in one process, one box after another, so this shows the order and is no gain in speed:
-fitting the gradient models makes the step longer."""
+TIMELINE = """Full boxes are work, hatched ones a layer's waiting, by the paper's three locks, in one measured
+training step. With backprop a layer waits for all layers above to run forwards (update lock) and backwards
+(backward lock), and layer 1 is updated last; with an unlocked interface above it, it is updated before the next
+layer even runs, so these two locks are gone. The forward lock stays, and here all runs in one process, one box
+after another: what is shown is the order, not a gain in speed; fitting the gradient models makes the step
+longer."""
 
-NOTES = """Settings were chosen on validation images; the test images are used once, at the end of a run, and nothing was
-selected by them. ± is the standard deviation over seeds (n − 1), which differ in the weights and in the order of the
-data; one seed has none. The paper's numbers are for the same network after 500,000 iterations with its own recipe, so
-they say where to aim, not what these few steps must reach. “No Bprop” trains the top layer only. A step of each method
-sees one batch and updates each layer that learns once; its time leaves evaluation out"""
+NOTES = (
+    "The recipes' settings were chosen on validation images. The test images are used once, at the end of a run.",
+    "± is the standard deviation (n − 1) over seeds, which differ in the weights and in the order of the data; a "
+    "single run has none.",
+    "The paper's numbers are for the same network after 500,000 iterations with the paper's own recipe: where to "
+    "aim, not what fewer steps must reach.",
+    "“No Bprop” trains the top layer only. A step of each method sees one batch and updates each layer that learns "
+    "once. Its time leaves evaluation out",
+)
 
 CSS = """
 :root { color-scheme: light }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 60rem; margin: 0 auto;
-  padding: 1rem }
+  padding: 1rem; overflow-wrap: break-word }
 h1 { font-size: 1.6rem; margin: .5rem 0 0 } h2 { font-size: 1.25rem; margin: 2.2rem 0 .4rem }
 h3 { font-size: 1.05rem; margin: 1.6rem 0 .2rem }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }
-th { border-bottom: 2px solid #888 } .text, .words th, .words td { text-align: left } tbody .name { white-space: nowrap }
-.wide { overflow-x: auto } figure { margin: .4rem 0 1.5rem } figure img { width: 100%; min-width: 40rem; height: auto }
-figcaption, .note { font-size: .92rem; color: #444; max-width: 46rem } .warn { color: #8a3b00 }
+th { border-bottom: 2px solid #888 } td { white-space: nowrap }
+.text, .words th, .words td { text-align: left } .words td + td { white-space: normal; overflow-wrap: anywhere }
+.wide { overflow-x: auto } figure { margin: .4rem 0 1.5rem }
+figure img { width: 100%; min-width: 40rem; height: auto }
+figcaption, .note, .notes { font-size: .92rem; color: #444; max-width: 46rem } .notes { padding-left: 1.2rem }
+.warn { color: #8a3b00 }
 details { margin: .3rem 0 } summary { cursor: pointer } code { overflow-wrap: anywhere }
 @media print { body { max-width: none; padding: 0; font-size: 11pt } .wide { overflow: visible }
-  figure img { min-width: 0 } figure, tr { break-inside: avoid } h2, h3 { break-after: avoid } }
+  figure img { min-width: 0; width: auto; max-width: 100%; max-height: 19cm }
+  figure, tr { break-inside: avoid } h2, h3 { break-after: avoid } }
 """
 
 
@@ -74,24 +81,22 @@ def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost =
         FileNotFoundError: if a folder does not exist, or none of them holds a run.
         ValueError: if no folder is given.
     """
-    runs, others = read(folders)
+    found, others = read(folders)
+    runs = [run for members in groups(found).values() for run in members]
     numbers = summarise(runs)
-    networks: dict[tuple[Any, ...], list[Run]] = {}
+    networks: dict[tuple[str, int, int], list[Run]] = {}
     for members in groups(runs).values():
-        networks.setdefault(members[0].key[:3], []).extend(members)
+        data, layers, width, *_ = members[0].key
+        networks.setdefault((data, layers, width), []).extend(members)
     body = [
         "<h1>Decoupled neural interfaces: runs beside each other</h1>",
         f'<p class="note">{escape(heading(numbers))}</p>',
         _table(cells(numbers, cost)),
-        *(
-            f'<p class="warn">{shown(row["method"])}: {escape(note)}.</p>'
-            for row in numbers
-            for note in row["notes"]
-        ),
-        f'<p class="note">{NOTES}{" (measured with the methods in turn)." if cost else "."}</p>',
+        *(_warning(f"{shown(row['method'])}: {note}.") for row in numbers for note in row["notes"]),
         _unfinished(runs, others),
+        _notes(cost),
         extra_html,
-        *(_network(*network, members) for network, members in networks.items()),
+        *(_network(network, members) for network, members in networks.items()),
         _settings(runs),
         _environment(runs),
         _folders(runs, others),
@@ -110,55 +115,66 @@ def _table(lines: Iterable[dict[str, str]], kind: str = "") -> str:
     lines = list(lines)
     if not lines:
         return ""
-    style = {name: ' class="text name"' if name in LEFT else "" for name in lines[0]}
+    style = {name: ' class="text"' if name in LEFT else "" for name in lines[0]}
     head = "".join(f"<th{style[name]}>{escape(name)}</th>" for name in lines[0])
     body = "".join(
         "<tr>" + "".join(f"<td{style[name]}>{escape(text)}</td>" for name, text in line.items()) + "</tr>\n"
         for line in lines
     )
-    return f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    drawn = f'<table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
+    return f'<div class="wide">{drawn}</div>'
+
+
+def _notes(cost: Cost) -> str:
+    times = (
+        ", and was measured with the methods in turn."
+        if cost
+        else "; it is the runs' own, whatever else the machine did meanwhile."
+    )
+    return '<ul class="notes"><li>' + "</li>\n<li>".join(NOTES) + f"{times}</li></ul>"
+
+
+def _warning(text: str) -> str:
+    return f'<p class="warn">{escape(text)}</p>'
 
 
 def _unfinished(runs: Iterable[Run], others: Iterable[Path]) -> str:
-    named = [f"<code>{escape(str(run.folder))}</code> ({escape(run.state)})" for run in runs if not run.result]
-    named += [f"<code>{escape(str(folder))}</code> (no run in it)" for folder in others]
-    return f'<p class="warn">Not in the table: {", ".join(named)}.</p>' if named else ""
+    named = [f"{run.folder} ({run.state})" for run in runs if not run.result]
+    named += [f"{folder} (no run in it)" for folder in others]
+    return _warning(f"Not in the table: {', '.join(named)}.") if named else ""
 
 
-def _network(data: str, layers: int, width: int, runs: list[Run]) -> str:
-    name = f"{data}, {layers} layers, width {width}"
-    parts = [f"<h2>{escape(name)}</h2>"]
+def _network(network: tuple[str, int, int], runs: list[Run]) -> str:
+    parts = ["<h2>" + escape("{}, {} layers, width {}".format(*network)) + "</h2>"]
+    first = [members[0] for members in groups(runs).values()]  # for the texts that stand for a picture
     if any(run.points for run in runs):
-        last = ", ".join(f"{shown(r.key[3])} {r.points[-1]['validation_error']:.2f} %" for r in runs if r.points)
-        parts.append(
-            _figure(
-                "Validation error",
-                figures.curves(runs),
-                CURVES,
-                f"Validation error over steps; last values: {last}",
-            )
-        )
+        last = ", ".join(f"{shown(r.key[3])} {r.points[-1]['validation_error']:.2f} %" for r in first if r.points)
+        alt = f"Validation error over steps, a line per method; where the first seed ends: {last}"
+        parts.append(_figure("Validation error", figures.curves(runs), CURVES, alt))
     if drawn := figures.quality(runs):
         last = "; ".join(
-            f"{shown(r.key[3])} " + ", ".join(f"{k} {q['cosine']:.2f}" for k, q in r.result["quality"].items())
-            for r in runs
+            f"{shown(r.key[3])} "
+            + ", ".join(f"{name} {q['cosine']:.2f}" for name, q in r.result["quality"].items())
+            for r in first
             if r.result and r.result["quality"]
         )
-        alt = f"Cosine, norm ratio and relative error of each interface over steps; cosines at the end: {last}"
+        alt = (
+            f"Cosine, norm ratio and relative error of each interface over steps; last cosines, first seed: {last}"
+        )
         parts.append(_figure("Quality of the synthetic gradients", drawn, QUALITY, alt))
     if drawn := figures.timeline(runs):
-        firsts = [(shown(r.key[3]), locks.first_update(r.events)) for r in runs]
-        last = ", ".join(f"{method} {first[0]:.1f} ms" for method, first in firsts if first)
-        alt = f"One step of each method, a row per layer; layer 1 is updated after: {last}"
+        noted = [(shown(r.key[3]), locks.first_update(r.events)) for r in first]
+        last = ", ".join(f"{method} {note[0]:.1f} ms" for method, note in noted if note)
+        alt = f"One step of each method, a row per layer; layer 1 is updated after (first seed): {last}"
         parts.append(_figure("One step: who waits for whom", drawn, TIMELINE, alt))
     return "\n".join(parts)
 
 
 def _figure(title: str, figure: Figure, caption: str, alt: str) -> str:
-    image = base64.b64encode(figures.svg(figure)).decode()
+    image = f"data:image/svg+xml;base64,{base64.b64encode(figures.svg(figure)).decode()}"
     return (
-        f'<h3>{title}</h3>\n<figure><div class="wide"><img alt="{escape(alt)}" src="data:image/svg+xml;base64,{image}">'
-        f"</div>\n<figcaption>{caption}</figcaption></figure>"
+        f'<h3>{title}</h3>\n<figure><div class="wide"><img alt="{escape(alt)}" src="{image}"></div>\n'
+        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
@@ -173,6 +189,7 @@ def _settings(runs: Iterable[Run]) -> str:
                 "meaning": means.get(name, ""),
             }
             for name in members[0].settings
+            if name != "out"
         ]
         title = escape(f"{shown(method)}: {data}, {layers} layers, width {width}, {steps} steps")
         parts.append(f"<details><summary>{title}</summary>{_table(lines, 'words')}</details>")
@@ -182,7 +199,7 @@ def _settings(runs: Iterable[Run]) -> str:
 def _environment(runs: Sequence[Run]) -> str:
     names = dict.fromkeys(name for run in runs for name in run.environment)
     lines = [
-        {"": name, "value": ", ".join(dict.fromkeys(str(run.environment.get(name)) for run in runs))}
+        {"what": name, "value": ", ".join(dict.fromkeys(str(run.environment.get(name)) for run in runs))}
         for name in names
     ]
     return f"<h2>Environment</h2>\n{_table(lines, 'words')}" if lines else ""

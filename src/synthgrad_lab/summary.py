@@ -120,7 +120,7 @@ def rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
         folders: run folders; those without a finished run are left out, so there may be no row.
 
     Returns:
-        A dict per group: ``data``, ``layers``, ``width``, ``method``, ``steps``; ``seeds`` (a list);
+        A dict per group: ``data``, ``layers``, ``width``, ``method``, ``steps``; ``seeds`` (how many);
         ``test_error`` and ``validation_error`` in percent, means over the seeds, with ``test_deviation`` and
         ``validation_deviation`` (n - 1; None for one run); ``paper`` (percent after 500,000 iterations, or
         None); ``updates_per_layer``; ``seconds_per_step`` and ``cost``, the same over Bprop's on the same
@@ -136,15 +136,16 @@ def rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
 def summarise(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """``rows`` of runs that are read already; empty if none is finished."""
     finished = groups(run for run in runs if run.result)
-    found = [_row(key, members) for key, members in finished.items()]
-    for row in found:
-        base = [r["seconds_per_step"] for r in found if r["method"] == "bprop" and _network(r) == _network(row)]
-        row["cost"] = row["seconds_per_step"] / statistics.fmean(base) if base and all(base) else None
+    bprop: dict[tuple[Any, ...], list[float]] = {}
+    for (*network, method, _), members in finished.items():
+        if method == "bprop":
+            times = [run.result["seconds_per_step"] for run in members if run.result]
+            bprop.setdefault(tuple(network), []).extend(times)
+    found = []
+    for key, members in finished.items():
+        row, base = _row(key, members), statistics.fmean(bprop.get(key[:3], [0]))
+        found.append({**row, "cost": row["seconds_per_step"] / base if base else None})
     return found
-
-
-def _network(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["data"], row["layers"], row["width"]
 
 
 def _row(key: Key, runs: list[Run]) -> dict[str, Any]:
@@ -165,14 +166,15 @@ def _row(key: Key, runs: list[Run]) -> dict[str, Any]:
     ]
     if len(set(seeds)) < len(seeds):
         notes.append("a seed came twice: the deviation is too small")
+    published = paper.test_error(data, runs[0].settings.get("recipe", ""), method, layers, width)
     per_layer = zip(*(r["updates_per_layer"] for r in results), strict=True)
     return {
-        **{"data": data, "layers": layers, "width": width, "method": method, "steps": steps, "seeds": seeds},
+        **{"data": data, "layers": layers, "width": width, "method": method, "steps": steps, "seeds": len(seeds)},
         "test_error": mean("test_error"),
         "test_deviation": deviation("test_error"),
         "validation_error": mean("validation_error"),
         "validation_deviation": deviation("validation_error"),
-        "paper": paper.test_error(data, runs[0].settings.get("recipe", ""), method, layers, width),
+        "paper": None if any(run.settings.get("lam") for run in runs) else published,
         "updates_per_layer": [round(statistics.fmean(counts)) for counts in per_layer],
         "seconds_per_step": mean("seconds_per_step"),
         "notes": notes,

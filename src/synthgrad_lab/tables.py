@@ -34,7 +34,7 @@ def cells(rows: Sequence[dict[str, Any]], cost: Cost = None) -> list[dict[str, s
 
     def text(row: dict[str, Any]) -> dict[str, str]:
         relative = measured.get(shown(row["method"]), row["cost"])
-        first = {**row, "seeds": len(row["seeds"]), "method": shown(row["method"])}
+        first = {**row, "method": shown(row["method"])}
         return {
             **{name: str(first[name]) for name in ("data", "layers", "width", "method") if name not in agreed},
             "test error %": plus_minus(row["test_error"], row["test_deviation"]),
@@ -50,8 +50,7 @@ def cells(rows: Sequence[dict[str, Any]], cost: Cost = None) -> list[dict[str, s
 
 def common(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     """What all rows agree in, in words, by column name."""
-    values = [{**row, "seeds": len(row["seeds"])} for row in rows]
-    agreed = {name: found.pop() for name in COMMON if len(found := {row[name] for row in values}) == 1}
+    agreed = {name: found.pop() for name in COMMON if len(found := {row[name] for row in rows}) == 1}
     words = {name: COMMON[name].format(value) for name, value in agreed.items()}
     return {**words, "seeds": "1 seed"} if agreed.get("seeds") == 1 else words
 
@@ -84,13 +83,16 @@ def table(rows: Sequence[dict[str, Any]], cost: Cost = None) -> Table:
     Returns:
         A table; its title says what all rows agree in, its caption where the times come from.
     """
-    times = "measured with the methods in turn" if cost else "the runs' own, as busy as the machine was"
-    drawn = Table(title=Text(heading(rows)), caption=f"s/step: {times}" if rows else None)
+    if not rows:
+        return Table(heading(rows))
+    times = "measured with the methods in turn" if cost else "from the runs themselves, whatever ran beside them"
+    drawn = Table(title=Text(heading(rows)), caption=f"s/step: {times}")
     lines = [
         {name: text for name, text in line.items() if name != "validation error %"} for line in cells(rows, cost)
     ]
-    for name in lines[0] if lines else []:
-        drawn.add_column(name, justify="left" if name in LEFT else "right")
+    for name in lines[0]:
+        keep = name in ("method", "test error %")
+        drawn.add_column(name, justify="left" if name in LEFT else "right", no_wrap=keep)
     for line in lines:
         drawn.add_row(*map(Text, line.values()))
     return drawn
