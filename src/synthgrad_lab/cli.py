@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from synthgrad_lab.recipes import METHODS, RECIPES, Settings
-from synthgrad_lab.record import environment, note
+from synthgrad_lab.record import environment, lines_to, note
 from synthgrad_lab.settings import BadSetting, describe, nearest, override, words
 
 
@@ -126,12 +126,24 @@ def _demo(options: argparse.Namespace) -> None:
     out = Path(options.out)
     folders, cost = demo(out, options.steps, options.seeds, options.workers, options.data, options.data_dir)
     rows = report.rows(folders)
-    path = report.write(folders, out / "report.html")
+    path = report.write(folders, out / "report.html", cost=cost)
     if options.json:
         print(json.dumps({"rows": rows, "relative_cost": cost, "report": str(path)}))
         return
     Console().print(report.table(rows, cost))
     print(f"report: {path}")
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from synthgrad_lab import page
+    from synthgrad_lab.experiments import every_layer
+
+    results = Path(options.results)
+    if not options.tables_only:
+        every_layer.reproduce(Path(options.out) / options.what, results, options.workers)
+    for text in options.pages:
+        page.fill(Path(text), results)
+    print(json.dumps({"results": str(results), "pages": options.pages}) if options.json else f"records: {results}")
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -149,9 +161,9 @@ def _bench(options: argparse.Namespace) -> None:
             bar = bars.bar("memory", 2 * len(DEPTHS))
             rows = bench_memory(progress=lambda done: bar(done, float("nan")))
     if options.record:
-        with Path(options.record).open("a") as file:
-            for row in rows:
-                file.write(json.dumps({"bench": options.what, **row, "environment": environment()}) + "\n")
+        lines_to(
+            Path(options.record), [{"bench": options.what, **row, "environment": environment()} for row in rows]
+        )
     if options.json:
         print(json.dumps({"bench": options.what, "rows": rows, "environment": environment()}))
         return
@@ -217,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("what", choices=["step", "memory"])
     sub.add_argument("--widths", type=int, nargs="+", default=[256, 1024], help="for step (%(default)s)")
     sub.add_argument("--repeats", type=int, default=15, help="rounds over all cases, for step (%(default)s)")
-    sub.add_argument("--record", metavar="FILE", help="also append the rows to a .jsonl file")
+    sub.add_argument("--record", metavar="FILE", help="also write the rows to a .jsonl file")
     command("env", _env, "What a number here depends on: versions, processor, cache.", "synthgrad env --json")
     return parser
 

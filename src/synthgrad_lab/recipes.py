@@ -43,6 +43,12 @@ class Settings:
     """Hidden layers of a gradient model; 0 is linear."""
     model_norm: bool = False
     """Batch normalisation inside the gradient models."""
+    model_beta1: float = 0.5
+    """Adam's beta1 for the gradient models: with more momentum they lag behind the layers that they must follow."""
+    model_beta2: float = 0.99
+    """Adam's beta2 for the gradient models."""
+    unit_factor: float = 32.0
+    """A gradient model's unit in root mean squares of the gradient; larger learns faster, and less finely."""
     unlock: Literal["update", "fused"] = "update"
     """update: each layer is updated before the next one runs. fused: one graph, gradients decoupled only."""
     lam: float = 0.0
@@ -63,11 +69,22 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
         least = {"layers": 2, "width": 1, "steps": 1, "batch": 2, "model_hidden": 1, "model_depth": 0}
-        least |= {"eval_every": 1, "checkpoint_every": 1, "threads": 1, "seed": 0, "lr": 0, "model_lr": 0}
+        least |= {
+            "eval_every": 1,
+            "checkpoint_every": 1,
+            "threads": 1,
+            "seed": 0,
+            "lr": 0,
+            "model_lr": 0,
+            "unit_factor": 1e-9,
+        }
         for name, bound in least.items():
             value = getattr(self, name)
             if not bound <= value < math.inf:  # NaN is refused, too
                 raise ValueError(f"{name}={value}: it must be a number of at least {bound}")
+        for name in ("model_beta1", "model_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: it must be at least 0 and below 1")
         if not 0 <= self.lam <= 1:
             raise ValueError(f"lam={self.lam}: it must be from 0 to 1")
         if self.lam and self.unlock != "fused":

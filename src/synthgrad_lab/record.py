@@ -46,7 +46,14 @@ class Record:
     def rewind(self, step: int) -> None:
         """Drop the points after a step, and a torn last line, before the run goes on from there."""
         kept = [line for line in self.read() if line["kind"] != "point" or line["step"] <= step]
-        replace(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        lines_to(self.path, kept)
+
+
+def lines_to(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write a file of JSON lines, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return path
 
 
 def replace(path: Path, content: bytes) -> None:

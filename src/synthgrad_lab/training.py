@@ -35,7 +35,8 @@ class Trainer:
             groups: list[dict[str, Any]] = [{"params": list(part.parameters()), "initial_lr": s.lr}]
             if cut and k > 0:
                 below = list(self.interfaces[k - 1].parameters())
-                groups.append({"params": below, "initial_lr": s.model_lr})
+                betas = s.model_beta1, s.model_beta2
+                groups.append({"params": below, "initial_lr": s.model_lr, "betas": betas})
             self.optimizers.append(torch.optim.Adam(groups, lr=s.lr, fused=True))
 
     def losses(self, x: Tensor, y: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
@@ -126,7 +127,7 @@ class Trainer:
 def _interface(s: Settings) -> Interface:
     context = 10 if s.method == "cdni" else 0
     model = MLP(s.width, s.model_hidden, s.model_depth, context, batch_norm=s.model_norm)
-    return Interface(model, lam=s.lam)
+    return Interface(model, lam=s.lam, unit_factor=s.unit_factor)
 
 
 _pass = Interface(lambda h, c: h).eval()  # an edge that is not cut

@@ -1,0 +1,44 @@
+"""Every layer decoupled, on MNIST: the first table of docs/results.md."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from synthgrad_lab.experiments.cells import run_cells
+from synthgrad_lab.recipes import METHODS, Settings, mnist_fcn
+from synthgrad_lab.record import Record, lines_to
+
+SEEDS = 3
+
+
+def cells() -> dict[str, Settings]:
+    """All methods at 4 and 6 layers, the paper's linear M, and blind DNI for 10,000 steps; longest first."""
+    variants = {"dni-10000": replace(mnist_fcn("dni"), steps=10_000)}
+    for layers in (6, 4):
+        for method in reversed(METHODS):
+            variants[f"{method}-{layers}x"] = replace(mnist_fcn(method), layers=layers)
+    variants["cdni-linear-4x"] = replace(mnist_fcn("cdni"), model_depth=0)
+    return {f"{name}-seed{seed}": replace(s, seed=seed) for name, s in variants.items() for seed in range(SEEDS)}
+
+
+def reproduce(runs: Path, results: Path, workers: int = 2) -> Path:
+    """Run what has not been run, and gather all records' settings and results in one file.
+
+    Args:
+        runs: folder of the runs.
+        results: folder of the gathered records.
+        workers: processes at a time.
+
+    Returns:
+        The file of gathered records, one run a line.
+    """
+    todo = cells()
+    run_cells(todo, runs, workers)
+    gathered = []
+    for name in todo:
+        record = Record(runs / name)
+        (told,), result = record.read("settings"), record.read("result")[-1]
+        del result["kind"], result["record"]
+        gathered.append({"cell": name, **result, "settings": told["settings"], "environment": told["environment"]})
+    return lines_to(results / "every-layer.jsonl", gathered)
