@@ -48,7 +48,6 @@ class Interface(nn.Module):
         unit_decay: how much of the mean square is kept per gradient that arrives.
 
     Attributes:
-        regression_loss: ‖δ̂ - δ‖² / ‖δ‖² of the last gradient that arrived; M = 0 gets 1, a perfect M 0.
         skipped: how many gradients were not finite and taught M nothing.
 
     Example:
@@ -60,7 +59,6 @@ class Interface(nn.Module):
         Jaderberg et al. 2017 (arXiv 1608.05343), Fig. 1 and section 2.1; supplement A for λ.
     """
 
-    regression_loss: Tensor
     skipped: Tensor
 
     def __init__(
@@ -81,8 +79,8 @@ class Interface(nn.Module):
         self.input_model = input_model
         self.lam, self.scale = lam, scale
         self.units = Unit(unit, unit_factor, unit_decay)
-        self.register_buffer("regression_loss", torch.tensor(math.nan), persistent=False)
         self.register_buffer("skipped", torch.tensor(0), persistent=False)
+        self._seen: tuple[Tensor, Tensor, Tensor] | None = None
         self._sent: Answer | None = None
         self._tap: list[tuple[Tensor, Any]] | None = None
 
@@ -90,6 +88,17 @@ class Interface(nn.Module):
     def unit(self) -> Tensor:
         """What M's answers are multiplied by: unit_factor root mean squares of δ (1 before the first)."""
         return self.units.value
+
+    @property
+    def regression_loss(self) -> Tensor:
+        """‖δ̂ - δ‖² / ‖δ‖² of the last gradient that arrived, a scalar: M = 0 gets 1, a perfect M 0.
+
+        NaN before the first gradient, and after one that was zero or not finite.
+        """
+        if self._seen is None:
+            return torch.full_like(self.unit, math.nan)
+        size, unit, rms = self._seen
+        return torch.where(rms.isfinite() & (rms > 0), size * unit / rms, math.nan).square()
 
     def send(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, ""]:
         """The sender's loss term ⟨scale·δ̂, h⟩, whose gradient at h is the synthetic gradient.
@@ -113,7 +122,7 @@ class Interface(nn.Module):
                 "Send the part's output itself, not a detached copy."
             )
         self._sent = Answer(self.gradient_model, h.detach(), context)
-        return (h * self._consumed(self._sent.prediction, h.dtype)).sum()
+        return h.flatten().dot(self._consumed(self._sent.prediction, h.dtype).flatten())
 
     def receive(
         self, h: Float[Tensor, "batch *features"] | None = None, context: Any = None, *, source: Any = None
@@ -234,15 +243,15 @@ class Interface(nn.Module):
         with torch.no_grad():
             delta = delta.to(torch.promote_types(prediction.dtype, torch.float32))
             rms = torch.linalg.vector_norm(delta) / math.sqrt(delta.numel())
+            finite = rms.isfinite()
             self.units.follow(rms)
-            unit = self.unit
-            target = delta / unit
-        finite = rms.isfinite()
+        error = torch.addcdiv(prediction.to(delta.dtype), delta, self.unit, value=-1)
         # A GradScaler overflows on purpose while it looks for its scale: such a gradient must not reach M.
-        error = torch.where(finite, prediction - target, 0.0)
+        if not (delta.is_cpu and finite):  # another device is not waited for just to ask it
+            error = error.masked_fill(~finite, 0.0)
         size = torch.linalg.vector_norm(error.detach()) / math.sqrt(delta.numel())
         # Assigned, not in place: the graph break it makes keeps torch.compile from freezing the unit (test_compat).
-        self.regression_loss = torch.where(finite & (rms > 0), size * unit / rms, math.nan).square()
+        self._seen = (size, self.unit.clone(), rms)
         self.skipped += ~finite
         return error
 
@@ -257,7 +266,7 @@ class Interface(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave out what belongs to the step under way."""
-        return {**self.__dict__, "_sent": None, "_tap": None}
+        return {**self.__dict__, "_sent": None, "_seen": None, "_tap": None}
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
@@ -289,5 +298,5 @@ class _Edge(torch.autograd.Function):
             if lam > 0:  # 0·δ would let a δ that is not finite through
                 passed = passed.lerp(delta, lam)
         # ∂/∂M of ‖M - δ/unit‖², averaged over the batch
-        regression = interface._error(prediction, delta) * (2 / max(len(delta), 1))
+        regression = interface._error(prediction, delta).mul_(2 / max(len(delta), 1))
         return passed, regression.to(prediction.dtype) if ctx.needs_input_grad[1] else None, None, None

@@ -29,7 +29,8 @@ def ask(model: Any, h: Tensor, context: Any) -> Tensor:
     Raises:
         ValueError: if the answer has another shape than h.
     """
-    dtype = next((p.dtype for p in _parameters(model) if p.is_floating_point()), h.dtype)
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    dtype = next((p.dtype for p in parameters if p.is_floating_point()), h.dtype)
     prediction = model(h.to(dtype), context)
     if prediction.shape != h.shape:
         raise ValueError(
@@ -44,7 +45,10 @@ class Answer:
 
     def __init__(self, model: Any, h: Tensor, context: Any):
         self.asked = (model, h, context)
-        self.versions = _versions(model, h, context)
+        # Whatever M's answer came from; autograd counts writes in place, as optimizers do, to each of them.
+        parameters = model.parameters() if isinstance(model, nn.Module) else ()
+        self.origins = [*parameters, *(t for t in (h, context) if isinstance(t, Tensor))]
+        self.versions = [t._version for t in self.origins]
         self.with_graph = torch.is_grad_enabled()
         self.prediction = ask(model, h, context)
 
@@ -55,15 +59,6 @@ class Answer:
             asked is model
             and told is context
             and (a.data_ptr(), a.shape, a.stride(), a.dtype) == (h.data_ptr(), h.shape, h.stride(), h.dtype)
-            and self.versions == _versions(model, h, context)
+            and self.versions == [t._version for t in self.origins]
             and (self.with_graph or not torch.is_grad_enabled())
         )
-
-
-def _parameters(model: Any) -> list[nn.Parameter]:
-    return list(model.parameters()) if isinstance(model, nn.Module) else []
-
-
-def _versions(model: Any, *seen: Any) -> list[int]:
-    """Counts writes in place to M, as optimizers do, and to what it saw."""
-    return [t._version for t in (*_parameters(model), *seen) if isinstance(t, Tensor)]

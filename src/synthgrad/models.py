@@ -73,7 +73,7 @@ class MLP(nn.Module):
             )
         x = self.layers[0](h.flatten(1))
         if (c := _context(context, self.context, h)) is not None and self.of_context is not None:
-            x = x + self.of_context(c)
+            x = x.addmm(c, self.of_context.weight.t())
         for norm, layer in zip(self.norms, self.layers[1:], strict=True):
             x = layer(F.relu(norm(x)))
         return x.view(len(h), *(h.shape[1:] if self.out is None else self.out))

@@ -24,6 +24,8 @@ class Unit(nn.Module):
 
     root: Tensor
     weight: Tensor
+    value: Tensor
+    """The unit, a scalar; 1 before the first gradient."""
 
     def __init__(self, fixed: float | None = None, factor: float = 32.0, decay: float = 0.99):
         super().__init__()
@@ -36,13 +38,7 @@ class Unit(nn.Module):
         # The root, not the square: half precision cannot hold the square of a gradient of 1e-4.
         self.register_buffer("root", torch.tensor(0.0))
         self.register_buffer("weight", torch.tensor(0.0))  # of what has been seen so far, as Adam's correction
-
-    @property
-    def value(self) -> Tensor:
-        """The unit, a scalar; 1 before the first gradient."""
-        if self.fixed is not None:
-            return torch.full_like(self.root, self.fixed)
-        return torch.where(self.weight > 0, self.root / self.weight.sqrt(), 1 / self.factor) * self.factor
+        self.register_buffer("value", torch.tensor(1.0 if fixed is None else fixed))
 
     def follow(self, rms: Tensor) -> None:
         """Take in one gradient's root mean square, a scalar.
@@ -50,8 +46,11 @@ class Unit(nn.Module):
         What is not finite is left out, and so is zero: a gradient of nothing but zeros (the neighbour's own M has
         not moved yet) says nothing of the unit.
         """
-        if self.fixed is None:
-            seen = (1 - self.decay) * (rms.isfinite() & (rms > 0))
-            rms = torch.where(rms.isfinite(), rms, 0.0)
-            self.root.copy_(torch.hypot(self.root.to(rms.dtype) * (1 - seen).sqrt(), rms * seen.sqrt()))
-            self.weight.lerp_(torch.ones_like(self.weight), seen)
+        if self.fixed is not None:
+            return
+        rms = rms.nan_to_num(0.0, 0.0)
+        seen = (rms > 0) * (1 - self.decay)
+        self.root.copy_(torch.hypot(self.root * (1 - seen).sqrt(), rms * seen.sqrt()))
+        self.weight.add_((1 - self.weight) * seen)
+        # Before the first gradient, root and weight are zero and the unit stays 1.
+        self.value.copy_(torch.where(self.weight > 0, self.root / self.weight.sqrt() * self.factor, self.value))

@@ -87,7 +87,7 @@ def resume(folder: Path, progress: Progress = lambda step, error: None) -> dict[
     settings = recorded(folder)
     record = Record(folder)
     if ended := record.read("result"):
-        return ended[-1]
+        return {key: value for key, value in ended[-1].items() if key != "kind"}
     state = checkpoint.load(folder)
     torch.set_num_threads(settings.threads)
     trainer = Trainer(settings)

@@ -33,12 +33,9 @@ def reproduce(runs: Path, results: Path, workers: int = 2) -> Path:
     Returns:
         The file of gathered records, one run a line.
     """
-    todo = cells()
-    run_cells(todo, runs, workers)
     gathered = []
-    for name in todo:
-        record = Record(runs / name)
-        (told,), result = record.read("settings"), record.read("result")[-1]
-        del result["kind"], result["record"]
-        gathered.append({"cell": name, **result, "settings": told["settings"], "environment": told["environment"]})
+    for name, result in run_cells(cells(), runs, workers).items():
+        (told,) = Record(runs / name).read("settings")
+        del result["record"], told["kind"], told["settings"]["out"]
+        gathered.append({"cell": name, **result, **told})
     return lines_to(results / "every-layer.jsonl", gathered)

@@ -1,0 +1,47 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from synthgrad_lab.experiments.cells import run_cells
+from synthgrad_lab.record import Record
+
+
+def test_finished_cells_are_kept_and_changed_ones_put_aside(tiny, tmp_path):
+    cells = {name: tiny(name) for name in ("bprop", "no-bprop")}
+    first = run_cells(cells, tmp_path / "cells")
+    assert run_cells(cells, tmp_path / "cells") == first
+    changed = run_cells({"bprop": replace(cells["bprop"], steps=6)}, tmp_path / "cells")
+    assert changed["bprop"]["steps"] == 6
+    assert len(list((tmp_path / "cells").glob("bprop.*/record.jsonl"))) == 1
+
+
+def test_a_failing_cell_fails_the_call(tiny, tmp_path):
+    with pytest.raises(ArithmeticError, match="the loss is nan"):
+        run_cells({"bad": tiny("bprop", lr=1e38)}, tmp_path / "cells")
+
+
+def test_ctrl_c_stops_all_cells_and_the_same_call_goes_on(tmp_path):
+    folder = tmp_path / "demo"
+    words = ["demo", "--steps", "600", "--seeds", "1", "--out", str(folder)]
+    command = str(Path(sys.executable).with_name("synthgrad"))
+    process = subprocess.Popen([command, *words], start_new_session=True, stderr=subprocess.PIPE, text=True)
+    while len(list(folder.glob("*/record.jsonl"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in told
+    assert "Traceback" not in told
+    kinds = [Record(path.parent).read()[-1]["kind"] for path in folder.glob("*/record.jsonl")]
+    assert "interrupted" in kinds
+    done = subprocess.run([command, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "report.html").exists()
