@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from synthgrad.edge import Edge
 from synthgrad.message import Answer, ask, checked
 from synthgrad.units import Unit
 
@@ -150,7 +150,7 @@ class Interface(nn.Module):
         answer, self._sent = self._sent, None
         if answer is None or not answer.fits(self.gradient_model, message, context):
             answer = Answer(self.gradient_model, message, context)
-        return _Edge.apply(message.requires_grad_(), answer.prediction, self, None)  # pyright: ignore[reportReturnType]
+        return Edge.apply(message.requires_grad_(), answer.prediction, self, None)  # pyright: ignore[reportReturnType]
 
     def forward(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
         """Both ends at once: the identity, whose gradient is λδ + (1-λ)·scale·δ̂, and which teaches M on δ.
@@ -172,7 +172,7 @@ class Interface(nn.Module):
         if not self.training:
             return h
         prediction = ask(self.gradient_model, checked(h).detach(), context)
-        return _Edge.apply(h, prediction, self, self.lam)  # pyright: ignore[reportReturnType]
+        return Edge.apply(h, prediction, self, self.lam)  # pyright: ignore[reportReturnType]
 
     def fit(
         self,
@@ -233,6 +233,7 @@ class Interface(nn.Module):
         return self.input_model(source)
 
     def _consumed(self, prediction: Tensor, dtype: torch.dtype) -> Tensor:
+        """What a sender learns from: scale·δ̂, in the message's dtype."""
         unit = self.unit.to(torch.promote_types(prediction.dtype, torch.float32))
         return (prediction.detach() * (unit * self.scale)).to(dtype)
 
@@ -271,32 +272,3 @@ class Interface(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
         return f"lam={self.lam}, scale={self.scale}, unit={self.units.fixed or 'followed'}"
-
-
-class _Edge(torch.autograd.Function):
-    """Forward: the identity. Backward: pass the mixture down, hand M its regression gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, prediction: Tensor, interface: Interface, lam: float | None) -> Tensor:
-        ctx.save_for_backward(prediction)
-        ctx.interface, ctx.lam = interface, lam
-        return h.view_as(h)
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, delta: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, None, None]:
-        (prediction,) = ctx.saved_tensors
-        interface, lam = ctx.interface, ctx.lam
-        passed = None
-        # What is passed on uses the unit from before δ, as `send` had to.
-        if lam == 1:
-            passed = delta  # not even multiplied by 1: backprop, bit for bit
-        elif lam is not None and ctx.needs_input_grad[0]:
-            passed = interface._consumed(prediction, delta.dtype)
-            if lam > 0:  # 0·δ would let a δ that is not finite through
-                passed = passed.lerp(delta, lam)
-        # ∂/∂M of ‖M - δ/unit‖², averaged over the batch
-        regression = interface._error(prediction, delta).mul_(2 / max(len(delta), 1))
-        return passed, regression.to(prediction.dtype) if ctx.needs_input_grad[1] else None, None, None

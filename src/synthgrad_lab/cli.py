@@ -224,6 +224,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", choices=["mnist", "fashion-mnist"], default="mnist", help="the images (%(default)s)")
     sub.add_argument("--data-dir", help="a folder with the data's files")
     sub = command(
+        "reproduce",
+        _reproduce,
+        "Run a table of docs/results.md (what has run already is kept) and write it from the records.",
+        "synthgrad reproduce every-layer",
+    )
+    sub.add_argument("what", choices=["every-layer"])
+    sub.add_argument("--out", default="runs", help="folder of the runs (%(default)s)")
+    sub.add_argument("--results", default="results", help="folder of the gathered records (%(default)s)")
+    sub.add_argument("--pages", nargs="*", default=["README.md", "docs/results.md"], help="to fill (%(default)s)")
+    sub.add_argument("--tables-only", action="store_true", help="run nothing; write the tables from the records")
+    sub.add_argument("--workers", type=int, default=2, help="processes at a time, one thread each (%(default)s)")
+    sub = command(
         "bench", _bench, "What decoupling costs in time (step) or saves in memory.", "synthgrad bench step"
     )
     sub.add_argument("what", choices=["step", "memory"])
