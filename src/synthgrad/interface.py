@@ -250,10 +250,10 @@ class Interface(nn.Module):
         # A GradScaler overflows on purpose while it looks for its scale: such a gradient must not reach M.
         if not (delta.is_cpu and finite):  # another device is not waited for just to ask it
             error = error.masked_fill(~finite, 0.0)
+            self.skipped += ~finite
         size = torch.linalg.vector_norm(error.detach()) / math.sqrt(delta.numel())
         # Assigned, not in place: the graph break it makes keeps torch.compile from freezing the unit (test_compat).
         self._seen = (size, self.unit.clone(), rms)
-        self.skipped += ~finite
         return error
 
     def tap(self) -> list[tuple[Tensor, Any]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+N: TypeAlias = Any  # a number, or a tensor of one element
 
 
 class Unit(nn.Module):
@@ -48,9 +51,17 @@ class Unit(nn.Module):
         """
         if self.fixed is not None:
             return
-        rms = rms.nan_to_num(0.0, 0.0)
-        seen = (rms > 0) * (1 - self.decay)
-        self.root.copy_(torch.hypot(self.root * (1 - seen).sqrt(), rms * seen.sqrt()))
-        self.weight.add_((1 - self.weight) * seen)
-        # Before the first gradient, root and weight are zero and the unit stays 1.
-        self.value.copy_(torch.where(self.weight > 0, self.root / self.weight.sqrt() * self.factor, self.value))
+        state = (self.root, self.weight, self.value)
+        # Numbers are ten times faster than tensors of one element; a GPU must not be waited for to get them.
+        before = [t.item() if rms.is_cpu else t.float() for t in (rms.nan_to_num(0.0, 0.0), *state)]
+        for buffer, after in zip(state, _followed(self.decay, self.factor, *before), strict=True):
+            buffer.fill_(after)
+
+
+def _followed(decay: float, factor: float, rms: N, root: N, weight: N, value: N) -> tuple[N, N, N]:
+    """Root, weight and value after one more gradient; on numbers and on tensors alike."""
+    seen = (rms > 0) * (1 - decay)
+    root = (root**2 * (1 - seen) + rms**2 * seen) ** 0.5
+    weight = weight + (1 - weight) * seen
+    none = weight == 0
+    return root, weight, root / (weight + none) ** 0.5 * factor + value * none
