@@ -84,7 +84,7 @@ def every_layer(records: list[Row]) -> list[dict[str, str]]:
 
 def demo(records: list[Row]) -> list[dict[str, str]]:
     """The four methods at 4 layers and 3,000 steps, for the README."""
-    rows = every_layer([r for r in records if (r["layers"], r["steps"]) == (4, 3000)])
+    rows = every_layer([r for r in records if _default(r)])
     return [{k: row[k] for k in ("method", "test error %", "paper, 500k steps")} for row in rows]
 
 
@@ -92,8 +92,7 @@ def quality(records: list[Row]) -> list[dict[str, str]]:
     """Cosine and relative error at the end of training, per interface, seeds averaged."""
     rows = []
     for method in ("dni", "cdni"):
-        runs = [r for r in records if r["method"] == method and (r["layers"], r["steps"]) == (4, 3000)]
-        runs = [r for r in runs if r["settings"]["model_depth"] > 0]
+        runs = [r for r in records if r["method"] == method and _default(r)]
         for name in runs[0]["quality"]:
             row = {"method": f"{SHOWN[method]}, {name}"}
             for measure in runs[0]["quality"][name]:
@@ -118,6 +117,10 @@ TABLES: dict[str, tuple[str, Callable[[list[Row]], list[dict[str, str]]]]] = {
     "bench-step": ("bench-step.jsonl", bench),
     "bench-memory": ("bench-memory.jsonl", bench),
 }
+
+
+def _default(r: Row) -> bool:
+    return (r["layers"], r["steps"]) == (4, 3000) and r["settings"]["model_depth"] > 0
 
 
 def _order(item: tuple[tuple[Any, ...], Any]) -> tuple[Any, ...]:

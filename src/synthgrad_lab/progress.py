@@ -27,7 +27,7 @@ class _Speed(ProgressColumn):
 class _Error(ProgressColumn):
     def render(self, task: Task) -> Text:
         error = task.fields["error"]
-        return Text("error  ..." if math.isnan(error) else f"error {error:5.2f} %")
+        return Text("" if math.isnan(error) else f"error {error:5.2f} %")
 
 
 class Bars:
@@ -62,6 +62,7 @@ class Bars:
                 self.progress.start_task(task)
             self.progress.update(task, completed=done, error=error, visible=True)
             if done == total and not self.console.is_terminal:
-                self.console.print(f"{name}: {done} steps, validation error {error:.2f} %", highlight=False)
+                told = "" if math.isnan(error) else f", validation error {error:.2f} %"
+                self.console.print(f"{name}: {done} steps{told}", highlight=False)
 
         return advance

@@ -47,6 +47,11 @@ def shown(method: str) -> str:
     return SHOWN.get(method, method)
 
 
+def runs_under(place: Path) -> list[Path]:
+    """The run folders at or below a place; the place itself if there is none, for ``read`` to tell."""
+    return sorted(path.parent for path in place.rglob("record.jsonl")) or [place]
+
+
 def read(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
     """Read run folders.
 
@@ -68,7 +73,7 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
     if not any(runs.values()):
         raise FileNotFoundError(
             f"nothing to report: {', '.join(map(str, runs))} holds no run (a record.jsonl that starts with "
-            "the run's settings); give the folders of the runs themselves, such as runs/*"
+            "the run's settings); give run folders, or folders of them"
         )
     return [run for run in runs.values() if run], [folder for folder, run in runs.items() if not run]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -53,6 +54,7 @@ def peak(method: Method, depth: int, width: int, batch: int) -> int:
         before = torch.cuda.memory_allocated()
         trainer.step(x, y)
         return torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler greets on standard error
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         trainer.step(x, y)
     live = highest = 0

@@ -1,0 +1,166 @@
+"""What each command of ``synthgrad`` does; heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from synthgrad_lab.recipes import METHODS, RECIPES, Settings
+from synthgrad_lab.record import environment, lines_to
+from synthgrad_lab.settings import BadSetting, describe, nearest, override, words
+
+
+def do_run(options: Namespace) -> None:
+    """Run a recipe, or go on with a run."""
+    from synthgrad_lab import run
+    from synthgrad_lab.progress import Bars
+
+    recipe, pairs = _recipe(options.words)
+    if folder := pairs.pop("resume", None):
+        if pairs or recipe:
+            raise BadSetting("resume= goes on with a run's own settings; leave out everything else")
+        settings = run.recorded(Path(folder))
+    else:
+        settings = _settings(recipe, pairs)
+    with Bars() as bars:
+        bar = bars.bar(f"{settings.method}, {settings.layers} layers", settings.steps)
+        result = run.resume(Path(folder), bar) if folder else run.run(settings, bar)
+    if options.json:
+        print(json.dumps(result))
+        return
+    print(f"test error        {result['test_error']:.2f} %")
+    print(f"validation error  {result['validation_error']:.2f} %")
+    print(f"updates per layer {' '.join(map(str, result['updates_per_layer']))}")
+    print(f"time per step     {1000 * result['seconds_per_step']:.2f} ms")
+    for name, quality in result["quality"].items():
+        print(f"quality at {name}     " + ", ".join(f"{k.replace('_', ' ')} {v:.2f}" for k, v in quality.items()))
+    print(f"record            {result['record']}")
+
+
+def _recipe(arguments: Sequence[str]) -> tuple[str | None, dict[str, str]]:
+    plain = [word for word in arguments if "=" not in word]
+    if len(plain) > 1:
+        raise BadSetting(f"one recipe at a time, not {' and '.join(plain)}; settings are of the form key=value")
+    return (plain[0] if plain else None), words(word for word in arguments if "=" in word)
+
+
+def _settings(recipe: str | None, pairs: dict[str, str]) -> Settings:
+    if recipe is None:
+        raise BadSetting(f"which recipe? there are: {', '.join(RECIPES)}")
+    if recipe not in RECIPES:
+        raise BadSetting(f"unknown recipe {recipe!r}; {nearest(recipe, RECIPES)}")
+    method = override(Settings(), {k: v for k, v in pairs.items() if k == "method"}).method
+    if "recipe" in pairs:
+        raise BadSetting("the recipe is the first word, not a setting")
+    return override(RECIPES[recipe](method), pairs)
+
+
+def do_list(options: Namespace) -> None:
+    """Show the recipes."""
+    if options.json:
+        print(json.dumps({name: describe_recipe(name) for name in RECIPES}))
+        return
+    for name, recipe in RECIPES.items():
+        print(f"{name}: {recipe.__doc__}\n")
+        for key, default, text in describe(recipe("cdni")):
+            print(f"  {key + '=' + default:24} {text}")
+        for method in METHODS:
+            changed = [
+                f"{k}={v}" for k, v in describe_recipe(name, method).items() if v != describe_recipe(name)[k]
+            ]
+            print(f"\n  with {' '.join(changed)}" if changed[1:] else "", end="")
+        print("\n")
+
+
+def describe_recipe(name: str, method: Any = "cdni") -> dict[str, str]:
+    """A recipe's settings, as texts."""
+    return {key: default for key, default, _ in describe(RECIPES[name](method))}
+
+
+def do_report(options: Namespace) -> None:
+    """Write the page about runs."""
+    from synthgrad_lab import report
+    from synthgrad_lab.summary import runs_under
+
+    if not options.folders and not Path("runs").is_dir():
+        raise FileNotFoundError("there is no run under runs/; start one with: synthgrad run mnist-fcn")
+    folders = [run for place in options.folders or ["runs"] for run in runs_under(Path(place))]
+    path = report.write(folders, Path(options.out))
+    rows = report.rows(folders)
+    if options.json:
+        print(json.dumps({"report": str(path), "rows": rows}))
+        return
+    Console().print(report.table(rows))
+    print(f"report: {path}")
+
+
+def do_demo(options: Namespace) -> None:
+    """Run the main job, show its table, write its page."""
+    from synthgrad_lab import report
+    from synthgrad_lab.experiments.demo import demo
+
+    out = Path(options.out)
+    folders, cost = demo(out, options.steps, options.seeds, options.workers, options.data, options.data_dir)
+    rows = report.rows(folders)
+    path = report.write(folders, out / "report.html", cost=cost)
+    if options.json:
+        print(json.dumps({"rows": rows, "relative_cost": cost, "report": str(path)}))
+        return
+    Console().print(report.table(rows, cost))
+    print(f"report: {path}")
+
+
+def do_reproduce(options: Namespace) -> None:
+    """Run a table of the results, or only write it from its records."""
+    from synthgrad_lab import page
+    from synthgrad_lab.experiments import every_layer
+
+    results = Path(options.results)
+    if not options.tables_only:
+        every_layer.reproduce(Path(options.out) / options.what, results, options.workers)
+    for text in options.pages:
+        page.fill(Path(text), results)
+    print(json.dumps({"results": str(results), "pages": options.pages}) if options.json else f"records: {results}")
+
+
+def do_bench(options: Namespace) -> None:
+    """Measure, show and keep."""
+    from synthgrad_lab import page
+    from synthgrad_lab.bench.memory import DEPTHS, bench_memory
+    from synthgrad_lab.bench.step import bench_step
+    from synthgrad_lab.progress import Bars
+
+    with Bars() as bars:
+        if options.what == "step":
+            rows = []
+            for width in options.widths:
+                bar = bars.bar(f"width {width}", options.repeats)
+                rows += bench_step(width, options.repeats, lambda done, bar=bar: bar(done, float("nan")))
+        else:
+            bar = bars.bar("memory", 2 * len(DEPTHS))
+            rows = bench_memory(progress=lambda done: bar(done, float("nan")))
+    if options.record:
+        lines_to(
+            Path(options.record), [{"bench": options.what, **row, "environment": environment()} for row in rows]
+        )
+    if options.json:
+        print(json.dumps({"bench": options.what, "rows": rows, "environment": environment()}))
+        return
+    print(page.markdown(page.bench(rows)), end="")
+
+
+def do_env(options: Namespace) -> None:
+    """Show what a number depends on."""
+    from synthgrad_lab.tasks.sources import cache_folder
+
+    values = {**environment(), "cache": str(cache_folder())}
+    if options.json:
+        print(json.dumps(values))
+        return
+    for key, value in values.items():
+        print(f"{key:15} {value}")
