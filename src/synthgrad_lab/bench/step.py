@@ -70,7 +70,7 @@ def bench_step(width: int, repeats: int = 15, progress: Callable[[int], None] = 
     return rows
 
 
-def relative_cost(settings: Mapping[str, Settings], against: str, repeats: int = 9) -> dict[str, float]:
+def relative_cost(settings: Mapping[str, Settings], against: str, repeats: int = 15) -> dict[str, float]:
     """Seconds per step of each, relative to one of them: interleaved, median over rounds, one thread."""
     batch = _batch(next(iter(settings.values())))
     trainers = {name: Trainer(s) for name, s in settings.items()}

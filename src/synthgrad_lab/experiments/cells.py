@@ -16,6 +16,7 @@ from synthgrad_lab.progress import Bars
 from synthgrad_lab.recipes import Settings
 from synthgrad_lab.record import Record, note
 from synthgrad_lab.run import Interrupted, recorded, resume, run
+from synthgrad_lab.tasks import load
 
 _shared: Any = None  # in a worker: (steps done, error) of every cell, read by the parent for its bars
 
@@ -35,6 +36,8 @@ def run_cells(cells: Mapping[str, Settings], folder: Path, workers: int = 2) -> 
         KeyboardInterrupt: after Ctrl-C; every run under way has been stopped with its checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for data, data_dir in {(settings.data, settings.data_dir) for settings in cells.values()}:
+        load(data, data_dir)  # fetched once, not by every worker
     tasks = {name: replace(settings, out=str(folder / name)) for name, settings in cells.items()}
     context = multiprocessing.get_context("spawn")
     shared = context.Array("d", 2 * len(tasks))

@@ -9,6 +9,7 @@ from typing import Any
 from synthgrad_lab.bench.step import relative_cost
 from synthgrad_lab.experiments.cells import run_cells
 from synthgrad_lab.recipes import METHODS, SHOWN, Settings, mnist_fcn
+from synthgrad_lab.record import note
 
 
 def cells(steps: int, seeds: int, data: Any = "mnist", data_dir: str | None = None) -> dict[str, Settings]:
@@ -44,5 +45,6 @@ def demo(
     """
     todo = cells(steps, seeds, data, data_dir)
     run_cells(todo, folder, workers)
+    note("measuring what a step costs, one method after the other in turn ...")
     cost = relative_cost({SHOWN[method]: mnist_fcn(method) for method in METHODS}, against="Bprop")
     return [folder / name for name in todo], cost

@@ -200,7 +200,9 @@ def _from_cache_or_fetched(spec: Spec, cache: Path | None) -> dict[str, np.ndarr
                 keep(content, folder / file.name)
         # One failure ends a source: a dead network must cost one time-out, not one per file.
         except (OSError, ValueError, KeyError, subprocess.SubprocessError, tarfile.TarError) as error:
-            note(f"synthgrad: warning: {source} failed: {type(error).__name__}: {str(error)[:160]}")
+            dead = type(error).__name__ in ("ConnectionError", "ConnectTimeout")  # of requests, in many words
+            reason = "cannot be reached" if dead else f"failed: {type(error).__name__}: {str(error)[:160]}"
+            note(f"synthgrad: warning: {source} {reason}")
     if len(arrays) < len(spec.files):
         raise FileNotFoundError(
             f"{spec.name}: not in {folder}, and not to be had from {', '.join(tried) or 'anywhere else'}.\n"
