@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from synthgrad_lab.recipes import METHODS, RECIPES, Settings
-from synthgrad_lab.record import environment, lines_to
+from synthgrad_lab.record import environment, lines_to, to_json
 from synthgrad_lab.settings import BadSetting, describe, nearest, override, words
 
 
@@ -31,7 +30,7 @@ def do_run(options: Namespace) -> None:
         bar = bars.bar(f"{settings.method}, {settings.layers} layers", settings.steps)
         result = run.resume(Path(folder), bar) if folder else run.run(settings, bar)
     if options.json:
-        print(json.dumps(result))
+        print(to_json(result))
         return
     print(f"test error        {result['test_error']:.2f} %")
     print(f"validation error  {result['validation_error']:.2f} %")
@@ -63,7 +62,7 @@ def _settings(recipe: str | None, pairs: dict[str, str]) -> Settings:
 def do_list(options: Namespace) -> None:
     """Show the recipes."""
     if options.json:
-        print(json.dumps({name: describe_recipe(name) for name in RECIPES}))
+        print(to_json({name: describe_recipe(name) for name in RECIPES}))
         return
     for name, recipe in RECIPES.items():
         print(f"{name}: {recipe.__doc__}\n")
@@ -93,7 +92,7 @@ def do_report(options: Namespace) -> None:
     path = report.write(folders, Path(options.out))
     rows = report.rows(folders)
     if options.json:
-        print(json.dumps({"report": str(path), "rows": rows}))
+        print(to_json({"report": str(path), "rows": rows}))
         return
     Console().print(report.table(rows))
     print(f"report: {path}")
@@ -109,7 +108,7 @@ def do_demo(options: Namespace) -> None:
     rows = report.rows(folders)
     path = report.write(folders, out / "report.html", cost=cost)
     if options.json:
-        print(json.dumps({"rows": rows, "relative_cost": cost, "report": str(path)}))
+        print(to_json({"rows": rows, "relative_cost": cost, "report": str(path)}))
         return
     Console().print(report.table(rows, cost))
     print(f"report: {path}")
@@ -125,7 +124,7 @@ def do_reproduce(options: Namespace) -> None:
         every_layer.reproduce(Path(options.out) / options.what, results, options.workers)
     for text in options.pages:
         page.fill(Path(text), results)
-    print(json.dumps({"results": str(results), "pages": options.pages}) if options.json else f"records: {results}")
+    print(to_json({"results": str(results), "pages": options.pages}) if options.json else f"records: {results}")
 
 
 def do_bench(options: Namespace) -> None:
@@ -149,7 +148,7 @@ def do_bench(options: Namespace) -> None:
             Path(options.record), [{"bench": options.what, **row, "environment": environment()} for row in rows]
         )
     if options.json:
-        print(json.dumps({"bench": options.what, "rows": rows, "environment": environment()}))
+        print(to_json({"bench": options.what, "rows": rows, "environment": environment()}))
         return
     print(page.markdown(page.bench(rows)), end="")
 
@@ -160,7 +159,7 @@ def do_env(options: Namespace) -> None:
 
     values = {**environment(), "cache": str(cache_folder())}
     if options.json:
-        print(json.dumps(values))
+        print(to_json(values))
         return
     for key, value in values.items():
         print(f"{key:15} {value}")

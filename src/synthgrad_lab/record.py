@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -27,7 +28,7 @@ class Record:
 
     def write(self, kind: str, **values: Any) -> None:
         """Append one line and see it to the disk."""
-        line = json.dumps({"kind": kind, **values}) + "\n"
+        line = to_json({"kind": kind, **values}) + "\n"
         with self.path.open("a") as file:
             file.write(line)
             file.flush()
@@ -38,7 +39,7 @@ class Record:
         lines = []
         for line in self.path.read_text().splitlines():
             try:
-                lines.append(json.loads(line))
+                lines.append(_with_nan(json.loads(line)))
             except json.JSONDecodeError:
                 break
         return [line for line in lines if kind in (None, line["kind"])]
@@ -49,10 +50,30 @@ class Record:
         lines_to(self.path, kept)
 
 
+def to_json(value: Any) -> str:
+    """One line of JSON; a number that JSON has no word for (NaN, infinity) becomes null."""
+    return json.dumps(_plain(value), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _with_nan(line: Any) -> Any:
+    """The measures of quality as they were before they were written: where null stands, NaN."""
+    for measures in line.get("quality", {}).values() if isinstance(line, dict) else ():
+        measures.update({name: math.nan for name, value in measures.items() if value is None})
+    return line
+
+
 def lines_to(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write a file of JSON lines, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    replace(path, "".join(to_json(row) + "\n" for row in rows).encode())
     return path
 
 

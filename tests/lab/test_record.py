@@ -1,8 +1,9 @@
 import json
+import math
 
 import pytest
 
-from synthgrad_lab.record import Record, replace
+from synthgrad_lab.record import Record, replace, to_json
 
 
 def test_lines_come_back_and_a_torn_one_does_not(tmp_path):
@@ -30,3 +31,17 @@ def test_a_failed_replacement_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(TypeError):
         replace(tmp_path / "file", "not bytes")  # pyright: ignore[reportArgumentType]
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_what_is_no_number_is_null_in_json():
+    value = {"a": [float("nan"), 1.5], "b": {"c": float("-inf")}, "d": (1, None, "NaN")}
+    assert to_json(value) == '{"a": [null, 1.5], "b": {"c": null}, "d": [1, null, "NaN"]}'
+
+
+def test_a_quality_that_is_no_number_comes_back_as_one(tmp_path):
+    record = Record(tmp_path)
+    record.write("point", step=1, quality={"h1": {"cosine": float("nan"), "norm_ratio": 1.0}})
+    assert "NaN" not in record.path.read_text()
+    (line,) = record.read()
+    assert math.isnan(line["quality"]["h1"]["cosine"])
+    assert line["quality"]["h1"]["norm_ratio"] == 1.0
