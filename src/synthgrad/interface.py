@@ -87,7 +87,7 @@ class Interface(nn.Module):
     @property
     def unit(self) -> Tensor:
         """What M's answers are multiplied by: unit_factor root mean squares of δ (1 before the first)."""
-        return self.units.value
+        return self.units.value.clone()  # the buffer itself goes on following
 
     @property
     def regression_loss(self) -> Tensor:
@@ -234,7 +234,7 @@ class Interface(nn.Module):
 
     def _consumed(self, prediction: Tensor, dtype: torch.dtype) -> Tensor:
         """What a sender learns from: scale·δ̂, in the message's dtype."""
-        unit = self.unit.to(torch.promote_types(prediction.dtype, torch.float32))
+        unit = self.units.value.to(torch.promote_types(prediction.dtype, torch.float32))
         return (prediction.detach() * (unit * self.scale)).to(dtype)
 
     def _error(self, prediction: Tensor, delta: Tensor) -> Tensor:
@@ -246,14 +246,14 @@ class Interface(nn.Module):
             rms = torch.linalg.vector_norm(delta) / math.sqrt(delta.numel())
             finite = rms.isfinite()
             self.units.follow(rms)
-        error = torch.addcdiv(prediction.to(delta.dtype), delta, self.unit, value=-1)
+        error = torch.addcdiv(prediction.to(delta.dtype), delta, self.units.value, value=-1)
         # A GradScaler overflows on purpose while it looks for its scale: such a gradient must not reach M.
         if not (delta.is_cpu and finite):  # another device is not waited for just to ask it
             error = error.masked_fill(~finite, 0.0)
             self.skipped += ~finite
         size = torch.linalg.vector_norm(error.detach()) / math.sqrt(delta.numel())
         # Assigned, not in place: the graph break it makes keeps torch.compile from freezing the unit (test_compat).
-        self._seen = (size, self.unit.clone(), rms)
+        self._seen = (size, self.unit, rms)
         return error
 
     def tap(self) -> list[tuple[Tensor, Any]]:
