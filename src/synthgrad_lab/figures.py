@@ -19,8 +19,8 @@ from synthgrad_lab.summary import Run, groups, shown
 from synthgrad_lab.timeline import Event
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; methods and events share none of them.
-METHOD = {"no-bprop": "#8a8a8a", "bprop": "#000000", "dni": "#0072B2", "cdni": "#E69F00"}
-MARKER = {"no-bprop": "s", "bprop": "o", "dni": "^", "cdni": "D"}
+METHOD = {"no-bprop": "#8a8a8a", "bprop": "#000000", "local-loss": "#882255", "dni": "#0072B2", "cdni": "#E69F00"}
+MARKER = {"no-bprop": "s", "bprop": "o", "local-loss": "v", "dni": "^", "cdni": "D"}
 EVENT = {"forward": "#56B4E9", "loss": "#F0E442", "backward": "#D55E00", "fit": "#CC79A7", "update": "#009E73"}
 EVENT_MEANS = {
     "forward": "forward",

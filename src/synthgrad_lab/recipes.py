@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Method = Literal["no-bprop", "bprop", "dni", "cdni"]
-METHODS: tuple[Method, ...] = ("no-bprop", "bprop", "dni", "cdni")
-SHOWN = {"no-bprop": "No Bprop", "bprop": "Bprop", "dni": "DNI", "cdni": "cDNI"}
+Method = Literal["no-bprop", "bprop", "local-loss", "dni", "cdni"]
+METHODS: tuple[Method, ...] = ("no-bprop", "bprop", "local-loss", "dni", "cdni")
+PAPER: tuple[Method, ...] = ("no-bprop", "bprop", "dni", "cdni")
+SHOWN = {"no-bprop": "No Bprop", "bprop": "Bprop", "local-loss": "Local loss", "dni": "DNI", "cdni": "cDNI"}
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Settings:
     recipe: str = "mnist-fcn"
     """The recipe that these settings come from."""
     method: Method = "cdni"
-    """no-bprop trains the top layer only; bprop all; dni and cdni put an interface between every two layers,
-    blind or with the label."""
+    """no-bprop trains the top layer only; bprop all; local-loss gives each layer a linear classifier of its own;
+    dni and cdni put an interface between every two layers, blind or with the label."""
     data: Literal["mnist", "fashion-mnist"] = "mnist"
     """The images."""
     data_dir: str | None = None

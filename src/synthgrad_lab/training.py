@@ -29,6 +29,9 @@ class Trainer:
         self.parts = [part.to(s.device) for part in fcn(s.layers, s.width)]
         cut = s.method in ("dni", "cdni")
         self.interfaces = [_interface(s).to(s.device) for _ in self.parts[1:]] if cut else []
+        # Decoupled greedy learning (Belilovsky et al. 2020) in its smallest form: a linear read-out per layer.
+        heads = len(self.parts) - 1 if s.method == "local-loss" else 0
+        self.heads = [nn.Linear(s.width, 10).to(s.device) for _ in range(heads)]
         self.updates = [0] * s.layers
         self.optimizers = []
         for k, part in enumerate(self.parts):
@@ -37,6 +40,8 @@ class Trainer:
                 below = list(self.interfaces[k - 1].parameters())
                 betas = s.model_beta1, s.model_beta2
                 groups.append({"params": below, "initial_lr": s.model_lr, "betas": betas})
+            if k < heads:
+                groups[0]["params"] += self.heads[k].parameters()
             self.optimizers.append(torch.optim.Adam(groups, lr=s.lr, fused=True))
 
     def losses(self, x: Tensor, y: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
@@ -49,10 +54,15 @@ class Trainer:
         context = y if s.method == "cdni" else None
         if s.method == "no-bprop":
             with torch.no_grad():
-                h = chained(self.parts[:-1], [_pass] * (top - 1), x)
+                h = nn.Sequential(*self.parts[:-1])(x)
             yield [top], criterion(self.parts[-1](h))
         elif s.method == "bprop":
-            yield everything, criterion(chained(self.parts, [_pass] * top, x))
+            yield everything, criterion(nn.Sequential(*self.parts)(x))
+        elif s.method == "local-loss":
+            h = x
+            for k, part in enumerate(self.parts):
+                h = part(h.detach())
+                yield [k], criterion(self.heads[k](h) if k < top else h)
         elif s.unlock == "fused":
             yield everything, criterion(chained(self.parts, self.interfaces, x, context))
         else:
@@ -112,13 +122,14 @@ class Trainer:
         return {
             "parts": [part.state_dict() for part in self.parts],
             "interfaces": [interface.state_dict() for interface in self.interfaces],
+            "heads": [head.state_dict() for head in self.heads],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "updates": self.updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a ``state_dict``."""
-        for kind in ("parts", "interfaces", "optimizers"):
+        for kind in ("parts", "interfaces", "heads", "optimizers"):
             for mine, theirs in zip(getattr(self, kind), state[kind], strict=True):
                 mine.load_state_dict(theirs)
         self.updates = list(state["updates"])
@@ -128,6 +139,3 @@ def _interface(s: Settings) -> Interface:
     context = 10 if s.method == "cdni" else 0
     model = MLP(s.width, s.model_hidden, s.model_depth, context, batch_norm=s.model_norm)
     return Interface(model, lam=s.lam, unit_factor=s.unit_factor)
-
-
-_pass = Interface(lambda h, c: h).eval()  # an edge that is not cut

@@ -6,7 +6,7 @@ import pytest
 from written import write
 
 from synthgrad_lab import figures
-from synthgrad_lab.recipes import METHODS
+from synthgrad_lab.recipes import PAPER
 from synthgrad_lab.summary import read
 
 
@@ -16,7 +16,7 @@ def record(tmp_path):
 
 
 def test_figures(record):
-    folders = [record(f"{method}{seed}", method, seed) for method in METHODS for seed in (0, 2)]
+    folders = [record(f"{method}{seed}", method, seed) for method in PAPER for seed in (0, 2)]
     runs, _ = read(folders)
     lines = figures.curves(runs).axes[0].get_lines()
     assert [line.get_label() for line in lines] == [

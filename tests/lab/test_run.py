@@ -48,7 +48,7 @@ def test_result_and_record(tiny):
     assert recorded(record.folder) == tiny()
 
 
-@pytest.mark.parametrize("method", ["bprop", "dni", "cdni"])
+@pytest.mark.parametrize("method", ["bprop", "local-loss", "dni", "cdni"])
 def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(tiny, method):
     whole, cut = tiny(method, "whole"), tiny(method, "cut")
     run(whole)

@@ -98,3 +98,15 @@ def test_the_schedule_ends_at_zero(tiny):
         trainer.schedule(step)
         rates.append(trainer.optimizers[1].param_groups[0]["lr"] / trainer.settings.lr)
     assert rates == pytest.approx([1, 0.5, 0])
+
+
+def test_a_local_loss_stays_local(tiny):
+    trainer = Trainer(tiny("local-loss"))
+    x, y = batch(trainer.settings)
+    for k, (layers, loss) in enumerate(trainer.losses(x, y)):
+        assert list(layers) == [k]
+        loss.backward()
+        reached = [j for j, part in enumerate(trainer.parts) if next(part.parameters()).grad is not None]
+        assert reached == [k]
+        for module in (*trainer.parts, *trainer.heads):
+            module.zero_grad()

@@ -8,13 +8,13 @@ from typing import Any
 
 from synthgrad_lab.bench.step import relative_cost
 from synthgrad_lab.experiments.cells import run_cells
-from synthgrad_lab.recipes import METHODS, SHOWN, Settings, mnist_fcn
+from synthgrad_lab.recipes import PAPER, SHOWN, Settings, mnist_fcn
 from synthgrad_lab.record import note
 
 
 def cells(steps: int, seeds: int, data: Any = "mnist", data_dir: str | None = None) -> dict[str, Settings]:
     """Four methods, each with every seed; slow methods first, so that the two workers end together."""
-    order = sorted(METHODS, key=["dni", "cdni", "bprop", "no-bprop"].index)
+    order = sorted(PAPER, key=["dni", "cdni", "bprop", "no-bprop"].index)
     return {
         f"{method}-seed{seed}": replace(mnist_fcn(method), steps=steps, seed=seed, data=data, data_dir=data_dir)
         for method in order
@@ -46,5 +46,5 @@ def demo(
     todo = cells(steps, seeds, data, data_dir)
     run_cells(todo, folder, workers)
     note("measuring what a step costs, one method after the other in turn ...")
-    cost = relative_cost({SHOWN[method]: mnist_fcn(method) for method in METHODS}, against="Bprop")
+    cost = relative_cost({SHOWN[method]: mnist_fcn(method) for method in PAPER}, against="Bprop")
     return [folder / name for name in todo], cost
