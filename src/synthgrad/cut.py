@@ -102,6 +102,5 @@ def decouple(net: nn.Module, interfaces: Mapping[str, Interface | GradientModel]
 
 def _key(name: str) -> str:
     key = name.replace(".", "/")
-    return (
-        f"{key}/" if hasattr(nn.ModuleDict, key) else key
-    )  # "values" is a method there, and a module in attention
+    # ModuleDict refuses the names of its own methods, such as "values", which is a module in attention.
+    return f"{key}/" if hasattr(nn.ModuleDict, key) else key

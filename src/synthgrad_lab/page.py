@@ -83,7 +83,7 @@ def every_layer(records: list[Row]) -> list[dict[str, str]]:
 
 
 def demo(records: list[Row]) -> list[dict[str, str]]:
-    """The four methods at 4 layers and 3,000 steps, for the README."""
+    """All methods at 4 layers and 3,000 steps, for the README."""
     rows = every_layer([r for r in records if _default(r)])
     return [{k: row[k] for k in ("method", "test error %", "paper, 500k steps")} for row in rows]
 

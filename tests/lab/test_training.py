@@ -17,6 +17,14 @@ def weights(trainer):
     return [p.detach().clone() for part in trainer.parts for p in part.parameters()]
 
 
+def assert_same_steps(a, b):
+    x, y = batch(a.settings)
+    for _ in range(5):
+        a.step(x, y)
+        b.step(x, y)
+    assert all(map(torch.equal, weights(a), weights(b)))
+
+
 @pytest.mark.parametrize("layers", [2, 3, 6])
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_updates_the_layers_that_it_says(tiny, method, layers):
@@ -43,11 +51,7 @@ def test_each_method_updates_the_layers_that_it_says(tiny, method, layers):
 @pytest.mark.parametrize("method", ["dni", "cdni"])
 def test_unlocked_equals_fused(tiny, method):
     a, b = (Trainer(tiny(method, unlock=unlock)) for unlock in ("update", "fused"))
-    x, y = batch(a.settings)
-    for _ in range(5):
-        a.step(x, y)
-        b.step(x, y)
-    assert all(map(torch.equal, weights(a), weights(b)))
+    assert_same_steps(a, b)
 
 
 def test_fused_with_lam_1_equals_bprop(tiny):
@@ -55,11 +59,7 @@ def test_fused_with_lam_1_equals_bprop(tiny):
     b.load_state_dict(
         {**a.state_dict(), "interfaces": b.state_dict()["interfaces"], "optimizers": b.state_dict()["optimizers"]}
     )
-    x, y = batch(a.settings)
-    for _ in range(5):
-        a.step(x, y)
-        b.step(x, y)
-    assert all(map(torch.equal, weights(a), weights(b)))
+    assert_same_steps(a, b)
 
 
 def test_bprop_equals_plain_pytorch(tiny):
