@@ -76,7 +76,7 @@ def test_autocast_trains(data, mode):
     net, losses = make(), []
     outer = [Interface(Linear(4)) for _ in range(2)]
     optimizer = optimizers(nn.ModuleList([net, *outer]))
-    for _ in range(80):
+    for _ in range(120):
         optimizer.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             if mode == "fused":

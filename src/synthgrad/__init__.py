@@ -5,6 +5,7 @@ Start with `Interface`; `decouple` cuts a net by module names; `unlocked` trains
 """
 
 from synthgrad import models as models
+from synthgrad.critic import Critic as Critic
 from synthgrad.cut import Cut as Cut
 from synthgrad.cut import decouple as decouple
 from synthgrad.interface import Interface as Interface
@@ -12,6 +13,7 @@ from synthgrad.quality import Quality as Quality
 from synthgrad.quality import compare as compare
 from synthgrad.quality import probe as probe
 from synthgrad.unlocked import chained as chained
+from synthgrad.unlocked import completely_unlocked as completely_unlocked
 from synthgrad.unlocked import unlocked as unlocked
 
 __version__ = "0.1.0"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from synthgrad.edge import Edge
 from synthgrad.message import Answer, ask, checked
+from synthgrad.target import Target
 from synthgrad.units import Unit
 
 GradientModel = Callable[[Tensor, Any], Tensor]
@@ -42,6 +43,7 @@ class Interface(nn.Module):
         input_model: I, anything callable as ``I(source)``; needed only to run without a message.
         lam: λ of BP(λ), used by the fused call: 1 is backprop, bit for bit; 0 is DNI.
         scale: factor on δ̂ where the sender consumes it. It never touches M's target.
+        target_every: senders consume δ̂ of a copy of M, taken anew after so many gradients; 0 is no copy.
         unit: None follows the gradient; a number fixes the unit (1.0: raw gradients).
         unit_factor: the unit in root mean squares of the gradient. At 32 M's targets are of size 1/32: what
             Adam at a usual rate can move M by in a few steps, since M must keep up with the parts (docs/log.md).
@@ -68,6 +70,7 @@ class Interface(nn.Module):
         lam: float = 0.0,
         scale: float = 1.0,
         *,
+        target_every: int = 0,
         unit: float | None = None,
         unit_factor: float = 32.0,
         unit_decay: float = 0.99,
@@ -78,6 +81,7 @@ class Interface(nn.Module):
         self.gradient_model = gradient_model
         self.input_model = input_model
         self.lam, self.scale = lam, scale
+        self.target = Target(gradient_model, target_every) if target_every else None
         self.units = Unit(unit, unit_factor, unit_decay)
         self.register_buffer("skipped", torch.tensor(0), persistent=False)
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
@@ -121,7 +125,7 @@ class Interface(nn.Module):
                 f"send() got a message of shape {tuple(h.shape)} without a graph; nothing could learn from it. "
                 "Send the part's output itself, not a detached copy."
             )
-        self._sent = Answer(self.gradient_model, h.detach(), context)
+        self._sent = Answer(self.target or self.gradient_model, h.detach(), context)
         return h.flatten().dot(self._consumed(self._sent.prediction, h.dtype).flatten())
 
     def receive(
@@ -150,7 +154,7 @@ class Interface(nn.Module):
         answer, self._sent = self._sent, None
         if answer is None or not answer.fits(self.gradient_model, message, context):
             answer = Answer(self.gradient_model, message, context)
-        return Edge.apply(message.requires_grad_(), answer.prediction, self, None)  # pyright: ignore[reportReturnType]
+        return Edge.apply(message.requires_grad_(), answer.prediction, self, None, None)  # pyright: ignore[reportReturnType]
 
     def forward(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
         """Both ends at once: the identity, whose gradient is λδ + (1-λ)·scale·δ̂, and which teaches M on δ.
@@ -171,8 +175,10 @@ class Interface(nn.Module):
             return h
         if not self.training:
             return h
-        prediction = ask(self.gradient_model, checked(h).detach(), context)
-        return Edge.apply(h, prediction, self, self.lam)  # pyright: ignore[reportReturnType]
+        message = checked(h).detach()
+        prediction = ask(self.gradient_model, message, context)
+        consumed = ask(self.target, message, context) if self.target and self.lam < 1 else prediction.detach()
+        return Edge.apply(h, prediction, self, self.lam, consumed)  # pyright: ignore[reportReturnType]
 
     def fit(
         self,
@@ -219,8 +225,8 @@ class Interface(nn.Module):
     def synthetic_gradient(
         self, h: Float[Tensor, "batch *features"], context: Any = None
     ) -> Float[Tensor, "batch *features"]:
-        """δ̂ = unit · M(h, c): the prediction of δ, in δ's own units and without ``scale``."""
-        return (ask(self.gradient_model, checked(h), context) * self.unit).to(h.dtype)
+        """δ̂ = unit · M(h, c): the prediction of δ, in δ's own units and without ``scale``; 0 before the first δ."""
+        return (ask(self.gradient_model, checked(h), context) * self.units.known).to(h.dtype)
 
     @torch.no_grad()
     def synthetic_input(self, source: Any) -> Tensor:
@@ -234,7 +240,7 @@ class Interface(nn.Module):
 
     def _consumed(self, prediction: Tensor, dtype: torch.dtype) -> Tensor:
         """What a sender learns from: scale·δ̂, in the message's dtype."""
-        unit = self.units.value.to(torch.promote_types(prediction.dtype, torch.float32))
+        unit = self.units.known.to(torch.promote_types(prediction.dtype, torch.float32))
         return (prediction.detach() * (unit * self.scale)).to(dtype)
 
     def _error(self, prediction: Tensor, delta: Tensor) -> Tensor:
@@ -246,6 +252,8 @@ class Interface(nn.Module):
             rms = torch.linalg.vector_norm(delta) / math.sqrt(delta.numel())
             finite = rms.isfinite()
             self.units.follow(rms)
+            if self.target is not None:
+                self.target.follow(self.gradient_model)
         error = torch.addcdiv(prediction.to(delta.dtype), delta, self.units.value, value=-1)
         # A GradScaler overflows on purpose while it looks for its scale: such a gradient must not reach M.
         if not (delta.is_cpu and finite):  # another device is not waited for just to ask it

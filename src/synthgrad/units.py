@@ -43,6 +43,11 @@ class Unit(nn.Module):
         self.register_buffer("weight", torch.tensor(0.0))  # of what has been seen so far, as Adam's correction
         self.register_buffer("value", torch.tensor(1.0 if fixed is None else fixed))
 
+    @property
+    def known(self) -> Tensor:
+        """The unit, or 0 while no gradient has arrived: nobody can then say how large one is."""
+        return self.value if self.fixed is not None else self.value * (self.weight > 0)
+
     def follow(self, rms: Tensor) -> None:
         """Take in one gradient's root mean square, a scalar.
 

@@ -1,4 +1,4 @@
-"""A chain of parts, each of which learns before the next one runs."""
+"""A chain of parts, each of which learns before the next one runs, or without any other one running at all."""
 
 from __future__ import annotations
 
@@ -53,6 +53,52 @@ def unlocked(
             h = interfaces[k - 1].receive(h, context)
         h = part(h)
         yield k, criterion(h) if k == len(parts) - 1 else interfaces[k].send(h, context)
+
+
+def completely_unlocked(
+    parts: Iterable[Callable[[Any], Tensor]],
+    interfaces: Iterable[Interface],
+    x: Any,
+    criterion: Callable[[Tensor], Tensor],
+    context: Any = None,
+    order: Iterable[int] | None = None,
+) -> Iterator[tuple[int, Float[Tensor, ""]]]:
+    """Run every part on a synthetic input and hand out each one's own loss: no part waits in either direction.
+
+    All parts run before the first loss is handed out, so what one learns from does not depend on another's update,
+    and any order gives the same result. Part k's loss also teaches the input model of ``interfaces[k]``
+    with part k's output, and its backward pass the gradient model of ``interfaces[k - 1]``; step both together with
+    part k. To use the trained chain, run the parts one after the other.
+
+    Args:
+        parts: the modules, bottom first.
+        interfaces: one per edge, each with an input model, which is asked ``I(x)``.
+        x: what the first part runs on, and what the input models see.
+        criterion: the task's loss of the last part's output.
+        context: what the gradient models may see, for instance the labels.
+        order: in which the parts run and their losses come; the default is bottom first.
+
+    Yields:
+        ``(k, loss)``: part k and its loss.
+
+    Raises:
+        ValueError: if there isn't one interface fewer than parts, one has no input model, or the order is none.
+
+    References:
+        Jaderberg et al. 2017, Fig. 6 and section 3.1 (complete unlock).
+    """
+    parts, interfaces = _matched(parts, interfaces)
+    order = list(range(len(parts)) if order is None else order)
+    if sorted(order) != list(range(len(parts))):
+        raise ValueError(f"order is {order}; it must name each of the {len(parts)} parts once")
+    losses = []
+    for k in order:
+        h = parts[k](interfaces[k - 1].receive(context=context, source=x) if k else x)
+        if k == len(parts) - 1:
+            losses.append((k, criterion(h)))
+        else:
+            losses.append((k, interfaces[k].send(h, context) + interfaces[k].fit(h, source=x)))
+    yield from losses
 
 
 def chained(

@@ -86,13 +86,37 @@ def _parser() -> argparse.ArgumentParser:
         "reproduce",
         commands.do_reproduce,
         "Run a table of docs/results.md (what has run already is kept) and write it from the records.",
-        "synthgrad reproduce every-layer",
+        "synthgrad reproduce feedforward --budget=quick",
     )
-    sub.add_argument("what", choices=["every-layer"])
+    sub.add_argument("what", choices=["every-layer", "feedforward"])
+    sub.add_argument(
+        "--budget",
+        choices=["quick", "standard", "paper"],
+        default="standard",
+        help="of feedforward: quick takes half an hour on two cores, standard is what docs/results.md reports, "
+        "paper is 500,000 iterations at the paper's sizes (%(default)s)",
+    )
+    sub.add_argument("--cifar-dir", help="a folder with CIFAR-10's files; without it the cache, or a download")
     sub.add_argument("--out", default="runs", help="folder of the runs (%(default)s)")
     sub.add_argument("--results", default="results", help="folder of the gathered records (%(default)s)")
     sub.add_argument("--pages", nargs="*", default=["README.md", "docs/results.md"], help="to fill (%(default)s)")
     sub.add_argument("--tables-only", action="store_true", help="run nothing; write the tables from the records")
+    sub.add_argument("--workers", type=int, default=2, help="processes at a time, one thread each (%(default)s)")
+    sub = command(
+        "sweep",
+        commands.do_sweep,
+        "Many runs over one setting, and their figure: sparse updates, the paper's Fig. 7.",
+        "synthgrad sweep sparse --steps 1000 --values 0.05 0.2 1",
+    )
+    sub.add_argument("what", choices=["sparse"])
+    sub.add_argument("--values", type=float, nargs="+", help="of p_update (seven from 0.05 to 1)")
+    sub.add_argument("--steps", type=int, default=3000, help="training steps per run (%(default)s)")
+    sub.add_argument("--seeds", type=int, default=1, help="runs per value (%(default)s)")
+    sub.add_argument("--out", default="runs/sparse", help="folder of the runs (%(default)s)")
+    sub.add_argument(
+        "--record", default="runs/sparse/sparse.jsonl", metavar="FILE", help="gathered records (%(default)s)"
+    )
+    sub.add_argument("--draw-only", action="store_true", help="run nothing; draw the figure from the records")
     sub.add_argument("--workers", type=int, default=2, help="processes at a time, one thread each (%(default)s)")
     sub = command(
         "bench",

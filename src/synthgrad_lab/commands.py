@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from synthgrad_lab.recipes import METHODS, RECIPES, Settings
+from synthgrad_lab.recipes import METHODS, RECIPES, Settings, paper_preset
 from synthgrad_lab.record import environment, lines_to, to_json
 from synthgrad_lab.settings import BadSetting, describe, nearest, override, words
 
@@ -53,10 +54,17 @@ def _settings(recipe: str | None, pairs: dict[str, str]) -> Settings:
         raise BadSetting(f"which recipe? there are: {', '.join(RECIPES)}")
     if recipe not in RECIPES:
         raise BadSetting(f"unknown recipe {recipe!r}; {nearest(recipe, RECIPES)}")
-    method = override(Settings(), {k: v for k, v in pairs.items() if k == "method"}).method
-    if "recipe" in pairs:
-        raise BadSetting("the recipe is the first word, not a setting")
-    return override(RECIPES[recipe](method), pairs)
+    if fixed := [key for key in ("recipe", "net") if key in pairs]:
+        raise BadSetting(f"{fixed[0]} is no setting: the recipe is the first word, of {', '.join(RECIPES)}")
+    if "steps" in pairs and "epochs" in pairs:
+        raise BadSetting("steps and epochs say the same thing twice; give one of them")
+    chosen = override(Settings(), {k: v for k, v in pairs.items() if k in ("method", "preset", "data")})
+    settings = RECIPES[recipe](chosen.method)
+    if "data" in pairs:
+        settings = replace(settings, data=chosen.data)
+    if chosen.preset == "paper":
+        settings = paper_preset(settings)
+    return override(replace(settings, epochs=None) if "steps" in pairs else settings, pairs)
 
 
 def do_list(options: Namespace) -> None:
@@ -117,14 +125,37 @@ def do_demo(options: Namespace) -> None:
 def do_reproduce(options: Namespace) -> None:
     """Run a table of the results, or only write it from its records."""
     from synthgrad_lab import page
-    from synthgrad_lab.experiments import every_layer
+    from synthgrad_lab.experiments import every_layer, feedforward
 
-    results = Path(options.results)
-    if not options.tables_only:
-        every_layer.reproduce(Path(options.out) / options.what, results, options.workers)
-    for text in options.pages:
+    results, runs = Path(options.results), Path(options.out) / options.what
+    pages = [] if options.what == "feedforward" and options.budget != "standard" else list(options.pages)
+    if options.what == "feedforward":
+        runs = runs.with_name(f"feedforward-{options.budget}")
+        kept = results if pages else runs
+        if not options.tables_only:
+            feedforward.reproduce(options.budget, runs, kept, options.workers, options.cifar_dir)
+        written = [feedforward.write_page(options.budget, runs, kept), *map(Path, pages)]
+    else:
+        if not options.tables_only:
+            every_layer.reproduce(runs, results, options.workers)
+        written = [Path(name) for name in pages]
+    for text in pages:
         page.fill(Path(text), results)
-    print(to_json({"results": str(results), "pages": options.pages}) if options.json else f"records: {results}")
+    told = {"results": str(results), "pages": [str(path) for path in written]}
+    print(to_json(told) if options.json else "written: " + " ".join(told["pages"]))
+
+
+def do_sweep(options: Namespace) -> None:
+    """Run a figure's runs and draw it."""
+    from synthgrad_lab.experiments import sparse
+
+    record = Path(options.record)
+    if options.draw_only:
+        path = sparse.draw(record)
+    else:
+        values = options.values or sparse.VALUES
+        path = sparse.sweep(Path(options.out), record, values, options.steps, options.seeds, options.workers)
+    print(to_json({"record": str(record), "figure": str(path)}) if options.json else f"figure: {path}")
 
 
 def do_bench(options: Namespace) -> None:
@@ -133,6 +164,7 @@ def do_bench(options: Namespace) -> None:
     from synthgrad_lab.bench.memory import DEPTHS, bench_memory
     from synthgrad_lab.bench.step import bench_step
     from synthgrad_lab.progress import Bars
+    from synthgrad_lab.results_tables import bench
 
     with Bars() as bars:
         if options.what == "step":
@@ -150,7 +182,7 @@ def do_bench(options: Namespace) -> None:
     if options.json:
         print(to_json({"bench": options.what, "rows": rows, "environment": environment()}))
         return
-    print(page.markdown(page.bench(rows)), end="")
+    print(page.markdown(bench(rows)), end="")
 
 
 def do_env(options: Namespace) -> None:

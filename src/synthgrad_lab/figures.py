@@ -19,8 +19,17 @@ from synthgrad_lab.summary import Run, groups, shown
 from synthgrad_lab.timeline import Event
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; methods and events share none of them.
-METHOD = {"no-bprop": "#8a8a8a", "bprop": "#000000", "local-loss": "#882255", "dni": "#0072B2", "cdni": "#E69F00"}
-MARKER = {"no-bprop": "s", "bprop": "o", "local-loss": "v", "dni": "^", "cdni": "D"}
+METHOD = {
+    "no-bprop": "#8a8a8a",
+    "bprop": "#000000",
+    "local-loss": "#882255",
+    "stale": "#332288",
+    "feedback-alignment": "#999933",
+    "dni": "#0072B2",
+    "cdni": "#E69F00",
+    "critic": "#117733",
+}
+MARKER = dict(zip(METHOD, "sovPX^D*", strict=True))
 EVENT = {"forward": "#56B4E9", "loss": "#F0E442", "backward": "#D55E00", "fit": "#CC79A7", "update": "#009E73"}
 EVENT_MEANS = {
     "forward": "forward",
@@ -66,7 +75,7 @@ def curves(runs: Iterable[Run]) -> Figure:
     runs = [run for run in runs if run.points]
     finished = groups(run for run in runs if run.result)
     lengths = sorted({run.settings["steps"] for run in runs}, reverse=True)
-    figure, (ax,) = _figure(8.6, 4.2, 1, 1)
+    figure, (ax,) = sheet(8.6, 4.2, 1, 1)
     for (_, _, _, method, steps), members in finished.items():
         x, seeds = _aligned(members, lambda point: point["validation_error"])
         if not x:
@@ -105,7 +114,7 @@ def quality(runs: Iterable[Run]) -> Figure | None:
     if not chosen:
         return None
     several_lengths = len({key[4] for key in chosen}) > 1
-    figure, axes = _figure(8.6, 2.75 * len(chosen), len(chosen), 3, sharex="row", sharey="col")
+    figure, axes = sheet(8.6, 2.75 * len(chosen), len(chosen), 3, sharex="row", sharey="col")
     for i, ((_, _, _, method, steps), members) in enumerate(chosen.items()):
         names = list(members[0].points[-1]["quality"])
         row = axes[3 * i : 3 * i + 3]
@@ -151,7 +160,7 @@ def timeline(runs: Iterable[Run]) -> Figure | None:
     panels = list(median.items())
     if enlarged := 0 < bprop < 0.6 * longest:
         panels.insert(0, panels[list(median).index("bprop")])
-    figure, axes = _figure(8.6, 0.9 + (0.75 + 0.42 * layers) * len(panels), len(panels), 1)
+    figure, axes = sheet(8.6, 0.9 + (0.75 + 0.42 * layers) * len(panels), len(panels), 1)
     # The note stands to the right of layer 1's last box: leave it 30 % of the width.
     noted = [note[0] for events in median.values() if (note := first_update(events))]
     limit = max([1.02 * longest, *(end / 0.7 for end in noted)])
@@ -206,7 +215,8 @@ def _aligned(runs: Sequence[Run], value: Any) -> tuple[list[int], list[list[floa
     return steps, [[points[step] for step in steps] for points in found]
 
 
-def _figure(width: float, height: float, rows: int, columns: int, **share: Any) -> tuple[Figure, list[Axes]]:
+def sheet(width: float, height: float, rows: int, columns: int, **share: Any) -> tuple[Figure, list[Axes]]:
+    """An empty figure of so many inches and panels."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, **share).flat)
     for ax in axes:

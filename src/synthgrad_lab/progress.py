@@ -21,7 +21,8 @@ from rich.text import Text
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:6.0f} steps/s", style="dim")
+        whole = task.fields["told"] is not None  # of all runs, whose work is not counted in steps
+        return Text("" if whole else f"{task.speed or 0:6.0f} steps/s", style="dim")
 
 
 class _Error(ProgressColumn):
@@ -30,20 +31,32 @@ class _Error(ProgressColumn):
         return Text("" if math.isnan(error) else f"error {error:5.2f} %")
 
 
-class Bars:
-    """One bar per run, shown from its first step on; without a terminal, one line per run when it ends."""
+class _Done(MofNCompleteColumn):
+    def render(self, task: Task) -> Text:
+        told = task.fields["told"]
+        return super().render(task) if told is None else Text(told, style="progress.download")
 
-    def __init__(self) -> None:
+
+class Bars:
+    """One bar per run, shown from its first step on; without a terminal, one line per run when it ends.
+
+    Args:
+        brief: show only the runs under way.
+    """
+
+    def __init__(self, brief: bool = False) -> None:
+        self.brief = brief
         self.console = Console(file=sys.stderr)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            _Done(),
             _Error(),
             _Speed(),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
+            speed_estimate_period=300,  # runs differ in speed: an estimate over many of them
         )
 
     def __enter__(self) -> Bars:
@@ -55,14 +68,23 @@ class Bars:
 
     def bar(self, name: str, total: int) -> Callable[[int, float], None]:
         """A new bar; call what is returned with (steps done, error in percent)."""
-        task = self.progress.add_task(name, total=total, visible=False, error=math.nan, start=False)
+        task = self.progress.add_task(name, total=total, visible=False, error=math.nan, told=None, start=False)
 
         def advance(done: int, error: float) -> None:
             if not self.progress.tasks[task].started:
                 self.progress.start_task(task)
-            self.progress.update(task, completed=done, error=error, visible=True)
+            self.progress.update(task, completed=done, error=error, visible=not (self.brief and done == total))
             if done == total and not self.console.is_terminal:
                 told = "" if math.isnan(error) else f", validation error {error:.2f} %"
                 self.console.print(f"{name}: {done} steps{told}", highlight=False)
+
+        return advance
+
+    def whole(self, runs: int, total: float) -> Callable[[int, float], None]:
+        """A bar for all runs together, with the time left; call it with (runs done, work done)."""
+        task = self.progress.add_task("all runs", total=total, error=math.nan, told=f"0/{runs} runs")
+
+        def advance(done: int, work: float) -> None:
+            self.progress.update(task, completed=work, told=f"{done}/{runs} runs")
 
         return advance

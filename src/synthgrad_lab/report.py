@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from synthgrad_lab import figures, locks
-from synthgrad_lab.recipes import Settings
+from synthgrad_lab.config import Settings
 from synthgrad_lab.record import replace
 from synthgrad_lab.settings import describe
 from synthgrad_lab.summary import Run, groups, read, rows, shown, summarise

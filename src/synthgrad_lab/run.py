@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from synthgrad_lab import checkpoint
-from synthgrad_lab.recipes import Settings
+from synthgrad_lab.config import Settings
+from synthgrad_lab.memory import peak
 from synthgrad_lab.record import Record, environment
 from synthgrad_lab.tasks import Images, load
+from synthgrad_lab.tasks.augment import augmented
 from synthgrad_lab.timeline import timeline
 from synthgrad_lab.training import Trainer
 
@@ -146,14 +148,16 @@ def _train(
         for rows in _batches(len(data.train_x), s, loop.step):
             began = time.perf_counter()
             trainer.schedule(loop.step)
-            loss = trainer.step(data.train_x[rows], data.train_y[rows]).item()
+            x = data.train_x[rows]
+            loss = trainer.step(augmented(x) if s.augment else x, data.train_y[rows])
+            if loss is not None:
+                loop.losses.append(loss.item())
             loop.seconds += time.perf_counter() - began
-            loop.losses.append(loss)
             loop.step += 1
-            if not math.isfinite(loss):
-                record.write("diverged", step=loop.step, loss=str(loss))
+            if loop.losses and not math.isfinite(loop.losses[-1]):
+                record.write("diverged", step=loop.step, loss=str(loop.losses[-1]))
                 where = f"at step {loop.step}; the record is in {record.folder}"
-                raise Diverged(f"the loss is {loss} {where}. Try a lower lr.")
+                raise Diverged(f"the loss is {loop.losses[-1]} {where}. Try a lower lr.")
             if loop.step % s.eval_every == 0 or loop.step == s.steps:
                 _point(trainer, data, probe, loop, record, board)
             if loop.step == s.steps:
@@ -166,17 +170,23 @@ def _train(
                 raise Interrupted(f"stopped {where}; go on with resume={record.folder}")
             progress(loop.step, loop.error)
         save()
+    batch = data.train_x[: s.batch], data.train_y[: s.batch]
+    parameters, model_parameters = trainer.parameters()
     result = {
         **{key: getattr(s, key) for key in ("recipe", "method", "layers", "width", "steps", "seed", "data")},
+        "images": data.source,
         "test_error": trainer.error(data.test_x, data.test_y),
         "validation_error": loop.error,
         "updates_per_layer": trainer.updates,
         "seconds": loop.seconds,
         "seconds_per_step": loop.seconds / s.steps,
+        "peak_memory_mb": peak(trainer, *batch) / 2**20,
+        "parameters": parameters,
+        "model_parameters": model_parameters,
         "quality": {name: dataclasses.asdict(q) for name, q in trainer.quality(*probe).items()},
         "record": str(record.path),
     }
-    record.write("timeline", events=timeline(trainer, data.train_x[: s.batch], data.train_y[: s.batch]))
+    record.write("timeline", events=timeline(trainer, *batch))
     record.write("result", **result)
     progress(loop.step, loop.error)
     return result
@@ -187,7 +197,8 @@ def _point(
 ) -> None:
     """Add a point to the curve."""
     loop.error = trainer.error(data.validation_x, data.validation_y)
-    curves = {"train_loss": sum(loop.losses) / len(loop.losses), "validation_error": loop.error}
+    loss = sum(loop.losses) / len(loop.losses) if loop.losses else math.nan
+    curves = {"train_loss": loss, "validation_error": loop.error}
     quality = {name: dataclasses.asdict(q) for name, q in trainer.quality(*probe).items()}
     regression = [interface.regression_loss.item() for interface in trainer.interfaces]
     record.write(

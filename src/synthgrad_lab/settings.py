@@ -68,6 +68,8 @@ def _convert(key: str, text: str, hint: Any) -> Any:
         if text.lower() in ("none", ""):
             return None
         return _convert(key, text, next(a for a in typing.get_args(hint) if a is not type(None)))
+    if origin is tuple:
+        return tuple(_convert(key, word, typing.get_args(hint)[0]) for word in text.split(","))
     if hint is bool:
         if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
             raise BadSetting(f"{key}={text}: wanted true or false")
@@ -91,4 +93,8 @@ def describe(config: Any) -> list[tuple[str, str, str]]:
                     docs[field.target.id] = " ".join(text.split())
                 case _:
                     pass
-    return [(f.name, str(getattr(config, f.name)), docs.get(f.name, "")) for f in dataclasses.fields(config)]
+
+    def shown(value: Any) -> str:
+        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    return [(f.name, shown(getattr(config, f.name)), docs.get(f.name, "")) for f in dataclasses.fields(config)]

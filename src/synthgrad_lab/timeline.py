@@ -23,16 +23,20 @@ def timeline(trainer: Trainer, x: Tensor, y: Tensor, steps: int = 31) -> list[Ev
         trainer: what to time; it is left as it is.
         x: a batch.
         y: its labels.
-        steps: how many steps to time; the shortest is returned, which the machine disturbed least.
+        steps: how many steps to time, or as many as some seconds hold; the shortest is returned, which the
+            machine disturbed least.
 
     Returns:
         The events of one step, in order. On a GPU each event waits for the device.
     """
     before = torch.get_rng_state()
     subject = _Timed(copy.deepcopy(trainer))
-    timed = [subject.step(x, y) for _ in range(steps)][1:]
+    subject.step(x, y)
+    began, timed = time.perf_counter(), []
+    while len(timed) < min(3, steps) or (len(timed) < steps and time.perf_counter() - began < 3):
+        timed.append(subject.step(x, y))
     torch.set_rng_state(before)
-    return min(timed, key=lambda events: events[-1]["end"])
+    return min((events for events in timed if events), key=lambda events: events[-1]["end"], default=[])
 
 
 class _Timed:

@@ -15,7 +15,7 @@ def test_arithmetic_is_counted_as_by_hand():
 
 def test_unlocked_memory_is_flat_in_depth_where_backprops_is_linear():
     peaks = {
-        (method, depth): memory.peak(method, depth, width=64, batch=1024)
+        (method, depth): memory.measured(method, depth, width=64, batch=1024)
         for method in ("bprop", "cdni")
         for depth in (4, 16)
     }

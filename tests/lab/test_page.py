@@ -5,7 +5,7 @@ import pytest
 
 from synthgrad_lab import page
 from synthgrad_lab.experiments.every_layer import cells
-from synthgrad_lab.recipes import METHODS
+from synthgrad_lab.recipes import PAPER
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,4 +64,4 @@ def test_the_committed_pages_say_what_the_committed_records_say(name):
 def test_every_cell_is_its_own_run():
     todo = cells()
     assert len({repr(settings) for settings in todo.values()}) == len(todo)
-    assert {(s.method, s.layers) for s in todo.values()} == {(m, n) for m in METHODS for n in (4, 6)}
+    assert {(s.method, s.layers) for s in todo.values()} == {(m, n) for m in (*PAPER, "local-loss") for n in (4, 6)}

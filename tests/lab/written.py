@@ -9,8 +9,26 @@ from typing import Any
 from synthgrad_lab.recipes import mnist_fcn
 from synthgrad_lab.record import Record, environment
 
-ERRORS = {"no-bprop": 20.0, "bprop": 1.5, "local-loss": 2.5, "dni": 3.0, "cdni": 2.0}
-SECONDS = {"no-bprop": 0.004, "bprop": 0.01, "local-loss": 0.012, "dni": 0.04, "cdni": 0.02}
+ERRORS = {
+    "no-bprop": 20.0,
+    "bprop": 1.5,
+    "local-loss": 2.5,
+    "stale": 1.6,
+    "feedback-alignment": 5.0,
+    "dni": 3.0,
+    "cdni": 2.0,
+    "critic": 1.8,
+}
+SECONDS = {
+    "no-bprop": 0.004,
+    "bprop": 0.01,
+    "local-loss": 0.012,
+    "stale": 0.013,
+    "feedback-alignment": 0.009,
+    "dni": 0.04,
+    "cdni": 0.02,
+    "critic": 0.03,
+}
 
 
 def event(layer: int, kind: str, start: float, end: float) -> dict[str, Any]:

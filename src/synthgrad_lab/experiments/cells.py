@@ -5,19 +5,25 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from synthgrad_lab.config import Settings
+from synthgrad_lab.methods.base import run as run_parts
+from synthgrad_lab.networks import IMAGES, network
 from synthgrad_lab.progress import Bars
-from synthgrad_lab.recipes import Settings
-from synthgrad_lab.record import Record, note
+from synthgrad_lab.record import Record, lines_to, note
 from synthgrad_lab.run import Interrupted, recorded, resume, run
 from synthgrad_lab.tasks import load
 
+_LISTED = 16  # runs whose bars stay on the screen when they have ended
 _shared: Any = None  # in a worker: (steps done, error) of every cell, read by the parent for its bars
 
 
@@ -36,23 +42,73 @@ def run_cells(cells: Mapping[str, Settings], folder: Path, workers: int = 2) -> 
         KeyboardInterrupt: after Ctrl-C; every run under way has been stopped with its checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for data, data_dir in {(settings.data, settings.data_dir) for settings in cells.values()}:
-        load(data, data_dir)  # fetched once, not by every worker
     tasks = {name: replace(settings, out=str(folder / name)) for name, settings in cells.items()}
+    results = {name: result for name, settings in tasks.items() if (result := _ended(settings))}
+    tasks = {name: settings for name, settings in tasks.items() if name not in results}
+    if not tasks:
+        return {name: results[name] for name in cells}
+    if results:
+        note(f"{len(results)} of {len(cells)} runs have ended already and are kept")
+    for data, data_dir in {(settings.data, settings.data_dir) for settings in tasks.values()}:
+        load(data, data_dir)  # fetched once, not by every worker
     context = multiprocessing.get_context("spawn")
     shared = context.Array("d", 2 * len(tasks))
-    with Bars() as bars, ProcessPoolExecutor(workers, context, _start, (shared,)) as pool:
+    brief = len(tasks) > _LISTED
+    with Bars(brief) as bars, ProcessPoolExecutor(workers, context, _start, (shared,)) as pool:
+        work = [work_of(settings) for settings in tasks.values()]
+        whole = bars.whole(len(tasks), sum(work))
         advance = [bars.bar(name, settings.steps) for name, settings in tasks.items()]
+        share = [each / settings.steps for each, settings in zip(work, tasks.values(), strict=True)]
         futures = [pool.submit(_cell, i, settings) for i, settings in enumerate(tasks.values())]
         try:
-            _follow(futures, shared, advance)
+            _follow(futures, shared, advance, share, whole)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return {name: future.result() for name, future in zip(tasks, futures, strict=True)}
+    results |= {name: future.result() for name, future in zip(tasks, futures, strict=True)}
+    return {name: results[name] for name in cells}
 
 
-def _follow(futures: list[Future[Any]], shared: Any, advance: list[Any]) -> None:
+def gather(cells: Mapping[str, Settings], folder: Path, file: Path, workers: int = 2) -> Path:
+    """Run every cell, and write all records' settings and results to one file.
+
+    Args:
+        cells: settings by name.
+        folder: of the runs.
+        file: the gathered records, one run a line; paths of this machine are left out.
+        workers: processes at a time.
+
+    Returns:
+        The file.
+    """
+    rows = []
+    for name, result in run_cells(cells, folder, workers).items():
+        (told,) = Record(folder / name).read("settings")
+        del result["record"], told["kind"], told["settings"]["out"], told["settings"]["data_dir"]
+        rows.append({"cell": name, **result, **told})
+    return lines_to(file, rows)
+
+
+def work_of(s: Settings) -> float:
+    """How long a run takes, up to a factor: its layers' multiplications, times what the method does with them."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        channels, side = IMAGES[s.data]
+        run_parts(network(s), torch.empty(2, channels, side, side))
+    forward = counter.get_total_flops() / 2 + 1e5  # of an example, and what small nets spend otherwise
+    return s.steps * s.batch * forward * {"no-bprop": 1.5, "bprop": 3}.get(s.method, 4)
+
+
+def _ended(s: Settings) -> dict[str, Any] | None:
+    """The result of a run that has ended with these settings."""
+    folder = Path(str(s.out))
+    if not Record(folder).path.exists() or recorded(folder) != s or not Record(folder).read("result"):
+        return None
+    return resume(folder)
+
+
+def _follow(
+    futures: list[Future[Any]], shared: Any, advance: list[Any], share: list[float], whole: Callable[..., None]
+) -> None:
     shown = [0] * len(futures)
     while True:
         ended = [future.done() for future in futures]
@@ -63,6 +119,7 @@ def _follow(futures: list[Future[Any]], shared: Any, advance: list[Any]) -> None
                 shown[i] = done
             if ended[i] and (error := future.exception()):
                 raise KeyboardInterrupt if isinstance(error, Interrupted) else error
+        whole(sum(ended), sum(done * each for done, each in zip(shown, share, strict=True)))
         if all(ended):
             return
         time.sleep(0.1)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from synthgrad_lab.experiments.cells import run_cells
-from synthgrad_lab.recipes import METHODS, Settings, mnist_fcn
-from synthgrad_lab.record import Record, lines_to
+from synthgrad_lab.experiments.cells import gather
+from synthgrad_lab.recipes import Settings, mnist_fcn
 
 SEEDS = 3
 
@@ -16,8 +15,10 @@ def cells() -> dict[str, Settings]:
     """All methods at 4 and 6 layers, the paper's linear M, and blind DNI for 10,000 steps; longest first."""
     variants = {"dni-10000": replace(mnist_fcn("dni"), steps=10_000)}
     for layers in (6, 4):
-        for method in reversed(METHODS):
+        for method in ("cdni", "dni", "local-loss", "bprop", "no-bprop"):
             variants[f"{method}-{layers}x"] = replace(mnist_fcn(method), layers=layers)
+        linear = replace(variants[f"local-loss-{layers}x"], model_depth=0)
+        variants[f"local-loss-{layers}x"] = linear
     variants["cdni-linear-4x"] = replace(mnist_fcn("cdni"), model_depth=0)
     return {f"{name}-seed{seed}": replace(s, seed=seed) for name, s in variants.items() for seed in range(SEEDS)}
 
@@ -33,9 +34,4 @@ def reproduce(runs: Path, results: Path, workers: int = 2) -> Path:
     Returns:
         The file of gathered records, one run a line.
     """
-    gathered = []
-    for name, result in run_cells(cells(), runs, workers).items():
-        (told,) = Record(runs / name).read("settings")
-        del result["record"], told["kind"], told["settings"]["out"]
-        gathered.append({"cell": name, **result, **told})
-    return lines_to(results / "every-layer.jsonl", gathered)
+    return gather(cells(), runs, results / "every-layer.jsonl", workers)

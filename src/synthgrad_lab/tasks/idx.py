@@ -17,8 +17,8 @@ _MAX_DIMS = 32
 def unpack(content: bytes, where: str) -> bytes:
     """Gunzip a file's content if it is gzipped.
 
-    The content decides, not the name: browsers and mirrors unpack `.gz` without renaming it. No IDX file can
-    be mistaken for gzip, as it starts with two zeros.
+    The content decides, not the name: browsers and mirrors unpack `.gz` without renaming it. Neither IDX, which
+    starts with two zeros, nor a batch of CIFAR-10, with a label below 10 or a pickle's 0x80, looks like gzip.
 
     Args:
         content: The bytes of the file.

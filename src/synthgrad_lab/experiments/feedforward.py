@@ -1,0 +1,163 @@
+"""The paper's section 3.1: every table cell, sparse updates, complete unlock, depth; in three budgets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from synthgrad_lab import page
+from synthgrad_lab.config import METHODS, Method, Settings
+from synthgrad_lab.experiments.cells import gather
+from synthgrad_lab.recipes import RECIPES, paper_preset
+from synthgrad_lab.record import replace as write
+
+DEPTHS = {"mnist-fcn": (3, 4, 5, 6), "mnist-cnn": (3, 4), "cifar-fcn": (3, 4, 5, 6), "cifar-cnn": (3, 4)}
+"""Numbers of layers in the paper's table, by recipe."""
+MOST: tuple[Method, ...] = ("no-bprop", "bprop", "local-loss", "dni", "cdni", "critic")
+"""Methods of every cell; the other baselines are run at one size of each network."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of the paper's scale is run.
+
+    Attributes:
+        seeds: runs per cell.
+        changes: to each recipe's settings.
+        share: of the steps of the extra cells (depth, sparse updates, complete unlock, long DNI).
+        paper: the paper's own preset.
+    """
+
+    seeds: int
+    changes: dict[str, dict[str, Any]]
+    share: float = 1.0
+    paper: bool = False
+
+
+BUDGETS = {
+    "quick": Budget(
+        seeds=1,
+        share=0.1,
+        changes={
+            "mnist-fcn": {"steps": 500},
+            "mnist-cnn": {"width": 16, "model_hidden": 16, "epochs": 1},
+            "cifar-fcn": {"width": 256, "epochs": 2},
+            "cifar-cnn": {"width": 16, "model_hidden": 16, "epochs": 2},
+        },
+    ),
+    "standard": Budget(
+        seeds=3,
+        changes={
+            "mnist-fcn": {},
+            "mnist-cnn": {"width": 32, "model_hidden": 32, "epochs": 3},
+            "cifar-fcn": {"width": 256, "epochs": 10},
+            "cifar-cnn": {"width": 32, "model_hidden": 32, "epochs": 10},
+        },
+    ),
+    "paper": Budget(seeds=3, changes={recipe: {} for recipe in DEPTHS}, paper=True),
+}
+
+
+def cells(budget: Budget, cifar_dir: str | None = None) -> dict[str, Settings]:
+    """Every run of a budget, by name: recipe, layers, method, what is special, seed."""
+    variants: dict[str, Settings] = {}
+    for recipe, depths in DEPTHS.items():
+        for layers in depths:
+            for method in METHODS if layers == 4 else MOST:
+                settings = _settings(budget, recipe, method)
+                variants[f"{recipe}-{layers}x-{method}"] = replace(settings, layers=layers)
+    variants |= _extra(budget)
+    return {
+        f"{name}-seed{seed}": replace(s, seed=seed, data_dir=cifar_dir if s.data == "cifar10" else None)
+        for name, s in variants.items()
+        for seed in range(budget.seeds)
+    }
+
+
+def _settings(budget: Budget, recipe: str, method: Method) -> Settings:
+    settings = RECIPES[recipe](method)
+    if budget.paper:
+        settings = paper_preset(settings)
+    return _with(settings, **budget.changes[recipe])
+
+
+def _with(settings: Settings, **changes: Any) -> Settings:
+    return replace(settings, **({"epochs": None} if "steps" in changes else {}), **changes)
+
+
+def _extra(budget: Budget) -> dict[str, Settings]:
+    """21 layers; updates with a chance of 1/20, 20 times as many steps; complete unlock; long blind DNI."""
+    found: dict[str, Settings] = {}
+    for method in ("bprop", "local-loss", "cdni", "critic"):
+        found[f"mnist-fcn-21x-{method}"] = replace(_settings(budget, "mnist-fcn", method), layers=21)
+    cdni, dni = (_settings(budget, "mnist-fcn", method) for method in ("cdni", "dni"))
+    if not budget.paper:
+        rare = round(60_000 * budget.share)
+        found["mnist-fcn-4x-cdni-p0.05"] = _with(cdni, p_update=0.05, steps=rare, eval_every=rare // 12)
+        for method, settings in (("cdni", cdni), ("dni", dni)):
+            steps = round(12_000 * budget.share)
+            found[f"mnist-fcn-4x-{method}-complete"] = _with(settings, unlock="complete", steps=steps)
+        long = round(50_000 * budget.share)
+        found["mnist-fcn-4x-dni-long"] = _with(dni, steps=long, eval_every=long // 20)
+    else:
+        found["mnist-fcn-4x-cdni-p0.05"] = replace(cdni, p_update=0.05)
+        found |= {f"mnist-fcn-4x-{s.method}-complete": replace(s, unlock="complete") for s in (cdni, dni)}
+    return found
+
+
+def reproduce(name: str, runs: Path, results: Path, workers: int = 2, cifar_dir: str | None = None) -> Path:
+    """Run what has not been run of a budget, and gather the records.
+
+    Args:
+        name: of the budget.
+        runs: folder of the runs.
+        results: folder of the gathered records.
+        workers: processes at a time.
+        cifar_dir: a folder with CIFAR-10's files.
+
+    Returns:
+        The file of gathered records.
+    """
+    return gather(cells(BUDGETS[name], cifar_dir), runs, results / "feedforward.jsonl", workers)
+
+
+def write_page(name: str, runs: Path, results: Path) -> Path:
+    """A page with every cell beside the paper's number, from the gathered records."""
+    path = runs / "feedforward.md"
+    runs.mkdir(parents=True, exist_ok=True)
+    write(path, page.filled(PAGE.format(name=name, images=_images(results)), results).encode())
+    return path
+
+
+def _images(results: Path) -> str:
+    rows = map(json.loads, (results / "feedforward.jsonl").read_text().splitlines())
+    return ", ".join(dict.fromkeys(row["images"] for row in rows))
+
+
+PAGE = """# Feed-forward networks, every layer decoupled (budget: {name})
+
+Test error in percent, ± standard deviation over seeds; in brackets the paper's, after 500,000 steps of batch 256
+at its own widths. Each row: equal epochs and updates for all methods. Images: {images}.
+
+<!-- table: feedforward -->
+<!-- end -->
+
+Baselines: local loss (a small classifier per layer), stale gradients (of earlier batches), direct feedback alignment.
+
+<!-- table: baselines -->
+<!-- end -->
+
+Depth, sparse updates (p_update), complete unlock, long runs; 4 layers unless said:
+
+<!-- table: variants -->
+<!-- end -->
+
+## What it costs
+
+Medians over seeds, relative to Bprop on the same network. Seconds per step are the runs' own, whatever ran beside.
+
+<!-- table: costs -->
+<!-- end -->
+"""

@@ -1,0 +1,42 @@
+"""How much memory a training step needs beyond what was there before it."""
+
+from __future__ import annotations
+
+import copy
+import os
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from synthgrad_lab.training import Trainer
+
+
+def peak(trainer: Trainer, x: Tensor, y: Tensor) -> int:
+    """Bytes at the highest point of one step, above what was allocated before it: activations, gradients.
+
+    Args:
+        trainer: is left as it is.
+        x: a batch.
+        y: its labels.
+    """
+    random, trainer = torch.get_rng_state(), copy.deepcopy(trainer)
+    trainer.step(x, y)  # optimizers allocate their state in the first step
+    try:
+        if trainer.settings.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            trainer.step(x, y)
+            return torch.cuda.max_memory_allocated() - before
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler greets on standard error
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            trainer.step(x, y)
+    finally:
+        torch.set_rng_state(random)
+    live = highest = 0
+    # The profiler's raw events: every allocation and release, in order of time.
+    events = profiler.profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess]
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        live += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
+        highest = max(highest, live)
+    return highest

@@ -1,0 +1,23 @@
+"""The usual augmentation of small images: a random crop and, half of the time, the mirror image."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def augmented(
+    x: Float[Tensor, "batch channels height width"], margin: int = 4
+) -> Float[Tensor, "batch channels height width"]:
+    """Shift each image by up to ``margin`` pixels (black comes in), and mirror every other one, at random."""
+    count, _, height, width = x.shape
+    padded = F.pad(x, [margin] * 4)
+    top, left = torch.randint(0, 2 * margin + 1, (2, count, 1, 1)).to(x.device)
+    rows = top + torch.arange(height, device=x.device)[:, None]
+    columns = torch.arange(width, device=x.device)[None, :].expand(count, 1, width)
+    mirrored = torch.rand(count, 1, 1).to(x.device) < 0.5
+    columns = left + torch.where(mirrored, width - 1 - columns, columns)
+    which = torch.arange(count, device=x.device)[:, None, None]
+    return padded[which, :, rows, columns].permute(0, 3, 1, 2)
