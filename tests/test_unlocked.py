@@ -1,11 +1,13 @@
-"""A chain that learns part by part is the fused chain, and Fig. 2."""
+"""A chain that learns part by part is the fused chain, and Fig. 2; completely unlocked, Fig. 6."""
 
 import copy
+import itertools
 
 import pytest
 import torch
+from torch import nn
 
-from synthgrad import Interface, chained, unlocked
+from synthgrad import Interface, chained, completely_unlocked, unlocked
 from synthgrad.models import Linear
 
 
@@ -90,3 +92,124 @@ def test_wrong_number_of_interfaces(chain, count):
         next(unlocked(chain.parts, interfaces, chain.x, chain.criterion))
     with pytest.raises(ValueError, match="4 parts want 3"):
         chained(chain.parts, [Interface(lambda h, c: h) for _ in range(count)], chain.x)
+
+
+def test_nothing_is_learnt_from_a_model_before_it_has_heard_of_a_gradient(chain):
+    """Even one that does not start at zero: a part moves once the gradients have come down to it."""
+    interfaces = chain.interfaces()
+    for step in range(4):
+        for k, loss in unlocked(chain.parts, interfaces, chain.x, chain.criterion, chain.y):
+            loss.backward()
+            assert any((p.grad != 0).any() for p in chain.parts[k].parameters()) == (k >= 3 - step)
+            chain.parts[k].zero_grad()
+    fresh, h = chain.interfaces()[0], chain.x.requires_grad_()
+    fresh(h, chain.y).backward(torch.ones_like(h))
+    assert (h.grad == 0).all()
+    assert (chain.interfaces()[0].synthetic_gradient(h, chain.y) == 0).all()
+
+
+# --- completely unlocked -----------------------------------------------------------------------------------
+
+
+def with_input_models(chain):
+    """Warm interfaces, and input models that see x."""
+    interfaces = chain.interfaces()
+    for interface in interfaces:
+        interface.input_model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 5)).double()
+    return interfaces
+
+
+def own(parts, interfaces, k):
+    """What part k's loss teaches: the part, M below it, I above it."""
+    below = [interfaces[k - 1].gradient_model] if k else []
+    above = [interfaces[k].input_model] if k < len(interfaces) else []
+    return [p for module in (parts[k], *below, *above) for p in module.parameters()]
+
+
+def learnt(chain, interfaces, order, steps):
+    """All parameters after some steps, each part updated as its loss is handed out."""
+    parts, interfaces = copy.deepcopy((chain.parts, interfaces))
+    optimizers = [torch.optim.Adam(own(parts, interfaces, k), lr=0.01) for k in range(4)]
+    for _ in range(steps):
+        losses = completely_unlocked(parts, interfaces, chain.x, chain.criterion, chain.y, order)
+        handed_out = []
+        for k, loss in losses:
+            loss.backward()
+            optimizers[k].step()
+            optimizers[k].zero_grad()
+            handed_out.append(k)
+        assert handed_out == list(order or range(4))
+    return [p.detach() for module in (*parts, *interfaces) for p in module.parameters()]
+
+
+def test_any_order_gives_the_same_bit_for_bit(chain, equal):
+    interfaces = with_input_models(chain)
+    expected = learnt(chain, interfaces, None, 6)
+    before = [p for module in (*chain.parts, *interfaces) for p in module.parameters()]
+    assert not any(torch.equal(a, b) for a, b in zip(expected, before, strict=True))
+    for order in itertools.permutations(range(4)):
+        assert equal(learnt(chain, interfaces, order, 6), expected)
+
+
+@pytest.mark.parametrize("k", range(4))
+def test_a_part_needs_nothing_of_the_others_in_the_same_step(chain, equal, k):
+    """Whatever they put out; and its loss reaches what it is to teach, nothing else."""
+    interfaces = with_input_models(chain)
+    for _ in range(4):  # units are known
+        for _j, loss in completely_unlocked(chain.parts, interfaces, chain.x, chain.criterion, chain.y):
+            loss.backward()
+    found = []
+    for broken in (False, True):
+        modules, twins = copy.deepcopy((chain.parts, interfaces))
+        for module in (*modules, *twins):
+            module.zero_grad()
+        parts = [m if j == k or not broken else lambda h, m=m: m(h) * torch.nan for j, m in enumerate(modules)]
+        losses = dict(completely_unlocked(parts, twins, chain.x, chain.criterion, chain.y))
+        losses[k].backward()
+        found.append([p.grad for p in own(modules, twins, k)])
+        reached = {id(p) for module in (*modules, *twins) for p in module.parameters() if p.grad is not None}
+        assert reached == {id(p) for p in own(modules, twins, k)}
+    assert equal(*found)
+    assert all((g != 0).any() for g in found[0])
+
+
+def test_the_losses_are_those_on_synthetic_inputs(chain):
+    interfaces = with_input_models(chain)
+    losses = dict(completely_unlocked(chain.parts, interfaces, chain.x, chain.criterion, chain.y))
+    out = chain.parts[3](interfaces[2].synthetic_input(chain.x))
+    assert torch.equal(losses[3], chain.criterion(out))
+    h = chain.parts[1](interfaces[0].synthetic_input(chain.x))
+    missed = (interfaces[1].synthetic_input(chain.x) - h).square().sum() / len(h)
+    assert torch.allclose(losses[1], missed)  # and ⟨δ̂, h⟩, which is zero before a gradient came
+
+
+def test_input_models_learn_their_messages(chain):
+    interfaces = with_input_models(chain)
+    optimizers = [torch.optim.Adam(own(chain.parts, interfaces, k), lr=0.01) for k in range(4)]
+
+    def missed():
+        h = [chain.x, *(interface.synthetic_input(chain.x) for interface in interfaces)]
+        return [i.fit(chain.parts[k](h[k]), source=chain.x).item() for k, i in enumerate(interfaces)]
+
+    before = missed()
+    for _ in range(150):
+        for k, loss in completely_unlocked(chain.parts, interfaces, chain.x, chain.criterion, chain.y):
+            loss.backward()
+            optimizers[k].step()
+            optimizers[k].zero_grad()
+    assert all(after < 0.1 * first for after, first in zip(missed(), before, strict=True))
+
+
+@pytest.mark.parametrize("order", [[], [0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 4], [3, 2, 1, 0, 0]])
+def test_what_is_no_order_is_refused(chain, order):
+    with pytest.raises(ValueError, match="must name each of the 4 parts once"):
+        next(completely_unlocked(chain.parts, with_input_models(chain), chain.x, chain.criterion, order=order))
+
+
+def test_missing_input_models_and_interfaces_are_refused(chain):
+    interfaces = with_input_models(chain)
+    with pytest.raises(ValueError, match="4 parts want 3"):
+        next(completely_unlocked(chain.parts, interfaces[:2], chain.x, chain.criterion, chain.y))
+    interfaces[1].input_model = None
+    with pytest.raises(ValueError, match="no input model"):
+        next(completely_unlocked(chain.parts, interfaces, chain.x, chain.criterion, chain.y))

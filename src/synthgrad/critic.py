@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,34 +12,53 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from synthgrad.units import Unit
-
 Loss = Callable[[Tensor, Any], Tensor]
 """``L(g(h), context)``: the loss of each example, shape (batch,)."""
 
 
 def cross_entropy(logits: Float[Tensor, "batch classes"], labels: Tensor) -> Float[Tensor, " batch"]:
-    """Each example's cross-entropy, in nats."""
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+    """Each example's cross-entropy, in nats, in single precision at least."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+class LossUnit(nn.Module):
+    """The unit of M's answers where M knows it: the weight of an example's loss in the task's."""
+
+    value: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.tensor(0.0))
+        self.fixed = "by the loss"
+
+    @property
+    def known(self) -> Tensor:
+        """The unit; M tells it with each answer."""
+        return self.value
+
+    def follow(self, rms: Tensor) -> None:
+        """Nothing: the gradients that arrive do not decide it."""
 
 
 class Critic(nn.Module):
     r"""M(h, c) = ∂/∂h L(g(h), c): a small head g predicts the outcome, and its loss' gradient is M's answer.
 
     A regression has to learn from scratch, and again whenever the parts have moved, how the gradient depends on
-    label and message. A critic has that built in: only g is learned, in two ways at once. The gradients that
-    arrive regress ∂L/∂h on δ (through a second derivative), and the *anchor* trains g on the task's loss itself.
-
-    The answer is divided by its own running size, as an interface divides δ, so that both are in the same units;
-    a learned factor (``gain``) lets M answer smaller than δ where it is unsure.
+    label and message. A critic has that built in: only g is learned, in two ways at once. The gradients δ that
+    arrive regress ∂L/∂h on them (through a second derivative), and the *anchor* trains g on the task's loss
+    itself. Both are in the task's own units, so that δ also tells g how sure the parts above are: M brings its
+    unit along (``units``), and needs to know how the task's loss is reduced and scaled.
 
     Args:
         head: g, called as ``g(h)``; it should cost little beside the part whose message it reads.
-        loss: L, the loss of each example.
-        anchor: weight of the task's loss: at 1, one nat weighs as much as a relative error of 1 in the gradient
-            (‖M - δ/unit‖² equal to the unit's mean size of ‖δ/unit‖²). 0 is gradients only.
-        unit_factor: the interface's ``unit_factor``.
-        unit_decay: how much of the mean square of M's own answers is kept per batch.
+        loss: L, the task's loss of each example.
+        anchor: weight of L itself beside ‖∂L/∂h - δ‖², both averaged over the batch. 0 is gradients only.
+        reduction: how the task's loss is reduced over the batch, ``mean`` or ``sum``.
+
+    Attributes:
+        loss_scale: the factor on the task's loss, where there is one; with a GradScaler, set it to
+            ``scaler.get_scale()`` before each step.
 
     Example:
         >>> g = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
@@ -56,19 +75,17 @@ class Critic(nn.Module):
         head: nn.Module,
         loss: Loss = cross_entropy,
         anchor: float = 1.0,
-        *,
-        unit_factor: float = 32.0,
-        unit_decay: float = 0.99,
+        reduction: Literal["mean", "sum"] = "mean",
     ):
         super().__init__()
         if not 0 <= anchor < math.inf:
             raise ValueError(f"anchor is {anchor}; it weighs a loss and must be a number of at least 0")
-        self.head, self.loss, self.anchor = head, loss, anchor
-        self.gain = nn.Parameter(torch.zeros(()))  # of the logarithm: the factor stays positive
-        self.units = Unit(None, unit_factor, unit_decay)
+        self.head, self.loss, self.anchor, self.reduction = head, loss, anchor, reduction
+        self.loss_scale = 1.0
+        self.units = LossUnit()
 
     def forward(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
-        """The prediction, in the shape of h.
+        """The gradient of each example's own loss, in the shape of h.
 
         Raises:
             ValueError: if the context is missing, or the loss is not one number per example.
@@ -76,6 +93,7 @@ class Critic(nn.Module):
         if context is None:
             raise ValueError("a critic predicts a loss, and needs the context that the loss needs: the labels")
         learning = torch.is_grad_enabled()
+        self.units.value.fill_(self.loss_scale / (max(len(h), 1) if self.reduction == "mean" else 1))
         with torch.enable_grad():
             leaf = h.detach().requires_grad_()
             losses = self.loss(self.head(leaf), context)
@@ -85,16 +103,9 @@ class Critic(nn.Module):
                     f"{len(h)} examples: reduction='none'"
                 )
             (gradient,) = torch.autograd.grad(losses.sum(), leaf, create_graph=learning)
-            if learning and gradient.numel():
-                rms = torch.linalg.vector_norm(gradient.detach()) / math.sqrt(gradient.numel())
-                self.units.follow(rms.float())
-            answer = gradient * (self.gain.exp() / self.units.value).to(gradient.dtype)
-            if not learning:
-                return answer.detach()
-            if self.anchor == 0 or not len(h):
-                return answer
-            weight = self.anchor * (h[0].numel() / self.units.factor**2)
-            return _Anchored.apply(answer, losses.mean() * weight)  # pyright: ignore[reportReturnType]
+            if not learning or self.anchor == 0 or not len(h):
+                return gradient if learning else gradient.detach()
+            return _Anchored.apply(gradient, losses.mean() * self.anchor)  # pyright: ignore[reportReturnType]
 
 
 class _Anchored(torch.autograd.Function):
@@ -107,5 +118,7 @@ class _Anchored(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor, Tensor]:
         return gradient, gradient.new_ones((), dtype=ctx.dtype)

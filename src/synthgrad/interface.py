@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synthgrad.edge import Edge
-from synthgrad.message import Answer, ask, checked
+from synthgrad.message import Answer, ask, checked, dot
 from synthgrad.target import Target
 from synthgrad.units import Unit
 
@@ -82,7 +82,8 @@ class Interface(nn.Module):
         self.input_model = input_model
         self.lam, self.scale = lam, scale
         self.target = Target(gradient_model, target_every) if target_every else None
-        self.units = Unit(unit, unit_factor, unit_decay)
+        # A critic knows its unit; all others work in units of the gradient's size.
+        self.units: Any = getattr(gradient_model, "units", None) or Unit(unit, unit_factor, unit_decay)
         self.register_buffer("skipped", torch.tensor(0), persistent=False)
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
         self._sent: Answer | None = None
@@ -126,7 +127,7 @@ class Interface(nn.Module):
                 "Send the part's output itself, not a detached copy."
             )
         self._sent = Answer(self.target or self.gradient_model, h.detach(), context)
-        return h.flatten().dot(self._consumed(self._sent.prediction, h.dtype).flatten())
+        return dot(h, self._consumed(self._sent.prediction, h.dtype))
 
     def receive(
         self, h: Float[Tensor, "batch *features"] | None = None, context: Any = None, *, source: Any = None

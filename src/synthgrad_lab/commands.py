@@ -76,10 +76,9 @@ def do_list(options: Namespace) -> None:
         print(f"{name}: {recipe.__doc__}\n")
         for key, default, text in describe(recipe("cdni")):
             print(f"  {key + '=' + default:24} {text}")
+        usual = describe_recipe(name)
         for method in METHODS:
-            changed = [
-                f"{k}={v}" for k, v in describe_recipe(name, method).items() if v != describe_recipe(name)[k]
-            ]
+            changed = [f"{k}={v}" for k, v in describe_recipe(name, method).items() if v != usual[k]]
             print(f"\n  with {' '.join(changed)}" if changed[1:] else "", end="")
         print("\n")
 
@@ -162,6 +161,7 @@ def do_bench(options: Namespace) -> None:
     """Measure, show and keep."""
     from synthgrad_lab import page
     from synthgrad_lab.bench.memory import DEPTHS, bench_memory
+    from synthgrad_lab.bench.methods import bench_methods
     from synthgrad_lab.bench.step import bench_step
     from synthgrad_lab.progress import Bars
     from synthgrad_lab.results_tables import bench
@@ -172,6 +172,9 @@ def do_bench(options: Namespace) -> None:
             for width in options.widths:
                 bar = bars.bar(f"width {width}", options.repeats)
                 rows += bench_step(width, options.repeats, lambda done, bar=bar: bar(done, float("nan")))
+        elif options.what == "methods":
+            bar = bars.bar("networks", len(RECIPES))
+            rows = bench_methods(repeats=options.repeats, progress=lambda done: bar(done, float("nan")))
         else:
             bar = bars.bar("memory", 2 * len(DEPTHS))
             rows = bench_memory(progress=lambda done: bar(done, float("nan")))

@@ -80,7 +80,8 @@ class Settings:
     unit_factor: float = 32.0
     """A gradient model's unit in root mean squares of the gradient; larger learns faster, and less finely."""
     anchor: float = 1.0
-    """Weight of the task's own loss in a critic's training; 0 is the arriving gradients only."""
+    """Weight of the task's own loss in a critic's training beside the squared error of its gradients; 0 is the
+    arriving gradients only."""
     target_every: int = 0
     """Layers learn from a copy of the gradient model, taken anew after so many gradients; 0 is no copy."""
     unlock: Literal["update", "fused", "complete"] = "update"
@@ -95,7 +96,7 @@ class Settings:
     """BP(lambda): share of the true gradient that a fused interface passes on; one number, or one per interface
     with commas between."""
     lam_end: tuple[float, ...] | None = None
-    """What lam has moved to, in a straight line, by the last step; none: it stays."""
+    """What lam has moved to, in a straight line, by the end; none: it stays."""
     warmup: int = 0
     """Steps at the start in which the layers learn from true gradients while the models learn to predict them."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
@@ -127,8 +128,10 @@ class Settings:
             if value is not None and not (low <= value <= high and value < math.inf):  # NaN is refused, too
                 wanted = f"from {low} to {high}" if high < _LARGE else f"a number of at least {low}"
                 raise ValueError(f"{name}={value}: it must be {wanted}")
-        for name, shares in (("lam", self.lam), ("lam_end", self.lam_end or ())):
-            if not all(0 <= share <= 1 for share in shares) or len(shares) not in (0, 1, self.layers - 1):
+        for name, shares in (("lam", self.lam), ("lam_end", self.lam_end)):
+            if shares is None:
+                continue
+            if not all(0 <= share <= 1 for share in shares) or len(shares) not in (1, self.layers - 1):
                 wanted = f"one number from 0 to 1, or {self.layers - 1} with commas between, one per interface"
                 raise ValueError(f"{name}={','.join(map(str, shares))}: it must be {wanted}")
         if any((*self.lam, *(self.lam_end or ()))) and self.unlock != "fused":
@@ -142,8 +145,8 @@ class Settings:
                 "p_update below 1 wants layers that can be updated one without the other: "
                 f"method={' or '.join(INTERFACED)} or local-loss, unlock=update or complete"
             )
-        if self.warmup and self.unlock == "complete":
-            raise ValueError("warmup waits for true gradients, which unlock=complete rules out")
+        if self.warmup and (self.unlock == "complete" or self.p_update < 1):
+            raise ValueError("warmup waits for true gradients, which unlock=complete and p_update below 1 do not")
 
 
 _LARGE = math.inf

@@ -10,7 +10,7 @@ from synthgrad_lab.config import SHOWN, TRAINING
 from synthgrad_lab.results_tables import Row, grouped, mean, spread
 
 MAIN = ("no-bprop", "bprop", "local-loss", "dni", "cdni", "critic")
-EXTRA = ("p0.05", "complete", "long", "21x")
+EXTRA = ("p0.05", "complete", "long", "21x", "fp32")
 """Words in the names of cells that belong to no table of the paper's."""
 
 
@@ -47,10 +47,12 @@ def variants(records: list[Row]) -> list[dict[str, str]]:
     chosen = [r for r in records if any(word in r["cell"] for word in EXTRA)]
     return [
         {
+            "network": runs[0]["recipe"],
             "method": SHOWN[runs[0]["method"]],
             "layers": str(runs[0]["layers"]),
             "unlock": runs[0]["settings"]["unlock"] if runs[0]["quality"] else "",
             "p_update": f"{runs[0]['settings']['p_update']:g}",
+            "precision": runs[0]["precision"],
             "steps": f"{runs[0]['steps']:,}",
             "seeds": str(len(runs)),
             "test error %": spread(runs),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 
 import torch
 from torch import Tensor
@@ -28,7 +27,6 @@ def peak(trainer: Trainer, x: Tensor, y: Tensor) -> int:
             before = torch.cuda.memory_allocated()
             trainer.step(x, y)
             return torch.cuda.max_memory_allocated() - before
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler greets on standard error
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             trainer.step(x, y)
     finally:

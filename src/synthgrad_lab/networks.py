@@ -97,8 +97,8 @@ def gradient_model(s: Settings) -> nn.Module:
 def head(s: Settings, k: int) -> nn.Module:
     """A small classifier of the message above layer k: what a critic differentiates, and a local loss reads.
 
-    It mirrors the layers above, up to ``model_depth`` hidden ones, on a smaller map: the top edge's is linear, as the
-    top layer is.
+    It mirrors the layers above, up to ``model_depth`` hidden ones, on a smaller map: the top edge's is linear, as
+    the top layer is.
     """
     depth = min(s.model_depth, s.layers - 2 - k)
     shape, size, hidden = message(s, k), s.width, s.model_hidden

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from synthgrad_lab import feedforward_tables, results_tables
-from synthgrad_lab.record import replace
+from synthgrad_lab.record import read_lines, replace
 
 PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -36,7 +35,7 @@ def filled(text: str, results: Path) -> str:
         if name not in TABLES:
             raise ValueError(f"unknown table {name!r}; there are: {', '.join(TABLES)}")
         file, make = TABLES[name]
-        rows = [json.loads(line) for line in (results / file).read_text().splitlines()]
+        rows = read_lines(results / file)
         return match[1] + markdown(make(rows)) + match[3]
 
     return PLACE.sub(table, text)
@@ -45,8 +44,10 @@ def filled(text: str, results: Path) -> str:
 def markdown(rows: Iterable[dict[str, str]]) -> str:
     """A Markdown table; the first column is text, the others numbers."""
     rows = list(rows)
-    head = list(rows[0])
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *([*row.values()] for row in rows)]
+    if not rows:
+        return "(no records yet)\n"
+    head = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *([row.get(name, "") for name in head] for row in rows)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
@@ -55,6 +56,7 @@ TABLES: dict[str, tuple[str, Callable[[list[results_tables.Row]], list[dict[str,
     "demo": ("every-layer.jsonl", results_tables.demo),
     "quality": ("every-layer.jsonl", results_tables.quality),
     "bench-step": ("bench-step.jsonl", results_tables.bench),
+    "bench-methods": ("bench-methods.jsonl", results_tables.bench),
     "bench-memory": ("bench-memory.jsonl", results_tables.bench),
     "feedforward": ("feedforward.jsonl", feedforward_tables.errors),
     "baselines": ("feedforward.jsonl", feedforward_tables.baselines),

@@ -77,6 +77,11 @@ def lines_to(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that ``lines_to`` wrote."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def replace(path: Path, content: bytes) -> None:
     """Write a file so that after a crash the old one or the new one is there, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -76,9 +76,13 @@ def quality(records: list[Row]) -> list[dict[str, str]]:
 def bench(records: list[Row]) -> list[dict[str, str]]:
     """A benchmark's rows as they were recorded."""
     rows = [{k: v for k, v in r.items() if k not in ("bench", "environment")} for r in records]
-    order = ("case", "depth")  # the text column first
+    order = ("network", "case", "depth", "method")  # text first
     return [
-        {k.replace("_", " "): _number(row[k]) for k in sorted(row, key=lambda k: k not in order)} for row in rows
+        {
+            k.replace("_", " "): _number(row[k])
+            for k in sorted(row, key=lambda k: order.index(k) if k in order else len(order))
+        }
+        for row in rows
     ]
 
 

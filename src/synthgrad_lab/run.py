@@ -19,6 +19,7 @@ from torch import Tensor
 from synthgrad_lab import checkpoint
 from synthgrad_lab.config import Settings
 from synthgrad_lab.memory import peak
+from synthgrad_lab.precision import precision
 from synthgrad_lab.record import Record, environment
 from synthgrad_lab.tasks import Images, load
 from synthgrad_lab.tasks.augment import augmented
@@ -175,6 +176,7 @@ def _train(
     result = {
         **{key: getattr(s, key) for key in ("recipe", "method", "layers", "width", "steps", "seed", "data")},
         "images": data.source,
+        "precision": precision(s),
         "test_error": trainer.error(data.test_x, data.test_y),
         "validation_error": loop.error,
         "updates_per_layer": trainer.updates,

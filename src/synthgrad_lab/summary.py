@@ -13,7 +13,7 @@ from synthgrad_lab.config import METHODS, SHOWN
 from synthgrad_lab.record import Record
 
 Key = tuple[str, int, int, str, int]
-"""A group: data, layers, width, method, steps. Its runs should differ by seed only."""
+"""A group: data (and kind of net), layers, width, method, steps. Its runs should differ by seed only."""
 
 OWN = ("seed", "out", "data_dir", "threads", "eval_every", "checkpoint_every")
 """Settings that may differ inside a group: they belong to the single run and do not change what it learns."""
@@ -39,7 +39,8 @@ class Run:
     def key(self) -> Key:
         """The run's group."""
         s = self.settings
-        return s["data"], s["layers"], s["width"], s["method"], s["steps"]
+        images = s["data"] + (", convolutional" if s.get("net") == "cnn" else "")
+        return images, s["layers"], s["width"], s["method"], s["steps"]
 
 
 def shown(method: str) -> str:
@@ -177,7 +178,8 @@ def _row(key: Key, runs: list[Run]) -> dict[str, Any]:
     ]
     if len(set(seeds)) < len(seeds):
         notes.append("a seed came twice: the deviation is too small")
-    published = paper.reported(data, runs[0].settings.get("recipe", ""), method, layers, width)
+    settings = runs[0].settings
+    published = paper.reported(settings["data"], settings.get("recipe", ""), method, layers, width)
     per_layer = zip(*(r["updates_per_layer"] for r in results), strict=True)
     return {
         **{"data": data, "layers": layers, "width": width, "method": method, "steps": steps, "seeds": len(seeds)},

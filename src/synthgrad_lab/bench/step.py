@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from synthgrad_lab.recipes import Settings, mnist_fcn
+from synthgrad_lab.config import Settings
+from synthgrad_lab.networks import CLASSES, IMAGES
+from synthgrad_lab.recipes import mnist_fcn
 from synthgrad_lab.training import Trainer
 
 Step = Callable[[], Any]
@@ -44,7 +46,7 @@ def bench_step(width: int, repeats: int = 15, progress: Callable[[int], None] = 
         (ratio of the same step written out without the library) and ``interface`` (ratio / by_hand).
     """
     settings = cases(width)
-    batch = _batch(next(iter(settings.values())))
+    batch = batch_of(next(iter(settings.values())))
     trainers = {case: Trainer(s) for case, s in settings.items()}
     steps: dict[str, Step] = {case: lambda t=t: t.step(*batch) for case, t in trainers.items()}
     steps |= {f"{case} by hand": _by_hand(Trainer(s), *batch) for case, s in settings.items() if "DNI" in case}
@@ -72,7 +74,7 @@ def bench_step(width: int, repeats: int = 15, progress: Callable[[int], None] = 
 
 def relative_cost(settings: Mapping[str, Settings], against: str, repeats: int = 15) -> dict[str, float]:
     """Seconds per step of each, relative to one of them: interleaved, median over rounds, one thread."""
-    batch = _batch(next(iter(settings.values())))
+    batch = batch_of(next(iter(settings.values())))
     trainers = {name: Trainer(s) for name, s in settings.items()}
     times = interleaved({name: lambda t=t: t.step(*batch) for name, t in trainers.items()}, repeats)
     return {name: _ratio(values, times[against]) for name, values in times.items()}
@@ -110,10 +112,12 @@ def _ratio(times: list[float], against: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(times, against, strict=True))
 
 
-def _batch(s: Settings) -> tuple[Tensor, Tensor]:
-    # Random numbers cost what images do; learning is not measured here.
+def batch_of(s: Settings) -> tuple[Tensor, Tensor]:
+    """Random images and labels: they cost what real ones do, and learning is not measured here."""
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(s.batch, 784, generator=generator), torch.randint(10, (s.batch,), generator=generator)
+    channels, side = IMAGES[s.data]
+    x = torch.rand(s.batch, channels, side, side, generator=generator)
+    return x, torch.randint(CLASSES, (s.batch,), generator=generator)
 
 
 def _flops(step: Step) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from synthgrad_lab.config import Settings
 from synthgrad_lab.methods.base import run as run_parts
 from synthgrad_lab.networks import IMAGES, network
 from synthgrad_lab.progress import Bars
-from synthgrad_lab.record import Record, lines_to, note
+from synthgrad_lab.record import Record, lines_to, note, read_lines, to_json
 from synthgrad_lab.run import Interrupted, recorded, resume, run
 from synthgrad_lab.tasks import load
 
@@ -46,7 +47,7 @@ def run_cells(cells: Mapping[str, Settings], folder: Path, workers: int = 2) -> 
     results = {name: result for name, settings in tasks.items() if (result := _ended(settings))}
     tasks = {name: settings for name, settings in tasks.items() if name not in results}
     if not tasks:
-        return {name: results[name] for name in cells}
+        return results
     if results:
         note(f"{len(results)} of {len(cells)} runs have ended already and are kept")
     for data, data_dir in {(settings.data, settings.data_dir) for settings in tasks.values()}:
@@ -70,23 +71,49 @@ def run_cells(cells: Mapping[str, Settings], folder: Path, workers: int = 2) -> 
 
 
 def gather(cells: Mapping[str, Settings], folder: Path, file: Path, workers: int = 2) -> Path:
-    """Run every cell, and write all records' settings and results to one file.
+    """Run every cell that the file of gathered records does not hold yet, and add it there.
 
     Args:
         cells: settings by name.
         folder: of the runs.
-        file: the gathered records, one run a line; paths of this machine are left out.
+        file: the gathered records, one run a line; paths of this machine are left out. A cell that it holds with
+            the same settings is not run again, so the runs may be spread over days and machines.
         workers: processes at a time.
 
     Returns:
-        The file.
+        The file. After an interruption it holds what has ended.
     """
-    rows = []
-    for name, result in run_cells(cells, folder, workers).items():
-        (told,) = Record(folder / name).read("settings")
-        del result["record"], told["kind"], told["settings"]["out"], told["settings"]["data_dir"]
-        rows.append({"cell": name, **result, **told})
-    return lines_to(file, rows)
+    found = {row["cell"]: row for row in read_lines(file)} if file.exists() else {}
+    rows = {name: row for name, row in found.items() if name in cells and _recorded(row) == _portable(cells[name])}
+    todo = {name: settings for name, settings in cells.items() if name not in rows}
+    if rows:
+        note(f"{len(cells) - len(todo)} of {len(cells)} runs are in {file} already")
+    try:
+        run_cells(todo, folder, workers)
+    finally:
+        for name, settings in todo.items():
+            if result := _ended(replace(settings, out=str(folder / name))):
+                (told,) = Record(folder / name).read("settings")
+                del result["record"]
+                rows[name] = {
+                    "cell": name, **result, "settings": _portable(settings), "environment": told["environment"]
+                }  # fmt: skip
+        lines_to(file, [rows[name] for name in cells if name in rows])
+    return file
+
+
+def _recorded(row: dict[str, Any]) -> dict[str, Any] | None:
+    """A row's settings; those that came later than the row have the values that they had before."""
+    try:
+        return _portable(Settings(**row["settings"]))
+    except (TypeError, ValueError):
+        return None  # a setting of then is gone, or refused today
+
+
+def _portable(s: Settings) -> dict[str, Any]:
+    """The settings as a record has them, without this machine's paths."""
+    settings = json.loads(to_json(asdict(s)))
+    return {name: value for name, value in settings.items() if name not in ("out", "data_dir")}
 
 
 def work_of(s: Settings) -> float:

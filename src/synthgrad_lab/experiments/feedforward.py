@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from synthgrad_lab import page
 from synthgrad_lab.config import METHODS, Method, Settings
 from synthgrad_lab.experiments.cells import gather
 from synthgrad_lab.recipes import RECIPES, paper_preset
+from synthgrad_lab.record import read_lines
 from synthgrad_lab.record import replace as write
 
 DEPTHS = {"mnist-fcn": (3, 4, 5, 6), "mnist-cnn": (3, 4), "cifar-fcn": (3, 4, 5, 6), "cifar-cnn": (3, 4)}
@@ -66,17 +66,19 @@ def cells(budget: Budget, cifar_dir: str | None = None) -> dict[str, Settings]:
     for recipe, depths in DEPTHS.items():
         for layers in depths:
             for method in METHODS if layers == 4 else MOST:
-                settings = _settings(budget, recipe, method)
+                settings = settings_of(budget, recipe, method)
                 variants[f"{recipe}-{layers}x-{method}"] = replace(settings, layers=layers)
     variants |= _extra(budget)
     return {
         f"{name}-seed{seed}": replace(s, seed=seed, data_dir=cifar_dir if s.data == "cifar10" else None)
+        for seed in range(budget.seeds)  # all cells once before any twice
         for name, s in variants.items()
-        for seed in range(budget.seeds)
+        if seed == 0 or not name.endswith("-long")
     }
 
 
-def _settings(budget: Budget, recipe: str, method: Method) -> Settings:
+def settings_of(budget: Budget, recipe: str, method: Method) -> Settings:
+    """A recipe's settings at a budget."""
     settings = RECIPES[recipe](method)
     if budget.paper:
         settings = paper_preset(settings)
@@ -88,11 +90,14 @@ def _with(settings: Settings, **changes: Any) -> Settings:
 
 
 def _extra(budget: Budget) -> dict[str, Settings]:
-    """21 layers; updates with a chance of 1/20, 20 times as many steps; complete unlock; long blind DNI."""
+    """21 layers; fp32; updates with a chance of 1/20 in 20 times the steps; complete unlock; long DNI."""
     found: dict[str, Settings] = {}
     for method in ("bprop", "local-loss", "cdni", "critic"):
-        found[f"mnist-fcn-21x-{method}"] = replace(_settings(budget, "mnist-fcn", method), layers=21)
-    cdni, dni = (_settings(budget, "mnist-fcn", method) for method in ("cdni", "dni"))
+        found[f"mnist-fcn-21x-{method}"] = replace(settings_of(budget, "mnist-fcn", method), layers=21)
+    cdni, dni = (settings_of(budget, "mnist-fcn", method) for method in ("cdni", "dni"))
+    for method in ("bprop", "critic"):
+        settings = replace(settings_of(budget, "cifar-cnn", method), precision="fp32")
+        found[f"cifar-cnn-4x-{method}-fp32"] = settings
     if not budget.paper:
         rare = round(60_000 * budget.share)
         found["mnist-fcn-4x-cdni-p0.05"] = _with(cdni, p_update=0.05, steps=rare, eval_every=rare // 12)
@@ -132,7 +137,7 @@ def write_page(name: str, runs: Path, results: Path) -> Path:
 
 
 def _images(results: Path) -> str:
-    rows = map(json.loads, (results / "feedforward.jsonl").read_text().splitlines())
+    rows = read_lines(results / "feedforward.jsonl")
     return ", ".join(dict.fromkeys(row["images"] for row in rows))
 
 
@@ -144,19 +149,20 @@ at its own widths. Each row: equal epochs and updates for all methods. Images: {
 <!-- table: feedforward -->
 <!-- end -->
 
-Baselines: local loss (a small classifier per layer), stale gradients (of earlier batches), direct feedback alignment.
+Baselines: local loss (a classifier per layer), stale gradients (of earlier batches), direct feedback alignment.
 
 <!-- table: baselines -->
 <!-- end -->
 
-Depth, sparse updates (p_update), complete unlock, long runs; 4 layers unless said:
+Depth, sparse updates (p_update), complete unlock, long runs, precision:
 
 <!-- table: variants -->
 <!-- end -->
 
 ## What it costs
 
-Medians over seeds, relative to Bprop on the same network. Seconds per step are the runs' own, whatever ran beside.
+Medians over seeds, on the deepest net. Seconds per step are the runs' own, whatever ran beside them;
+`synthgrad bench methods` measures them interleaved.
 
 <!-- table: costs -->
 <!-- end -->

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from synthgrad_lab.config import SHOWN, Method, Settings
 from synthgrad_lab.experiments.cells import gather
 from synthgrad_lab.figures import METHOD, sheet, svg
 from synthgrad_lab.recipes import mnist_fcn
+from synthgrad_lab.record import read_lines
 from synthgrad_lab.record import replace as write
 
 VALUES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -58,7 +58,7 @@ def sweep(
 
 def draw(file: Path) -> Path:
     """The figure of gathered records, beside them."""
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = read_lines(file)
     path = file.with_suffix(".svg")
     write(path, svg(figure(rows)))
     return path

@@ -65,7 +65,7 @@ class Decoupled(Method):
 def _interface(s: Settings, k: int) -> Interface:
     model: Any = prepared(head(s, k) if s.method == "critic" else gradient_model(s), s)
     if s.method == "critic":
-        model = Critic(model, anchor=s.anchor, unit_factor=s.unit_factor).to(s.device)
+        model = Critic(model, anchor=s.anchor).to(s.device)
     inputs = prepared(input_model(s, k), s) if s.unlock == "complete" else None
     return Interface(model, inputs, unit_factor=s.unit_factor, target_every=s.target_every).to(s.device)
 

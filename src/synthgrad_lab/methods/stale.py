@@ -47,9 +47,9 @@ class Stale(Method):
 
     def get_extra_state(self) -> dict[str, Any]:
         """The messages and gradients in between, for a checkpoint."""
-        return {"kept": [list(kept) for kept in self.kept], "arrived": self.arrived}
+        return {"kept": [[h.clone() for h in kept] for kept in self.kept], "arrived": list(self.arrived)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take them back."""
-        self.kept = [deque(kept) for kept in state["kept"]]
+        self.kept = [deque(h.clone() for h in kept) for kept in state["kept"]]
         self.arrived = list(state["arrived"])

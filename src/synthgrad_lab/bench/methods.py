@@ -1,0 +1,53 @@
+"""What each method costs on each of the paper's networks: time, parameters, memory, relative to backprop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from synthgrad_lab.bench.step import batch_of, relative_cost
+from synthgrad_lab.config import METHODS, SHOWN, Settings
+from synthgrad_lab.experiments.feedforward import BUDGETS, DEPTHS, settings_of
+from synthgrad_lab.memory import peak
+from synthgrad_lab.training import Trainer
+
+
+def bench_methods(
+    budget: str = "standard", repeats: int = 7, progress: Callable[[int], None] = lambda done: None
+) -> list[dict[str, Any]]:
+    """Time a step of every method on every network, one thread, interleaved within a network.
+
+    Args:
+        budget: whose widths and gradient models are measured, at 4 layers.
+        repeats: rounds over the methods.
+        progress: called with the number of networks done.
+
+    Returns:
+        A row per network and method: ``network``, ``method``, ``ratio`` (seconds per step over Bprop's, median over
+        rounds), ``model_parameters`` (beside the layers', in percent of theirs), ``memory_mb`` (peak of a step
+        above what was there before it) and ``memory_ratio`` (to Bprop).
+    """
+    rows: list[dict[str, Any]] = []
+    for done, recipe in enumerate(DEPTHS, start=1):
+        chosen = {m: replace(settings_of(BUDGETS[budget], recipe, m), layers=4) for m in METHODS}
+        cost = relative_cost(chosen, against="bprop", repeats=repeats)
+        memory = {method: _memory(s) for method, s in chosen.items()}
+        for method, s in chosen.items():
+            layers, beside = Trainer(s).parameters()
+            rows.append(
+                {
+                    "network": f"{recipe}, width {s.width}, batch {s.batch}",
+                    "method": SHOWN[method],
+                    "ratio": cost[method],
+                    "model_parameters": 100 * beside / layers,
+                    "memory_mb": memory[method],
+                    "memory_ratio": memory[method] / memory["bprop"],
+                }
+            )
+        progress(done)
+    return rows
+
+
+def _memory(s: Settings) -> float:
+    return peak(Trainer(s), *batch_of(s)) / 2**20

@@ -1,0 +1,258 @@
+"""A critic's answer and what teaches it, against gradients taken example by example and by hand."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from synthgrad import Critic, Interface, unlocked
+
+F64 = torch.float64
+
+
+def smooth_head():
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def critic(**settings):
+    return Critic(smooth_head(), **settings).double()
+
+
+def messages(batch=7):
+    return torch.randn(batch, 5, dtype=F64), torch.arange(batch) % 3
+
+
+def one_by_one(head, h, y):
+    """∂/∂h of each example's loss, an example at a time."""
+    rows = [row[None].clone().requires_grad_() for row in h]
+    losses = [F.cross_entropy(head(row), label[None]) for row, label in zip(rows, y, strict=True)]
+    return torch.cat(torch.autograd.grad(losses, rows)) if rows else torch.zeros_like(h)
+
+
+def grads(module):
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in module.parameters()]
+
+
+# --- the answer --------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 6), st.sampled_from(["mean", "sum"]), st.floats(1e-3, 1e5), st.floats(0, 3))
+def test_the_answer_is_the_losses_gradient_and_its_unit_the_losses_weight(batch, reduction, scale, anchor):
+    m = critic(anchor=anchor, reduction=reduction)
+    m.loss_scale = scale
+    h, y = messages(batch)
+    answer, slow = m(h, y), one_by_one(m.head, h, y)
+    torch.testing.assert_close(answer, slow, rtol=1e-10, atol=0)
+    np.testing.assert_allclose(m.units.value.item(), scale / (batch if reduction == "mean" else 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "squared"])
+def test_any_loss_of_each_example_will_do(loss):
+    squared = lambda out, target: (out - target).square().sum(1)  # noqa: E731
+    m = Critic(nn.Linear(5, 3), **({} if loss == "cross-entropy" else {"loss": squared})).double()
+    h, y = messages()
+    if loss == "squared":
+        y = F.one_hot(y, 3).double()
+        expected = 2 * (m.head(h) - y) @ m.head.weight
+    else:
+        expected = (m.head(h).softmax(1) - F.one_hot(y, 3)) @ m.head.weight
+    torch.testing.assert_close(m(h, y), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_without_gradients_it_answers_and_stands_still(equal):
+    m = critic()
+    h, y = messages()
+    answer, before = m(h, y), copy.deepcopy(m.state_dict())
+    with torch.no_grad():
+        told = m(h, y)
+    assert not told.requires_grad
+    assert torch.equal(told, answer.detach())
+    assert equal(list(m.state_dict().values()), list(before.values()))
+
+
+@pytest.mark.parametrize("anchor", [0.0, 1.0])
+def test_an_empty_batch(anchor):
+    m = critic(anchor=anchor)
+    h, y = messages(0)
+    answer = m(h, y)
+    assert answer.shape == (0, 5)
+    interface = Interface(m).double()
+    interface.receive(h, y).backward(h)
+    assert all((g == 0).all() for g in grads(m))
+
+
+# --- what teaches it ---------------------------------------------------------------------------------------
+
+
+def taught(m, h, y, delta, **settings):
+    """An interface around m on which δ has just arrived; the gradients are on m."""
+    interface = Interface(m, **settings).double()
+    interface.receive(h, y).backward(delta)
+    return interface
+
+
+def test_the_regression_is_a_second_derivative(equal):
+    m = critic(anchor=0.0)
+    h, y = messages()
+    delta = torch.randn_like(h)
+    taught(m, h, y, delta)
+    leaf = h.clone().requires_grad_()
+    losses = F.cross_entropy(m.head(leaf), y, reduction="none")
+    (gradient,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
+    error = gradient - delta * len(h)
+    expected = torch.autograd.grad(error.square().sum() / len(h), list(m.parameters()))
+    assert equal(grads(m), list(expected), 1e-5)  # the unit, 1/7, is a number of single precision
+    assert all((g != 0).any() for g in expected)
+
+
+@given(st.floats(0.01, 10))
+def test_the_anchor_adds_the_tasks_loss_and_nothing_else(anchor):
+    anchored = critic(anchor=anchor)
+    bare = copy.deepcopy(anchored)
+    bare.anchor = 0.0
+    h, y = messages()
+    for m in (anchored, bare):
+        taught(m, h, y, torch.ones_like(h))
+    mean = F.cross_entropy(bare.head(h), y)
+    expected = [anchor * g for g in torch.autograd.grad(mean, list(bare.head.parameters()))]
+    added = [a - b for a, b in zip(grads(anchored.head), grads(bare.head), strict=True)]
+    torch.testing.assert_close(added, expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("teach", ["receive", "fused", "fit"])
+def test_every_way_of_teaching_is_the_same(equal, teach):
+    m = critic()
+    twin = copy.deepcopy(m)
+    h, y = messages()
+    delta = torch.randn_like(h)
+    taught(m, h, y, delta)
+    interface = Interface(twin).double()
+    if teach == "fit":
+        interface.fit(h, delta, y).backward()
+    else:
+        (interface(h, y) if teach == "fused" else interface.receive(h, y)).backward(delta)
+    assert equal(grads(twin), grads(m), 1e-12)
+
+
+def test_it_may_be_asked_again_before_the_first_gradient_comes_back():
+    """As by an interface in a loop."""
+    interface = Interface(critic()).double()
+    first, second = (interface.receive(*messages()) for _ in range(2))
+    (first + second).sum().backward()
+    assert all(g.isfinite().all() and (g != 0).any() for g in grads(interface))
+
+
+def test_the_network_below_hears_nothing_of_the_critics_learning():
+    h, y = messages()
+    h.requires_grad_()
+    m = critic()
+    m(h, y).sum().backward()
+    assert h.grad is None
+    Interface(m, scale=0.0).double()(h, y).backward(torch.ones_like(h))
+    assert (h.grad == 0).all()
+
+
+def trained(chain, factor, step_parts):
+    """The parts and critics after 20 update-unlocked steps on ``factor`` times the mean loss."""
+    parts = copy.deepcopy(chain.parts)
+    torch.manual_seed(1)
+    interfaces = [Interface(Critic(nn.Linear(5, 3), anchor=0.5)).double() for _ in parts[1:]]
+    for interface in interfaces:
+        interface.gradient_model.loss_scale = factor
+    optimizers = [
+        step_parts([p for part in parts for p in part.parameters()], factor),
+        torch.optim.SGD([p for i in interfaces for p in i.parameters()], lr=0.1),
+    ]
+    for _ in range(20):
+        for _k, loss in unlocked(parts, interfaces, chain.x, lambda out: chain.criterion(out) * factor, chain.y):
+            loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    return [p.detach() for module in (*parts, *interfaces) for p in module.parameters()]
+
+
+@pytest.mark.parametrize(
+    "step_parts",
+    [
+        lambda p, factor: torch.optim.SGD(p, lr=0.5 / factor),
+        lambda p, factor: torch.optim.Adam(p, lr=0.003, eps=1e-30),
+    ],
+    ids=["sgd", "adam"],
+)
+def test_the_loss_may_be_scaled(chain, equal, step_parts):
+    mean, scaled = (trained(chain, factor, step_parts) for factor in (1.0, 1024.0))
+    assert equal(scaled, mean, 1e-10)
+    assert not equal(mean[:2], chain.parameters()[:2], 1e-4)  # the lowest part did learn
+
+
+def test_a_critic_of_the_rest_of_the_network_is_backprop(chain):
+    """With what stands above as its head, M is exact."""
+    m = Critic(nn.Sequential(*copy.deepcopy(chain.parts[2:]))).double()
+    h = chain.parts[1](chain.parts[0](chain.x)).detach().requires_grad_()
+    (true,) = torch.autograd.grad(chain.criterion(chain.run(h, 2)), h)
+    synthetic = Interface(m).double().synthetic_gradient(h, chain.y)
+    torch.testing.assert_close(synthetic, true, rtol=1e-12, atol=0)
+
+
+# --- its state, its formats, what it refuses ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["state_dict", "deepcopy"])
+def test_a_copy_answers_alike_and_goes_its_own_way(way):
+    m, other = critic(), critic()
+    h, y = messages()
+    if way == "deepcopy":
+        other = copy.deepcopy(m)
+    else:
+        other.load_state_dict(m.state_dict())
+    with torch.no_grad():
+        assert torch.equal(m(h, y), other(h, y))
+        m.head[0].weight.add_(1.0)
+        assert not torch.equal(m(h, y), other(h, y))
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_convolutional_heads(memory, autocast):
+    head = nn.Sequential(
+        nn.AdaptiveAvgPool2d(4), nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Linear(64, 10),
+    ).to(memory_format=memory)  # fmt: skip
+    interface = Interface(Critic(head))
+    h, y = torch.randn(6, 3, 7, 7).to(memory_format=memory), torch.arange(6)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            received = interface.receive(h, y)
+        received.backward(torch.randn_like(h))
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            synthetic = interface.synthetic_gradient(h, y)
+    assert synthetic.shape == h.shape
+    assert synthetic.isfinite().all()
+    assert (synthetic != 0).any()
+    assert all(g.isfinite().all() for g in grads(interface))
+    assert any((g != 0).any() for g in grads(head))
+
+
+def test_no_context_is_refused():
+    with pytest.raises(ValueError, match="the labels"):
+        critic()(messages()[0])
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("reduction", ["mean", "a row each"])
+def test_a_loss_that_is_not_one_number_per_example_is_refused(reduction):
+    loss = (lambda out, y: F.cross_entropy(out, y)) if reduction == "mean" else (lambda out, y: out)
+    with pytest.raises(ValueError, match="one number for each of the 7 examples"):
+        critic(loss=loss)(*messages())
+
+
+@pytest.mark.parametrize("anchor", [-0.1, float("nan"), float("inf")])
+def test_anchors_out_of_range(anchor):
+    with pytest.raises(ValueError, match=f"anchor is {anchor}"):
+        critic(anchor=anchor)
