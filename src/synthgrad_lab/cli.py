@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("what", choices=["sparse"])
     sub.add_argument("--values", type=float, nargs="+", help="of p_update (seven from 0.05 to 1)")
-    sub.add_argument("--steps", type=int, default=3000, help="training steps per run (%(default)s)")
+    sub.add_argument("--steps", type=int, nargs="+", help="lengths of the runs (600 3000)")
     sub.add_argument("--seeds", type=int, default=1, help="runs per value (%(default)s)")
     sub.add_argument("--out", default="runs/sparse", help="folder of the runs (%(default)s)")
     sub.add_argument(

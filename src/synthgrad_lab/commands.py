@@ -153,7 +153,8 @@ def do_sweep(options: Namespace) -> None:
         path = sparse.draw(record)
     else:
         values = options.values or sparse.VALUES
-        path = sparse.sweep(Path(options.out), record, values, options.steps, options.seeds, options.workers)
+        steps = options.steps or sparse.STEPS
+        path = sparse.sweep(Path(options.out), record, values, steps, options.seeds, options.workers)
     print(to_json({"record": str(record), "figure": str(path)}) if options.json else f"figure: {path}")
 
 

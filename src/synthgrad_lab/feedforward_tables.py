@@ -92,7 +92,9 @@ def costs(records: list[Row]) -> list[dict[str, str]]:
 def sparse(records: list[Row]) -> list[dict[str, str]]:
     """Test error over p_update, a row per method and kind of unlock."""
     rows = []
-    for (method, unlock), runs in grouped(records, lambda r: (r["method"], r["settings"]["unlock"])).items():
+    for (_, method, unlock), runs in grouped(
+        records, lambda r: (r["steps"], r["method"], r["settings"]["unlock"])
+    ).items():
         by_p = grouped(runs, lambda r: (r["settings"]["p_update"],))
         row = {"method": f"{SHOWN[method]}, {unlock}", "steps": f"{runs[0]['steps']:,}"}
         rows.append(row | {f"p = {p:g}": spread(by_p[p,]) for (p,) in sorted(by_p)})
@@ -108,7 +110,10 @@ def _network(recipe: str, layers: int, runs: list[Row]) -> dict[str, str]:
     r = runs[0]
     epochs = r["steps"] * r["settings"]["batch"] / TRAINING[r["data"]]
     size = f"{r['width']} (paper {paper.WIDTHS[recipe]})" if r["width"] != paper.WIDTHS[recipe] else str(r["width"])
-    return {"network": recipe, "layers": str(layers), "width": size, "epochs": f"{epochs:.1f}"}
+    seeds = len({r["seed"] for r in runs})
+    return {
+        "network": recipe, "layers": str(layers), "width": size, "epochs": f"{epochs:.1f}", "seeds": str(seeds)
+    }  # fmt: skip
 
 
 def _beside(runs: list[Row] | None, recipe: str, method: str, layers: int) -> str:

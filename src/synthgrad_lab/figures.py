@@ -128,7 +128,7 @@ def quality(runs: Iterable[Run]) -> Figure | None:
             for k, name in enumerate(names):
                 x, seeds = _aligned(members, lambda p, m=measure, n=name: p["quality"].get(n, {}).get(m, math.nan))
                 mean = [math.fsum(values) / len(values) for values in zip(*seeds, strict=True)]
-                colour = _shade(METHOD.get(method, "#CC79A7"), k, len(names))
+                colour = shade(METHOD.get(method, "#CC79A7"), k, len(names))
                 ax.plot(x, mean, color=colour, marker="osD^vP*X<>"[k % 10], markersize=4, label=name)
             ax.set_title(title if i == 0 else "", fontsize=10)
             ax.set_xlim(left=0)
@@ -244,7 +244,7 @@ def _mix(colour: str, white: float) -> tuple[float, ...]:
     return tuple(white + (1 - white) * part for part in to_rgb(colour))
 
 
-def _shade(colour: str, k: int, count: int) -> tuple[float, ...]:
+def shade(colour: str, k: int, count: int) -> tuple[float, ...]:
     """The k-th of several shades of a colour, the lightest first."""
     place = k / max(count - 1, 1)
     return tuple((1 - 0.55 * place) * part for part in _mix(colour, 0.45 * (1 - place)))

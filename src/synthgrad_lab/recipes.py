@@ -13,8 +13,7 @@ __all__ = ["METHODS", "PAPER", "RECIPES", "SHOWN", "Method", "Settings", "paper_
 
 def mnist_fcn(method: Method = "cdni") -> Settings:
     """The paper's fully connected net on MNIST: 256 units, 3,000 steps (12.8 times 60,000 images)."""
-    settings = Settings(recipe="mnist-fcn", method=method)
-    return replace(settings, **(_BLIND if method == "dni" else {}))
+    return _tuned(Settings(recipe="mnist-fcn", method=method), _FULL)
 
 
 def mnist_cnn(method: Method = "cdni") -> Settings:
@@ -25,8 +24,7 @@ def mnist_cnn(method: Method = "cdni") -> Settings:
 def cifar_fcn(method: Method = "cdni") -> Settings:
     """The paper's fully connected net on CIFAR-10: 1,000 units."""
     settings = Settings(recipe="cifar-fcn", method=method, data="cifar10", width=1000, batch=128, epochs=10)
-    settings = replace(settings, precision="auto", eval_every=351)
-    return replace(settings, **(_BLIND if method == "dni" else {}))
+    return _tuned(replace(settings, precision="auto", eval_every=351), _FULL)
 
 
 def cifar_cnn(method: Method = "cdni") -> Settings:
@@ -43,18 +41,24 @@ RECIPES: dict[str, Callable[[Method], Settings]] = {
 }
 
 # Blind, M sees little signal and much noise: slow parts, a larger M with batch norm, finer steps.
-_BLIND: dict[str, Any] = {
-    "lr": 1e-4,
-    "model_hidden": 256,
-    "model_depth": 2,
-    "model_norm": True,
-    "unit_factor": 8.0,
+_BLIND: dict[str, Any] = {"lr": 1e-4, "model_depth": 2, "model_norm": True, "unit_factor": 8.0}
+_FULL: dict[Method, dict[str, Any]] = {"dni": {**_BLIND, "model_hidden": 256}, "critic": {"anchor": 0.01}}
+_CONVOLUTIONAL: dict[Method, dict[str, Any]] = {
+    "dni": _BLIND,
+    "critic": {"model_depth": 2, "anchor": 3.0},
+    "local-loss": {"model_depth": 2},
 }
+"""What a method's settings are beside those that all share (docs/log.md tells how they were found)."""
+
+
+def _tuned(s: Settings, by_method: dict[Method, dict[str, Any]]) -> Settings:
+    return replace(s, **by_method.get(s.method, {}))
 
 
 def _convolutional(s: Settings) -> Settings:
     """What the convolutional recipes share; an epoch's point of the curve each."""
-    return replace(s, batch=128, model_hidden=s.width, model_norm=True, precision="auto", eval_every=351)
+    s = replace(s, batch=128, model_hidden=s.width, model_norm=True, precision="auto", eval_every=351)
+    return _tuned(s, _CONVOLUTIONAL)
 
 
 def paper_preset(s: Settings) -> Settings:

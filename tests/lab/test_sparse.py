@@ -111,7 +111,7 @@ def test_a_completely_unlocked_net_is_trained_from_end_to_end_and_used_as_a_chai
 
 
 def test_a_sweeps_cells_are_all_different():
-    for todo in (sparse.cells(), sparse.cells((0.25, 1.0), steps=7, seeds=2)):
+    for todo in (sparse.cells(), sparse.cells((0.25, 1.0), steps=[7], seeds=2)):
         assert len({repr(s) for s in todo.values()}) == len(todo)
     assert len(todo) == 4 * 2 * 2
     assert {(s.method, s.unlock) for s in todo.values()} == set(sparse.PANELS)
@@ -125,7 +125,7 @@ def test_a_sweep_writes_records_and_a_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(cells, "run_cells", here)  # processes of its own: test_feedforward.py
     monkeypatch.setattr(sparse, "mnist_fcn", lambda method: small(method, batch=64))
     file = tmp_path / "results" / "sparse.jsonl"
-    figure = sparse.sweep(tmp_path / "runs", file, (0.5, 1.0), steps=6)
+    figure = sparse.sweep(tmp_path / "runs", file, (0.5, 1.0), steps=[6])
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert {(r["method"], r["settings"]["unlock"], r["settings"]["p_update"]) for r in rows} == {
         (*panel, p) for panel in sparse.PANELS for p in (0.5, 1.0)

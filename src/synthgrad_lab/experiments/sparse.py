@@ -10,12 +10,13 @@ from matplotlib.figure import Figure
 
 from synthgrad_lab.config import SHOWN, Method, Settings
 from synthgrad_lab.experiments.cells import gather
-from synthgrad_lab.figures import METHOD, sheet, svg
+from synthgrad_lab.figures import METHOD, shade, sheet, svg
 from synthgrad_lab.recipes import mnist_fcn
 from synthgrad_lab.record import read_lines
 from synthgrad_lab.record import replace as write
 
 VALUES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+STEPS = (600, 3000)
 PANELS: dict[tuple[Method, str], str] = {
     ("dni", "update"): "update-unlocked",
     ("dni", "complete"): "completely unlocked",
@@ -24,12 +25,13 @@ PANELS: dict[tuple[Method, str], str] = {
 }
 
 
-def cells(values: Sequence[float] = VALUES, steps: int = 3000, seeds: int = 1) -> dict[str, Settings]:
-    """With and without labels, update-unlocked and completely unlocked, every probability; equal iterations."""
+def cells(values: Sequence[float] = VALUES, steps: Sequence[int] = STEPS, seeds: int = 1) -> dict[str, Settings]:
+    """With and without labels, update-unlocked and completely unlocked, every probability and length."""
     return {
-        f"{method}-{unlock}-p{p:g}-seed{seed}": replace(
-            mnist_fcn(method), unlock=unlock, p_update=p, steps=steps, seed=seed, eval_every=max(1, steps // 6)
+        f"{method}-{unlock}-p{p:g}-{n}-seed{seed}": replace(
+            mnist_fcn(method), unlock=unlock, p_update=p, steps=n, seed=seed, eval_every=max(1, n // 3)
         )
+        for n in steps
         for method, unlock in PANELS
         for p in sorted(values, reverse=True)
         for seed in range(seeds)
@@ -37,7 +39,12 @@ def cells(values: Sequence[float] = VALUES, steps: int = 3000, seeds: int = 1) -
 
 
 def sweep(
-    folder: Path, file: Path, values: Sequence[float] = VALUES, steps: int = 3000, seeds: int = 1, workers: int = 2
+    folder: Path,
+    file: Path,
+    values: Sequence[float] = VALUES,
+    steps: Sequence[int] = STEPS,
+    seeds: int = 1,
+    workers: int = 2,
 ) -> Path:
     """Run what has not been run, gather the records, draw the figure.
 
@@ -45,7 +52,7 @@ def sweep(
         folder: of the runs.
         file: the gathered records; the figure goes beside it, as .svg.
         values: of p_update.
-        steps: of each run.
+        steps: lengths of the runs.
         seeds: runs per value.
         workers: processes at a time.
 
@@ -65,7 +72,7 @@ def draw(file: Path) -> Path:
 
 
 def figure(rows: list[dict]) -> Figure:
-    """Four panels: test error over p_update, a dot per run, for each method and kind of unlock.
+    """Four panels, one per method and kind of unlock: test error over p_update, a dot per run, a shade per length.
 
     Args:
         rows: gathered records.
@@ -73,12 +80,16 @@ def figure(rows: list[dict]) -> Figure:
     drawn, axes = sheet(8.6, 6.2, 2, 2, sharex=True, sharey="row")
     for ax, ((method, unlock), title) in zip(axes, PANELS.items(), strict=True):
         mine = [r for r in rows if r["method"] == method and r["settings"]["unlock"] == unlock]
-        p = [r["settings"]["p_update"] for r in mine]
-        ax.plot(
-            p, [r["test_error"] for r in mine], "o", color=METHOD[method], label=f"after {mine[0]['steps']:,} steps"
-        )
+        lengths = sorted({r["steps"] for r in mine})
+        for i, steps in enumerate(lengths):
+            dots = sorted((r["settings"]["p_update"], r["test_error"]) for r in mine if r["steps"] == steps)
+            colour = shade(METHOD[method], i, len(lengths))
+            ax.plot(*zip(*dots, strict=True), "o-", linewidth=0.8, color=colour, label=f"{steps:,} steps")
+        ax.legend(frameon=False, fontsize=9)
         ax.set_title(f"{SHOWN[method]}, {title}", loc="left", fontsize=10, fontweight="bold")
-        ax.set(xlim=(0, 1.03), ylim=(0, None))
+    for ax in axes:
+        ax.set_xlim(0, 1.03)
+        ax.set_ylim(bottom=0)  # once both panels of a row are drawn
     for ax in axes[2:]:
         ax.set_xlabel("p_update: chance of each layer's update in a step")
     for ax in axes[::2]:
