@@ -14,6 +14,9 @@ from synthgrad_lab.recipes import METHODS, RECIPES, Settings, paper_preset
 from synthgrad_lab.record import environment, lines_to, to_json
 from synthgrad_lab.settings import BadSetting, describe, nearest, override, words
 
+FIXED = ("recipe", "net")
+"""Settings that the recipe's name decides."""
+
 
 def do_run(options: Namespace) -> None:
     """Run a recipe, or go on with a run."""
@@ -54,7 +57,7 @@ def _settings(recipe: str | None, pairs: dict[str, str]) -> Settings:
         raise BadSetting(f"which recipe? there are: {', '.join(RECIPES)}")
     if recipe not in RECIPES:
         raise BadSetting(f"unknown recipe {recipe!r}; {nearest(recipe, RECIPES)}")
-    if fixed := [key for key in ("recipe", "net") if key in pairs]:
+    if fixed := [key for key in FIXED if key in pairs]:
         raise BadSetting(f"{fixed[0]} is no setting: the recipe is the first word, of {', '.join(RECIPES)}")
     if "steps" in pairs and "epochs" in pairs:
         raise BadSetting("steps and epochs say the same thing twice; give one of them")
@@ -72,15 +75,22 @@ def do_list(options: Namespace) -> None:
     if options.json:
         print(to_json({name: describe_recipe(name) for name in RECIPES}))
         return
-    for name, recipe in RECIPES.items():
-        print(f"{name}: {recipe.__doc__}\n")
-        for key, default, text in describe(recipe("cdni")):
+    first = next(iter(RECIPES))
+    print(f"Settings, with their defaults in {first}:\n")
+    for key, default, text in describe(RECIPES[first]("cdni")):
+        if key not in FIXED:
             print(f"  {key + '=' + default:24} {text}")
+    for name, recipe in RECIPES.items():
+        print(f"\n{name}: {recipe.__doc__}")
         usual = describe_recipe(name)
+        print(*_changes(usual, describe_recipe(first)))
         for method in METHODS:
-            changed = [f"{k}={v}" for k, v in describe_recipe(name, method).items() if v != usual[k]]
-            print(f"\n  with {' '.join(changed)}" if changed[1:] else "", end="")
-        print("\n")
+            changed = _changes(describe_recipe(name, method), usual)
+            print(f"  with {' '.join(changed)}\n" if changed[1:] else "", end="")
+
+
+def _changes(settings: dict[str, str], usual: dict[str, str]) -> list[str]:
+    return [f"{k}={v}" for k, v in settings.items() if v != usual[k] and k not in FIXED]
 
 
 def describe_recipe(name: str, method: Any = "cdni") -> dict[str, str]:

@@ -18,7 +18,8 @@ def mnist_fcn(method: Method = "cdni") -> Settings:
 
 def mnist_cnn(method: Method = "cdni") -> Settings:
     """The paper's convolutional net on MNIST: 64 filters of 5x5 pixels."""
-    return _convolutional(Settings(recipe="mnist-cnn", method=method, net="cnn", width=64, epochs=5))
+    settings = _convolutional(Settings(recipe="mnist-cnn", method=method, net="cnn", width=64, epochs=5))
+    return replace(settings, anchor=0.01)
 
 
 def cifar_fcn(method: Method = "cdni") -> Settings:
@@ -45,6 +46,7 @@ _BLIND: dict[str, Any] = {"lr": 1e-4, "model_depth": 2, "model_norm": True, "uni
 _FULL: dict[Method, dict[str, Any]] = {"dni": {**_BLIND, "model_hidden": 256}, "critic": {"anchor": 0.01}}
 _CONVOLUTIONAL: dict[Method, dict[str, Any]] = {
     "dni": _BLIND,
+    "cdni": {"unit_factor": 8.0},
     "critic": {"model_depth": 2, "anchor": 3.0},
     "local-loss": {"model_depth": 2},
 }
