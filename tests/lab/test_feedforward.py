@@ -11,7 +11,7 @@ import pytest
 from synthgrad_lab import feedforward_tables, page, paper
 from synthgrad_lab.config import METHODS, PAPER, TRAINING
 from synthgrad_lab.experiments import feedforward
-from synthgrad_lab.experiments.cells import gather
+from synthgrad_lab.experiments.gathering import gather
 from synthgrad_lab.recipes import RECIPES
 from synthgrad_lab.record import lines_to
 from synthgrad_lab.run import Interrupted, run

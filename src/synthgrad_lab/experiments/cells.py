@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from synthgrad_lab.config import Settings
 from synthgrad_lab.methods.base import run as run_parts
 from synthgrad_lab.networks import IMAGES, network
 from synthgrad_lab.progress import Bars
-from synthgrad_lab.record import Record, lines_to, note, read_lines, to_json
+from synthgrad_lab.record import Record, note
 from synthgrad_lab.run import Interrupted, recorded, resume, run
 from synthgrad_lab.tasks import load
 
@@ -28,13 +27,19 @@ _LISTED = 16  # runs whose bars stay on the screen when they have ended
 _shared: Any = None  # in a worker: (steps done, error) of every cell, read by the parent for its bars
 
 
-def run_cells(cells: Mapping[str, Settings], folder: Path, workers: int = 2) -> dict[str, dict[str, Any]]:
+def run_cells(
+    cells: Mapping[str, Settings],
+    folder: Path,
+    workers: int = 2,
+    keep: Callable[[str, dict[str, Any]], None] = lambda name, result: None,
+) -> dict[str, dict[str, Any]]:
     """Run every cell to its end, each in ``folder/name``.
 
     Args:
         cells: settings by name.
         folder: where the cells' folders are; what is there already with the same settings is not run again.
         workers: processes at a time; each run takes its own ``threads``.
+        keep: called with each cell's name and result as soon as it has ended.
 
     Returns:
         Each cell's result, by name.
@@ -46,6 +51,8 @@ def run_cells(cells: Mapping[str, Settings], folder: Path, workers: int = 2) -> 
     tasks = {name: replace(settings, out=str(folder / name)) for name, settings in cells.items()}
     results = {name: result for name, settings in tasks.items() if (result := _ended(settings))}
     tasks = {name: settings for name, settings in tasks.items() if name not in results}
+    for name, result in results.items():
+        keep(name, result)
     if not tasks:
         return results
     if results:
@@ -62,58 +69,13 @@ def run_cells(cells: Mapping[str, Settings], folder: Path, workers: int = 2) -> 
         share = [each / settings.steps for each, settings in zip(work, tasks.values(), strict=True)]
         futures = [pool.submit(_cell, i, settings) for i, settings in enumerate(tasks.values())]
         try:
-            _follow(futures, shared, advance, share, whole)
+            for i in _followed(futures, shared, advance, share, whole):
+                keep(list(tasks)[i], futures[i].result())
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     results |= {name: future.result() for name, future in zip(tasks, futures, strict=True)}
     return {name: results[name] for name in cells}
-
-
-def gather(cells: Mapping[str, Settings], folder: Path, file: Path, workers: int = 2) -> Path:
-    """Run every cell that the file of gathered records does not hold yet, and add it there.
-
-    Args:
-        cells: settings by name.
-        folder: of the runs.
-        file: the gathered records, one run a line; paths of this machine are left out. A cell that it holds with
-            the same settings is not run again, so the runs may be spread over days and machines.
-        workers: processes at a time.
-
-    Returns:
-        The file. After an interruption it holds what has ended.
-    """
-    found = {row["cell"]: row for row in read_lines(file)} if file.exists() else {}
-    rows = {name: row for name, row in found.items() if name in cells and _recorded(row) == _portable(cells[name])}
-    todo = {name: settings for name, settings in cells.items() if name not in rows}
-    if rows:
-        note(f"{len(cells) - len(todo)} of {len(cells)} runs are in {file} already")
-    try:
-        run_cells(todo, folder, workers)
-    finally:
-        for name, settings in todo.items():
-            if result := _ended(replace(settings, out=str(folder / name))):
-                (told,) = Record(folder / name).read("settings")
-                del result["record"]
-                rows[name] = {
-                    "cell": name, **result, "settings": _portable(settings), "environment": told["environment"]
-                }  # fmt: skip
-        lines_to(file, [rows[name] for name in cells if name in rows])
-    return file
-
-
-def _recorded(row: dict[str, Any]) -> dict[str, Any] | None:
-    """A row's settings; those that came later than the row have the values that they had before."""
-    try:
-        return _portable(Settings(**row["settings"]))
-    except (TypeError, ValueError):
-        return None  # a setting of then is gone, or refused today
-
-
-def _portable(s: Settings) -> dict[str, Any]:
-    """The settings as a record has them, without this machine's paths."""
-    settings = json.loads(to_json(asdict(s)))
-    return {name: value for name, value in settings.items() if name not in ("out", "data_dir")}
 
 
 def work_of(s: Settings) -> float:
@@ -133,22 +95,24 @@ def _ended(s: Settings) -> dict[str, Any] | None:
     return resume(folder)
 
 
-def _follow(
+def _followed(
     futures: list[Future[Any]], shared: Any, advance: list[Any], share: list[float], whole: Callable[..., None]
-) -> None:
-    shown = [0] * len(futures)
-    while True:
-        ended = [future.done() for future in futures]
+) -> Iterator[int]:
+    """Show how far all are until the last has ended; the number of each as it ends."""
+    shown, ended = [0] * len(futures), [False] * len(futures)
+    while not all(ended):
         for i, future in enumerate(futures):
+            over = future.done()  # before the last look at its steps
             done = int(shared[2 * i])
             if done > shown[i]:
                 advance[i](done, shared[2 * i + 1])
                 shown[i] = done
-            if ended[i] and (error := future.exception()):
+            if over and (error := future.exception()):
                 raise KeyboardInterrupt if isinstance(error, Interrupted) else error
+            if over and not ended[i]:
+                ended[i] = True
+                yield i
         whole(sum(ended), sum(done * each for done, each in zip(shown, share, strict=True)))
-        if all(ended):
-            return
         time.sleep(0.1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from synthgrad_lab.experiments.cells import gather
+from synthgrad_lab.experiments.gathering import gather
 from synthgrad_lab.recipes import Settings, mnist_fcn
 
 SEEDS = 3

@@ -8,7 +8,7 @@ from typing import Any
 
 from synthgrad_lab import page
 from synthgrad_lab.config import METHODS, Method, Settings
-from synthgrad_lab.experiments.cells import gather
+from synthgrad_lab.experiments.gathering import gather
 from synthgrad_lab.recipes import RECIPES, paper_preset
 from synthgrad_lab.record import read_lines
 from synthgrad_lab.record import replace as write

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from synthgrad_lab.config import SHOWN, Method, Settings
-from synthgrad_lab.experiments.cells import gather
+from synthgrad_lab.experiments.gathering import gather
 from synthgrad_lab.figures import METHOD, shade, sheet, svg
 from synthgrad_lab.recipes import mnist_fcn
 from synthgrad_lab.record import read_lines
