@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "Run a table of docs/results.md (what has run already is kept) and write it from the records.",
         "synthgrad reproduce feedforward --budget=quick",
     )
-    sub.add_argument("what", choices=["every-layer", "feedforward"])
+    sub.add_argument("what", choices=["every-layer", "feedforward", "stability"])
     sub.add_argument(
         "--budget",
         choices=["quick", "standard", "paper"],

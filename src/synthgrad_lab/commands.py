@@ -134,19 +134,22 @@ def do_demo(options: Namespace) -> None:
 def do_reproduce(options: Namespace) -> None:
     """Run a table of the results, or only write it from its records."""
     from synthgrad_lab import page
-    from synthgrad_lab.experiments import every_layer, feedforward
+    from synthgrad_lab.experiments import every_layer, feedforward, stability
 
     results, runs = Path(options.results), Path(options.out) / options.what
-    pages = [] if options.what == "feedforward" and options.budget != "standard" else list(options.pages)
+    pages = list(options.pages)
     if options.what == "feedforward":
         runs = runs.with_name(f"feedforward-{options.budget}")
-        kept = results if pages else runs
+        kept = results
+        if options.budget != "standard":  # the documents report the standard one
+            kept, pages = runs, []
         if not options.tables_only:
             feedforward.reproduce(options.budget, runs, kept, options.workers, options.cifar_dir)
         written = [feedforward.write_page(options.budget, runs, kept), *map(Path, pages)]
     else:
+        experiment = {"every-layer": every_layer, "stability": stability}[options.what]
         if not options.tables_only:
-            every_layer.reproduce(runs, results, options.workers)
+            experiment.reproduce(runs, results, options.workers)
         written = [Path(name) for name in pages]
     for text in pages:
         page.fill(Path(text), results)

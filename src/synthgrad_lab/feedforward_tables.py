@@ -89,6 +89,17 @@ def costs(records: list[Row]) -> list[dict[str, str]]:
     return rows
 
 
+def stability(records: list[Row]) -> list[dict[str, str]]:
+    """Validation error by change (row) and method (column)."""
+    rows = []
+    for (change,), runs in grouped(records, lambda r: (r["cell"].split("--")[1],)).items():
+        row = {"change": change}
+        for (method, layers), same in grouped(runs, lambda r: (r["method"], r["layers"])).items():
+            row[f"{SHOWN[method]}, {layers} layers"] = spread(same, "validation_error")
+        rows.append(row)
+    return rows
+
+
 def sparse(records: list[Row]) -> list[dict[str, str]]:
     """Test error over p_update, a row per method and kind of unlock."""
     rows = []

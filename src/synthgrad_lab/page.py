@@ -62,5 +62,6 @@ TABLES: dict[str, tuple[str, Callable[[list[results_tables.Row]], list[dict[str,
     "baselines": ("feedforward.jsonl", feedforward_tables.baselines),
     "variants": ("feedforward.jsonl", feedforward_tables.variants),
     "costs": ("feedforward.jsonl", feedforward_tables.costs),
+    "stability": ("stability.jsonl", feedforward_tables.stability),
     "sparse": ("sparse.jsonl", feedforward_tables.sparse),
 }
