@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from synthgrad.units import LossUnit
+
 Loss = Callable[[Tensor, Any], Tensor]
 """``L(g(h), context)``: the loss of each example, shape (batch,)."""
 
@@ -20,25 +22,6 @@ def cross_entropy(logits: Float[Tensor, "batch classes"], labels: Tensor) -> Flo
     """Each example's cross-entropy, in nats, in single precision at least."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(logits, labels, reduction="none")
-
-
-class LossUnit(nn.Module):
-    """The unit of M's answers where M knows it: the weight of an example's loss in the task's."""
-
-    value: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("value", torch.tensor(0.0))
-        self.fixed = "by the loss"
-
-    @property
-    def known(self) -> Tensor:
-        """The unit; M tells it with each answer."""
-        return self.value
-
-    def follow(self, rms: Tensor) -> None:
-        """Nothing: the gradients that arrive do not decide it."""
 
 
 class Critic(nn.Module):

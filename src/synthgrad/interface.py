@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from synthgrad.edge import Edge
 from synthgrad.message import Answer, ask, checked, dot
 from synthgrad.target import Target
-from synthgrad.units import Unit
+from synthgrad.units import LossUnit, Unit
 
 GradientModel = Callable[[Tensor, Any], Tensor]
 """``M(h, context)``: predicts the gradient of ``h``, in its shape and in the interface's units."""
@@ -82,8 +82,8 @@ class Interface(nn.Module):
         self.input_model = input_model
         self.lam, self.scale = lam, scale
         self.target = Target(gradient_model, target_every) if target_every else None
-        # A critic knows its unit; all others work in units of the gradient's size.
-        self.units: Any = getattr(gradient_model, "units", None) or Unit(unit, unit_factor, unit_decay)
+        brought = getattr(gradient_model, "units", None)  # a critic knows its unit
+        self.units = brought if isinstance(brought, LossUnit) else Unit(unit, unit_factor, unit_decay)
         self.register_buffer("skipped", torch.tensor(0), persistent=False)
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
         self._sent: Answer | None = None

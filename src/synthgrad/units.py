@@ -63,6 +63,25 @@ class Unit(nn.Module):
             buffer.fill_(after)
 
 
+class LossUnit(nn.Module):
+    """The unit of M's answers where M knows it: the weight of an example's loss in the task's."""
+
+    value: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.tensor(0.0))
+        self.fixed = "by the loss"
+
+    @property
+    def known(self) -> Tensor:
+        """The unit; M tells it with each answer."""
+        return self.value
+
+    def follow(self, rms: Tensor) -> None:
+        """Nothing: the gradients that arrive do not decide it."""
+
+
 def _followed(decay: float, factor: float, rms: N, root: N, weight: N, value: N) -> tuple[N, N, N]:
     """Root, weight and value after one more gradient; on numbers and on tensors alike."""
     seen = (rms > 0) * (1 - decay)
