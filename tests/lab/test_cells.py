@@ -21,9 +21,16 @@ def test_finished_cells_are_kept_and_changed_ones_put_aside(tiny, tmp_path):
     assert len(list((tmp_path / "cells").glob("bprop.*/record.jsonl"))) == 1
 
 
-def test_a_failing_cell_fails_the_call(tiny, tmp_path):
+def test_a_diverging_cell_fails_the_call_when_the_others_have_ended(tiny, tmp_path):
+    kept = []
     with pytest.raises(ArithmeticError, match="the loss is nan"):
-        run_cells({"bad": tiny("bprop", lr=1e38)}, tmp_path / "cells")
+        run_cells(
+            {"bad": tiny("bprop", lr=1e38), "good": tiny("bprop")},
+            tmp_path / "cells",
+            workers=1,
+            keep=lambda name, result: kept.append(name),
+        )
+    assert kept == ["good"]
 
 
 def test_ctrl_c_stops_all_cells_and_the_same_call_goes_on(tmp_path):

@@ -20,7 +20,7 @@ from synthgrad_lab.methods.base import run as run_parts
 from synthgrad_lab.networks import IMAGES, network
 from synthgrad_lab.progress import Bars
 from synthgrad_lab.record import Record, note
-from synthgrad_lab.run import Interrupted, recorded, resume, run
+from synthgrad_lab.run import Diverged, Interrupted, recorded, resume, run
 from synthgrad_lab.tasks import load
 
 _LISTED = 16  # runs whose bars stay on the screen when they have ended
@@ -98,8 +98,12 @@ def _ended(s: Settings) -> dict[str, Any] | None:
 def _followed(
     futures: list[Future[Any]], shared: Any, advance: list[Any], share: list[float], whole: Callable[..., None]
 ) -> Iterator[int]:
-    """Show how far all are until the last has ended; the number of each as it ends."""
+    """Show how far all are until the last has ended; the number of each as it ends well.
+
+    One that diverges does not stop the others; its error is raised when they have ended.
+    """
     shown, ended = [0] * len(futures), [False] * len(futures)
+    diverged: list[BaseException] = []
     while not all(ended):
         for i, future in enumerate(futures):
             over = future.done()  # before the last look at its steps
@@ -107,13 +111,21 @@ def _followed(
             if done > shown[i]:
                 advance[i](done, shared[2 * i + 1])
                 shown[i] = done
-            if over and (error := future.exception()):
-                raise KeyboardInterrupt if isinstance(error, Interrupted) else error
-            if over and not ended[i]:
-                ended[i] = True
+            if not over or ended[i]:
+                continue
+            ended[i] = True
+            error = future.exception()
+            if error is None:
                 yield i
+            elif isinstance(error, Diverged):
+                note(f"synthgrad: {error} The other runs go on.")
+                diverged.append(error)
+            else:
+                raise KeyboardInterrupt if isinstance(error, Interrupted) else error
         whole(sum(ended), sum(done * each for done, each in zip(shown, share, strict=True)))
         time.sleep(0.1)
+    if diverged:
+        raise diverged[0]
 
 
 def _start(shared: Any) -> None:
