@@ -20,7 +20,8 @@ def peak(trainer: Trainer, x: Tensor, y: Tensor) -> int:
         y: its labels.
     """
     random, trainer = torch.get_rng_state(), copy.deepcopy(trainer)
-    trainer.step(x, y)  # optimizers allocate their state in the first step
+    for _ in trainer.parts:  # optimizers allocate their state, stale gradients come down
+        trainer.step(x, y)
     try:
         if trainer.settings.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats()
