@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--steps", type=int, default=3000, help="training steps per run (%(default)s)")
     sub.add_argument("--seeds", type=int, default=3, help="runs per method (%(default)s)")
-    sub.add_argument("--workers", type=int, default=2, help="processes at a time, one thread each (%(default)s)")
+    _workers(sub)
     sub.add_argument("--data", choices=["mnist", "fashion-mnist"], default="mnist", help="the images (%(default)s)")
     sub.add_argument("--data-dir", help="a folder with the data's files")
     sub = command(
@@ -93,15 +93,15 @@ def _parser() -> argparse.ArgumentParser:
         "--budget",
         choices=["quick", "standard", "paper"],
         default="standard",
-        help="of feedforward: quick takes half an hour on two cores, standard is what docs/results.md reports, "
-        "paper is 500,000 iterations at the paper's sizes (%(default)s)",
+        help="of feedforward: quick is meant for half an hour on two cores, standard is what docs/results.md "
+        "reports, paper is 500,000 iterations at the paper's sizes (%(default)s)",
     )
     sub.add_argument("--cifar-dir", help="a folder with CIFAR-10's files; without it the cache, or a download")
     sub.add_argument("--out", default="runs", help="folder of the runs (%(default)s)")
     sub.add_argument("--results", default="results", help="folder of the gathered records (%(default)s)")
     sub.add_argument("--pages", nargs="*", default=["README.md", "docs/results.md"], help="to fill (%(default)s)")
     sub.add_argument("--tables-only", action="store_true", help="run nothing; write the tables from the records")
-    sub.add_argument("--workers", type=int, default=2, help="processes at a time, one thread each (%(default)s)")
+    _workers(sub)
     sub = command(
         "sweep",
         commands.do_sweep,
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         "--record", default="runs/sparse/sparse.jsonl", metavar="FILE", help="gathered records (%(default)s)"
     )
     sub.add_argument("--draw-only", action="store_true", help="run nothing; draw the figure from the records")
-    sub.add_argument("--workers", type=int, default=2, help="processes at a time, one thread each (%(default)s)")
+    _workers(sub)
     sub = command(
         "bench",
         commands.do_bench,
@@ -132,6 +132,10 @@ def _parser() -> argparse.ArgumentParser:
         "env", commands.do_env, "What a number here depends on: versions, processor, cache.", "synthgrad env --json"
     )
     return parser
+
+
+def _workers(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--workers", type=int, default=2, help="processes at a time, one thread each (%(default)s)")
 
 
 if __name__ == "__main__":

@@ -135,25 +135,26 @@ def do_reproduce(options: Namespace) -> None:
     """Run a table of the results, or only write it from its records."""
     from synthgrad_lab import page
     from synthgrad_lab.experiments import every_layer, feedforward, stability
+    from synthgrad_lab.experiments.gathering import gather
 
-    results, runs = Path(options.results), Path(options.out) / options.what
-    pages = list(options.pages)
+    results, pages = Path(options.results), [Path(name) for name in options.pages]
+    runs = kept = Path(options.out) / options.what
     if options.what == "feedforward":
-        runs = runs.with_name(f"feedforward-{options.budget}")
-        kept = results
-        if options.budget != "standard":  # the documents report the standard one
-            kept, pages = runs, []
-        if not options.tables_only:
-            feedforward.reproduce(options.budget, runs, kept, options.workers, options.cifar_dir)
-        written = [feedforward.write_page(options.budget, runs, kept), *map(Path, pages)]
+        runs = kept = runs.with_name(f"feedforward-{options.budget}")
+        cells = feedforward.cells(feedforward.BUDGETS[options.budget], options.cifar_dir)
     else:
-        experiment = {"every-layer": every_layer, "stability": stability}[options.what]
-        if not options.tables_only:
-            experiment.reproduce(runs, results, options.workers)
-        written = [Path(name) for name in pages]
+        cells = {"every-layer": every_layer, "stability": stability}[options.what].cells()
+    if options.what == "feedforward" and options.budget != "standard":
+        pages = []  # the documents report the standard one
+    else:
+        kept = results
+    if not options.tables_only:
+        gather(cells, runs, kept / f"{options.what}.jsonl", options.workers)
     for text in pages:
-        page.fill(Path(text), results)
-    told = {"results": str(results), "pages": [str(path) for path in written]}
+        page.fill(text, results)
+    if options.what == "feedforward":
+        pages.insert(0, feedforward.write_page(options.budget, runs, kept))
+    told = {"results": str(results), "pages": [str(path) for path in pages]}
     print(to_json(told) if options.json else "written: " + " ".join(told["pages"]))
 
 

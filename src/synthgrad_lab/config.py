@@ -126,7 +126,7 @@ class Settings:
         for name, (low, high) in _BOUNDS.items():
             value = getattr(self, name)
             if value is not None and not (low <= value <= high and value < math.inf):  # NaN is refused, too
-                wanted = f"from {low} to {high}" if high < _LARGE else f"a number of at least {low}"
+                wanted = f"from {low} to {high}" if high < math.inf else f"a number of at least {low}"
                 raise ValueError(f"{name}={value}: it must be {wanted}")
         for name, shares in (("lam", self.lam), ("lam_end", self.lam_end)):
             if shares is None:
@@ -149,13 +149,12 @@ class Settings:
             raise ValueError("warmup waits for true gradients, which unlock=complete and p_update below 1 do not")
 
 
-_LARGE = math.inf
 _BOUNDS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("steps", "width", "model_hidden", "input_hidden", "model_kernel"), (1, _LARGE)),
-    **dict.fromkeys(("eval_every", "checkpoint_every", "threads"), (1, _LARGE)),
-    **dict.fromkeys(("layers", "batch"), (2, _LARGE)),
-    **dict.fromkeys(("lr", "model_lr", "model_depth", "seed", "anchor", "warmup", "target_every"), (0, _LARGE)),
-    **dict.fromkeys(("unit_factor", "clip", "epochs"), (1e-9, _LARGE)),
+    **dict.fromkeys(("steps", "width", "model_hidden", "input_hidden", "model_kernel"), (1, math.inf)),
+    **dict.fromkeys(("eval_every", "checkpoint_every", "threads"), (1, math.inf)),
+    **dict.fromkeys(("layers", "batch"), (2, math.inf)),
+    **dict.fromkeys(("lr", "model_lr", "model_depth", "seed", "anchor", "warmup", "target_every"), (0, math.inf)),
+    **dict.fromkeys(("unit_factor", "clip", "epochs"), (1e-9, math.inf)),
     **dict.fromkeys(("model_beta1", "model_beta2"), (0, 0.999999)),
     "p_update": (0.001, 1),
 }

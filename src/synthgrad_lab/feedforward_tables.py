@@ -6,10 +6,11 @@ import statistics
 from typing import Any
 
 from synthgrad_lab import paper
-from synthgrad_lab.config import SHOWN, TRAINING
+from synthgrad_lab.config import SHOWN, TRAINING, Method
 from synthgrad_lab.results_tables import Row, grouped, mean, spread
 
-MAIN = ("no-bprop", "bprop", "local-loss", "dni", "cdni", "critic")
+MAIN: tuple[Method, ...] = ("no-bprop", "bprop", "local-loss", "dni", "cdni", "critic")
+"""Methods that the table of errors shows."""
 EXTRA = ("p0.05", "complete", "long", "21x", "fp32")
 """Words in the names of cells that belong to no table of the paper's."""
 

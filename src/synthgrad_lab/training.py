@@ -101,7 +101,7 @@ class Trainer:
         """Each synthetic gradient against backprop's on a probe batch; empty without interfaces."""
         if not self.interfaces:
             return {}
-        context = None if self.settings.method == "dni" else y
+        context = self.method.context(y)
         named = {f"h{k}": interface for k, interface in enumerate(self.interfaces, start=1)}
         return probe(
             named,

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from synthgrad_lab.bench.step import batch_of, relative_cost
-from synthgrad_lab.config import METHODS, SHOWN, Settings
-from synthgrad_lab.experiments.feedforward import BUDGETS, DEPTHS, settings_of
+from synthgrad_lab.config import METHODS, SHOWN
+from synthgrad_lab.experiments.feedforward import BUDGETS, settings_of
 from synthgrad_lab.memory import peak
+from synthgrad_lab.recipes import RECIPES
 from synthgrad_lab.training import Trainer
 
 
@@ -29,12 +30,13 @@ def bench_methods(
         above what was there before it) and ``memory_ratio`` (to Bprop).
     """
     rows: list[dict[str, Any]] = []
-    for done, recipe in enumerate(DEPTHS, start=1):
+    for done, recipe in enumerate(RECIPES, start=1):
         chosen = {m: replace(settings_of(BUDGETS[budget], recipe, m), layers=4) for m in METHODS}
         cost = relative_cost(chosen, against="bprop", repeats=repeats)
-        memory = {method: _memory(s) for method, s in chosen.items()}
+        trainers = {method: Trainer(s) for method, s in chosen.items()}
+        memory = {m: peak(trainer, *batch_of(chosen[m])) / 2**20 for m, trainer in trainers.items()}
         for method, s in chosen.items():
-            layers, beside = Trainer(s).parameters()
+            layers, beside = trainers[method].parameters()
             rows.append(
                 {
                     "network": f"{recipe}, width {s.width}, batch {s.batch}",
@@ -47,7 +49,3 @@ def bench_methods(
             )
         progress(done)
     return rows
-
-
-def _memory(s: Settings) -> float:
-    return peak(Trainer(s), *batch_of(s)) / 2**20

@@ -129,7 +129,7 @@ def _flops(step: Step) -> int:
 def _by_hand(trainer: Trainer, x: Tensor, y: Tensor) -> Step:
     """The unlocked step as one would write it out for this net, without units, checks or an interface."""
     parts, models = trainer.parts, [interface.gradient_model for interface in trainer.interfaces]
-    context = y if trainer.settings.method == "cdni" else None
+    context = trainer.method.context(y)
 
     def step() -> None:
         h, prediction = x, None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-from synthgrad_lab.experiments.gathering import gather
 from synthgrad_lab.recipes import Settings, mnist_fcn
 
 SEEDS = 3
@@ -21,17 +19,3 @@ def cells() -> dict[str, Settings]:
         variants[f"local-loss-{layers}x"] = linear
     variants["cdni-linear-4x"] = replace(mnist_fcn("cdni"), model_depth=0)
     return {f"{name}-seed{seed}": replace(s, seed=seed) for name, s in variants.items() for seed in range(SEEDS)}
-
-
-def reproduce(runs: Path, results: Path, workers: int = 2) -> Path:
-    """Run what has not been run, and gather all records' settings and results in one file.
-
-    Args:
-        runs: folder of the runs.
-        results: folder of the gathered records.
-        workers: processes at a time.
-
-    Returns:
-        The file of gathered records, one run a line.
-    """
-    return gather(cells(), runs, results / "every-layer.jsonl", workers)

@@ -6,17 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from synthgrad_lab import page
+from synthgrad_lab import page, paper
 from synthgrad_lab.config import METHODS, Method, Settings
-from synthgrad_lab.experiments.gathering import gather
+from synthgrad_lab.feedforward_tables import MAIN
 from synthgrad_lab.recipes import RECIPES, paper_preset
 from synthgrad_lab.record import read_lines
 from synthgrad_lab.record import replace as write
-
-DEPTHS = {"mnist-fcn": (3, 4, 5, 6), "cifar-cnn": (3, 4), "cifar-fcn": (3, 4, 5, 6), "mnist-cnn": (3, 4)}
-"""Numbers of layers in the paper's table, by recipe."""
-MOST: tuple[Method, ...] = ("no-bprop", "bprop", "local-loss", "dni", "cdni", "critic")
-"""Methods of every cell; the other baselines are run at one size of each network."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +51,17 @@ BUDGETS = {
             "cifar-cnn": {"width": 32, "model_hidden": 32, "epochs": 10},
         },
     ),
-    "paper": Budget(seeds=3, changes={recipe: {} for recipe in DEPTHS}, paper=True),
+    "paper": Budget(seeds=3, changes={recipe: {} for recipe in paper.TABLE}, paper=True),
 }
 
 
 def cells(budget: Budget, cifar_dir: str | None = None) -> dict[str, Settings]:
     """Every run of a budget, by name: recipe, layers, method, what is special, seed."""
     variants: dict[str, Settings] = {}
-    for recipe, depths in DEPTHS.items():
+    for recipe, depths in paper.TABLE.items():
         for layers in depths:
-            for method in METHODS if layers == 4 else MOST:
+            # The other baselines are run at one size of each network.
+            for method in METHODS if layers == 4 else MAIN:
                 settings = settings_of(budget, recipe, method)
                 variants[f"{recipe}-{layers}x-{method}"] = replace(settings, layers=layers)
     variants |= _extra(budget)
@@ -98,34 +94,20 @@ def _extra(budget: Budget) -> dict[str, Settings]:
     for method in ("bprop", "critic"):
         settings = replace(settings_of(budget, "cifar-cnn", method), precision="fp32")
         found[f"cifar-cnn-4x-{method}-fp32"] = settings
-    if not budget.paper:
-        rare = round(60_000 * budget.share)
-        found["mnist-fcn-4x-cdni-p0.05"] = _with(cdni, p_update=0.05, steps=rare, eval_every=rare // 12)
-        for method, settings in (("cdni", cdni), ("dni", dni)):
-            steps = round(12_000 * budget.share)
-            found[f"mnist-fcn-4x-{method}-complete"] = _with(settings, unlock="complete", steps=steps)
-        long = round(50_000 * budget.share)
-        found["mnist-fcn-4x-dni-long"] = _with(dni, steps=long, eval_every=long // 20)
-    else:
-        found["mnist-fcn-4x-cdni-p0.05"] = replace(cdni, p_update=0.05)
-        found |= {f"mnist-fcn-4x-{s.method}-complete": replace(s, unlock="complete") for s in (cdni, dni)}
+
+    def lasting(s: Settings, steps: int, points: int | None = None) -> Settings:
+        """So many steps at the budget's share, with so many points of the curve; the paper's preset has its own."""
+        if budget.paper:
+            return s
+        n = round(steps * budget.share)
+        return _with(s, steps=n, **({"eval_every": n // points} if points else {}))
+
+    found["mnist-fcn-4x-cdni-p0.05"] = lasting(replace(cdni, p_update=0.05), 60_000, 12)
+    for s in (cdni, dni):
+        found[f"mnist-fcn-4x-{s.method}-complete"] = lasting(replace(s, unlock="complete"), 12_000)
+    if not budget.paper:  # whose DNI is long enough
+        found["mnist-fcn-4x-dni-long"] = lasting(dni, 50_000, 20)
     return found
-
-
-def reproduce(name: str, runs: Path, results: Path, workers: int = 2, cifar_dir: str | None = None) -> Path:
-    """Run what has not been run of a budget, and gather the records.
-
-    Args:
-        name: of the budget.
-        runs: folder of the runs.
-        results: folder of the gathered records.
-        workers: processes at a time.
-        cifar_dir: a folder with CIFAR-10's files.
-
-    Returns:
-        The file of gathered records.
-    """
-    return gather(cells(BUDGETS[name], cifar_dir), runs, results / "feedforward.jsonl", workers)
 
 
 def write_page(name: str, runs: Path, results: Path) -> Path:

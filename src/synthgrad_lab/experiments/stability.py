@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from synthgrad_lab.config import Settings
-from synthgrad_lab.experiments.gathering import gather
 from synthgrad_lab.recipes import mnist_fcn
 
 SEEDS = 2
@@ -40,17 +38,3 @@ def cells() -> dict[str, Settings]:
         for base, settings in BASES.items()
         for change, changed in CHANGES.items()
     }
-
-
-def reproduce(runs: Path, results: Path, workers: int = 2) -> Path:
-    """Run what has not been run, and gather the records.
-
-    Args:
-        runs: folder of the runs.
-        results: folder of the gathered records.
-        workers: processes at a time.
-
-    Returns:
-        The file of gathered records.
-    """
-    return gather(cells(), runs, results / "stability.jsonl", workers)

@@ -32,6 +32,10 @@ class Method(nn.Module):
         """The losses of a step on images and labels; each is differentiated before the next is asked for."""
         raise NotImplementedError
 
+    def context(self, y: Tensor) -> Tensor | None:
+        """What gradient models may see: the labels, or nothing where they are blind."""
+        return None if self.settings.method == "dni" else y
+
     def beside(self, k: int) -> list[nn.Parameter]:
         """What layer k's optimizer moves besides layer k, at the models' learning rate."""
         return []

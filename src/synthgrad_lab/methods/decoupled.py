@@ -29,8 +29,7 @@ class Decoupled(Method):
 
     def losses(self, x: Tensor, y: Tensor) -> Losses:
         """A layer's loss once it has run; one for all where they are fused, or warm up."""
-        s = self.settings
-        context = None if s.method == "dni" else y
+        s, context = self.settings, self.context(y)
 
         def task(out: Tensor) -> Tensor:
             return criterion(out, y)
