@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import reference
-from synthgrad.models import MLP, Conv, Linear
+from synthgrad.models import MLP, Conv, ConvGlobal, Linear
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 ALL = {
@@ -90,6 +90,24 @@ def test_conv_is_pixel_by_pixel(depth, context, batch):
     rows = reference.one_hot(labels.numpy(), 4) if context == "labels" else None if c is None else c.numpy()
     layers = [tuple(p.detach().numpy() for p in layer.parameters()) for layer in model.layers]
     np.testing.assert_allclose(model(h, c).detach().numpy(), reference.conv(h.numpy(), rows, layers), atol=1e-12)
+
+
+@pytest.mark.parametrize("context", [None, 4])
+@pytest.mark.parametrize(("batch", "sides", "pooled"), [(5, (4, 6), 2), (0, (4, 6), 2), (5, (3, 5), 8)])
+def test_convglobal_is_a_conv_and_a_perceptron_of_the_pooled_map(context, batch, sides, pooled):
+    model = ConvGlobal((3, *sides), 2, 7, context=context or 0, kernel=3, pooled=pooled)
+    h, y = torch.randn(batch, 3, *sides, dtype=torch.float64), torch.arange(batch) % 4 if context else None
+    assert (model.double()(h, y) == 0).all()
+    layers = [[p.detach().numpy() for p in layer.parameters()] for layer in warm(model).near.layers]
+    rows = reference.one_hot(y.numpy(), 4) if context else None
+    near = reference.conv(h.numpy(), rows, layers)
+    blocks = [side // pooled if side > pooled else 1 for side in sides]
+    small = h.numpy().reshape(batch, 3, sides[0] // blocks[0], blocks[0], sides[1] // blocks[1], blocks[1])
+    layers = [[p.detach().numpy() for p in layer.parameters()] for layer in model.across.layers]
+    if context:
+        layers[0][0] = np.concatenate([layers[0][0], model.across.of_context.weight.detach().numpy()], axis=1)
+    across = reference.mlp(small.mean((3, 5)), rows, layers).reshape(h.shape)
+    np.testing.assert_allclose(model(h, y).detach().numpy(), near + across, atol=1e-12)
 
 
 def test_any_memory_layout():

@@ -146,6 +146,52 @@ class Conv(nn.Module):
         return x
 
 
+class ConvGlobal(nn.Module):
+    """A ``Conv`` plus a bottleneck across the whole map, which it sees pooled. Starts at zero.
+
+    The layers above read the map with other weights at every place, so its gradient depends on the place and on the
+    error of the whole image; filters that are the same everywhere and see a few pixels can express neither.
+
+    Args:
+        shape: (channels, height, width) of one example's message.
+        hidden: channels of each of the convolution's hidden layers; None is as many as the message's.
+        bottleneck: units of each hidden layer across the map.
+        depth: number of hidden layers of both.
+        context: number of classes, or of context features; 0 is none.
+        kernel: odd side of the kernels, in pixels.
+        batch_norm: batch normalisation before each ReLU.
+        pooled: largest side of the map that the bottleneck sees, in pixels.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        hidden: int | None = None,
+        bottleneck: int = 128,
+        depth: int = 1,
+        context: int = 0,
+        kernel: int = 5,
+        batch_norm: bool = False,
+        pooled: int = 8,
+    ):
+        super().__init__()
+        channels, *sides = shape
+        self.near = Conv(channels, hidden, depth, context, kernel, batch_norm)
+        self.sides = [min(side, pooled) for side in sides]
+        self.across = MLP(channels * math.prod(self.sides), bottleneck, depth, context, shape, batch_norm)
+
+    def forward(
+        self, h: Float[Tensor, "batch channels height width"], context: Context | None = None
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The prediction, in the shape of h.
+
+        Raises:
+            ValueError: if h has other dimensions or channels, or the context doesn't fit.
+        """
+        near = self.near(h, context)
+        return near + self.across(F.adaptive_avg_pool2d(h, self.sides).contiguous(), context)
+
+
 def _context(context: Tensor | None, width: int, h: Tensor) -> Tensor | None:
     """The context as numbers of shape (batch, width): labels become one-hot."""
     if width == 0:

@@ -71,6 +71,8 @@ class Settings:
     """Hidden layers of the same; 0 is linear. A head has no more than there are hidden layers above it."""
     model_kernel: int = 3
     """Side of a convolutional gradient model's filters, in pixels."""
+    model_global: int = 0
+    """Units of each hidden layer across the whole map, added to a convolutional gradient model; 0 is none."""
     model_norm: bool = False
     """Batch normalisation inside the gradient models."""
     model_beta1: float = 0.5
@@ -153,7 +155,9 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("steps", "width", "model_hidden", "input_hidden", "model_kernel"), (1, math.inf)),
     **dict.fromkeys(("eval_every", "checkpoint_every", "threads"), (1, math.inf)),
     **dict.fromkeys(("layers", "batch"), (2, math.inf)),
-    **dict.fromkeys(("lr", "model_lr", "model_depth", "seed", "anchor", "warmup", "target_every"), (0, math.inf)),
+    **dict.fromkeys(
+        ("lr", "model_lr", "model_depth", "seed", "anchor", "warmup", "target_every", "model_global"), (0, math.inf)
+    ),
     **dict.fromkeys(("unit_factor", "clip", "epochs"), (1e-9, math.inf)),
     **dict.fromkeys(("model_beta1", "model_beta2"), (0, 0.999999)),
     "p_update": (0.001, 1),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 from torch import nn
 
-from synthgrad.models import MLP, Conv
+from synthgrad.models import MLP, Conv, ConvGlobal
 from synthgrad_lab.config import Settings
 
 IMAGES = {"mnist": (1, 28), "fashion-mnist": (1, 28), "cifar10": (3, 32)}
@@ -86,12 +87,15 @@ def message(s: Settings, k: int) -> tuple[int, ...]:
     return (s.width,) if s.net == "fcn" else (s.width, *2 * [sides(IMAGES[s.data][1], s.layers)[k]])
 
 
-def gradient_model(s: Settings) -> nn.Module:
-    """A regression of the gradient on the message and, for cDNI, the label."""
+def gradient_model(s: Settings, k: int) -> nn.Module:
+    """A regression of the gradient on the message above layer k and, for cDNI, the label."""
     context = CLASSES if s.method == "cdni" else 0
     if s.net == "fcn":
         return MLP(s.width, s.model_hidden, s.model_depth, context, batch_norm=s.model_norm)
-    return Conv(s.width, s.model_hidden, s.model_depth, context, s.model_kernel, batch_norm=s.model_norm)
+    if not s.model_global:
+        return Conv(s.width, s.model_hidden, s.model_depth, context, s.model_kernel, s.model_norm)
+    shape: Any = message(s, k)
+    return ConvGlobal(shape, s.model_hidden, s.model_global, s.model_depth, context, s.model_kernel, s.model_norm)
 
 
 def head(s: Settings, k: int) -> nn.Module:

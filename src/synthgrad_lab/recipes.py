@@ -46,7 +46,7 @@ _BLIND: dict[str, Any] = {"lr": 1e-4, "model_depth": 2, "model_norm": True, "uni
 _FULL: dict[Method, dict[str, Any]] = {"dni": {**_BLIND, "model_hidden": 256}, "critic": {"anchor": 0.01}}
 _CONVOLUTIONAL: dict[Method, dict[str, Any]] = {
     "dni": _BLIND,
-    "cdni": {"unit_factor": 8.0},
+    "cdni": {"unit_factor": 4.0, "model_global": 128},
     "critic": {"model_depth": 2, "anchor": 3.0},
     "local-loss": {"model_depth": 2},
 }
@@ -86,6 +86,7 @@ def paper_preset(s: Settings) -> Settings:
         model_beta1=0.9,
         model_beta2=0.999,
         model_norm=True,
+        model_global=0,
         unit_factor=32.0,
         decay="steps",
         batch=256,

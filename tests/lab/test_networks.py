@@ -74,8 +74,8 @@ def test_the_models_beside_them_fit_every_message(recipe, layers):
         assert input_model(s, k)(images(s)).shape == h.shape
         for depth in (0, 1, 2, 3):
             deep = replace(s, model_depth=depth)
-            assert gradient_model(deep)(h, y).shape == h.shape
-            assert gradient_model(replace(deep, method="dni"))(h, None).shape == h.shape
+            assert gradient_model(deep, k)(h, y).shape == h.shape
+            assert gradient_model(replace(deep, method="dni"), k)(h, None).shape == h.shape
             classifier = head(deep, k)
             assert classifier(h).shape == (5, CLASSES)
             above = layers - 2 - k
@@ -116,7 +116,7 @@ def test_bfloat16_and_memory_order_change_little(recipe, layers):
 def test_models_in_bfloat16_learn_from_messages_in_it(recipe, method):
     s = small(recipe, method, precision="bf16")
     h, y = messages(replace(s, method="cdni"))[0].detach().bfloat16(), torch.arange(5)
-    model = prepared(head(s, 0) if method == "critic" else gradient_model(s), s)
+    model = prepared(head(s, 0) if method == "critic" else gradient_model(s, 0), s)
     interface = Interface(Critic(model) if method == "critic" else model)
     for _ in range(2):
         received = interface.receive(h, y)

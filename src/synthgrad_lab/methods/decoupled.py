@@ -62,7 +62,7 @@ class Decoupled(Method):
 
 
 def _interface(s: Settings, k: int) -> Interface:
-    model: Any = prepared(head(s, k) if s.method == "critic" else gradient_model(s), s)
+    model: Any = prepared(head(s, k) if s.method == "critic" else gradient_model(s, k), s)
     if s.method == "critic":
         model = Critic(model, anchor=s.anchor).to(s.device)
     inputs = prepared(input_model(s, k), s) if s.unlock == "complete" else None
