@@ -175,9 +175,9 @@ class ConvGlobal(nn.Module):
         pooled: int = 8,
     ):
         super().__init__()
-        channels, *sides = shape
+        channels, height, width = shape
         self.near = Conv(channels, hidden, depth, context, kernel, batch_norm)
-        self.sides = [min(side, pooled) for side in sides]
+        self.sides = min(height, pooled), min(width, pooled)
         self.across = MLP(channels * math.prod(self.sides), bottleneck, depth, context, shape, batch_norm)
 
     def forward(

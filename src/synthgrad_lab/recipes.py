@@ -45,7 +45,7 @@ RECIPES: dict[str, Callable[[Method], Settings]] = {
 _BLIND: dict[str, Any] = {"lr": 1e-4, "model_depth": 2, "model_norm": True, "unit_factor": 8.0}
 _FULL: dict[Method, dict[str, Any]] = {"dni": {**_BLIND, "model_hidden": 256}, "critic": {"anchor": 0.01}}
 _CONVOLUTIONAL: dict[Method, dict[str, Any]] = {
-    "dni": _BLIND,
+    "dni": {**_BLIND, "unit_factor": 4.0, "model_global": 128},
     "cdni": {"unit_factor": 4.0, "model_global": 128},
     "critic": {"model_depth": 2, "anchor": 3.0},
     "local-loss": {"model_depth": 2},
