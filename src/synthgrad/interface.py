@@ -118,16 +118,21 @@ class Interface(nn.Module):
         Raises:
             ValueError: if h is detached, or M answers in another shape.
         """
+        return self.sent(h, context)[0]
+
+    def sent(self, h: Float[Tensor, "batch *features"], context: Any = None) -> tuple[Tensor, Tensor]:
+        """``send``, and what was sent: the loss term, and scale·δ̂ in the shape of h."""
         h = checked(h)
         if not self.training:
-            return h[:0].sum()  # zero, with a graph, whatever h holds
+            return h[:0].sum(), torch.zeros_like(h)  # zero, with a graph, whatever h holds
         if torch.is_grad_enabled() and not h.requires_grad:
             raise ValueError(
                 f"send() got a message of shape {tuple(h.shape)} without a graph; nothing could learn from it. "
                 "Send the part's output itself, not a detached copy."
             )
         self._sent = Answer(self.target or self.gradient_model, h.detach(), context)
-        return dot(h, self._consumed(self._sent.prediction, h.dtype))
+        consumed = self._consumed(self._sent.prediction, h.dtype)
+        return dot(h, consumed), consumed
 
     def receive(
         self, h: Float[Tensor, "batch *features"] | None = None, context: Any = None, *, source: Any = None
@@ -147,15 +152,19 @@ class Interface(nn.Module):
         """
         if (h is None) == (source is None):
             raise ValueError("receive() wants exactly one of h (the message) and source (for the input model)")
-        if h is None:
-            h = self.synthetic_input(source)
+        return self.received(self.synthetic_input(source) if h is None else h, context)[0]
+
+    def received(self, h: Float[Tensor, "batch *features"], context: Any = None) -> tuple[Tensor, Tensor]:
+        """``receive``, and what M expects to come: the message, and δ̂ in the shape of h."""
         if not self.training:
-            return h
+            return h, torch.zeros_like(h)
         message = checked(h).detach()
         answer, self._sent = self._sent, None
         if answer is None or not answer.fits(self.gradient_model, message, context):
             answer = Answer(self.gradient_model, message, context)
-        return Edge.apply(message.requires_grad_(), answer.prediction, self, None, None)  # pyright: ignore[reportReturnType]
+        expected = (answer.prediction.detach() * self.units.known).to(h.dtype)
+        received = Edge.apply(message.requires_grad_(), answer.prediction, self, None, None)
+        return received, expected  # pyright: ignore[reportReturnType]
 
     def forward(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
         """Both ends at once: the identity, whose gradient is λδ + (1-λ)·scale·δ̂, and which teaches M on δ.

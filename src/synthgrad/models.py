@@ -78,6 +78,25 @@ class MLP(nn.Module):
             x = layer(F.relu(norm(x)))
         return x.view(len(h), *(h.shape[1:] if self.out is None else self.out))
 
+    def last(self) -> list[Any]:
+        """The last layer's parameters: weight, the context's if it sees that, bias."""
+        layer: Any = self.layers[-1]
+        context = [self.of_context.weight] if self.of_context is not None and len(self.layers) == 1 else []
+        return [layer.weight, *context, layer.bias]
+
+    def features_of(self, h: Float[Tensor, "batch *features"], context: Context | None = None) -> Tensor:
+        """What the last layer's parameters multiply, side by side in their order; 1 for the bias."""
+        if len(self.layers) == 1:
+            c = _context(context, self.context, h)
+            found = [h.flatten(1)] if c is None else [h.flatten(1), c]
+        else:
+            seen: list[Tensor] = []
+            handle = self.layers[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+            self(h, context)
+            handle.remove()
+            found = seen
+        return torch.cat([*found, h.new_ones(len(h), 1)], dim=1)
+
 
 class Linear(MLP):
     """A linear model: the paper's M for cDNI on fully connected nets. Starts at zero.
@@ -190,6 +209,34 @@ class ConvGlobal(nn.Module):
         """
         near = self.near(h, context)
         return near + self.across(F.adaptive_avg_pool2d(h, self.sides).contiguous(), context)
+
+
+class Masked(nn.Module):
+    """A model that sees a fixed random part of the message's numbers, the others as zero.
+
+    Args:
+        model: the model, called as ``model(h, context)``.
+        features: numbers per example of the message, of shape (batch, features).
+        share: of them that it sees, from 0 to 1.
+        seed: of the choice.
+
+    References:
+        Boven et al. 2023: a cerebellum that is connected sparsely to the cortex it predicts for.
+    """
+
+    seen: Tensor
+
+    def __init__(self, model: nn.Module, features: int, share: float, seed: int = 0):
+        super().__init__()
+        if not 0 <= share <= 1:
+            raise ValueError(f"share is {share}; it must be from 0 (sees nothing) to 1 (all)")
+        self.model = model
+        order = torch.randperm(features, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("seen", torch.zeros(features).index_fill(0, order[: round(share * features)], 1.0))
+
+    def forward(self, h: Float[Tensor, "batch features"], context: Context | None = None) -> Tensor:
+        """The model's answer to what it sees."""
+        return self.model(h * self.seen.to(h.dtype), context)
 
 
 def _context(context: Tensor | None, width: int, h: Tensor) -> Tensor | None:

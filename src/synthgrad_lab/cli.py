@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "words", nargs="*", metavar="RECIPE | key=value", help="see `synthgrad list`; resume=RUN_FOLDER goes on"
     )
+    sub = command("show", commands.do_show, "An example of a recurrent task.", "synthgrad show repeat-copy bits=3")
+    sub.add_argument("words", nargs="+", metavar="RECIPE | key=value", help="see `synthgrad list`")
     sub = command(
         "report",
         commands.do_report,

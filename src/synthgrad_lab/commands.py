@@ -10,8 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
+from synthgrad_lab.kinds import AnySettings
 from synthgrad_lab.recipes import METHODS, RECIPES, Settings, paper_preset
 from synthgrad_lab.record import environment, lines_to, to_json
+from synthgrad_lab.recurrent import config as recurrent
+from synthgrad_lab.recurrent.recipes import RECIPES as SEQUENCES
 from synthgrad_lab.settings import BadSetting, describe, nearest, override, words
 
 FIXED = ("recipe", "net")
@@ -31,11 +34,29 @@ def do_run(options: Namespace) -> None:
     else:
         settings = _settings(recipe, pairs)
     with Bars() as bars:
-        bar = bars.bar(f"{settings.method}, {settings.layers} layers", settings.steps)
+        bar = bars.bar(settings.label, settings.steps, settings.told)
         result = run.resume(Path(folder), bar) if folder else run.run(settings, bar)
     if options.json:
         print(to_json(result))
-        return
+    elif isinstance(settings, recurrent.Settings):
+        _tell(result)
+    else:
+        _tell_images(result)
+
+
+def _tell(result: dict[str, Any]) -> None:
+    """A recurrent run's result, one measure a line."""
+    plain = {key: value for key, value in result.items() if not isinstance(value, dict)}
+    for key, value in plain.items():
+        print(f"{key.replace('_', ' '):32} {f'{value:.5g}' if isinstance(value, float) else value}")
+    for name, quality in result["quality"].items():
+        print(
+            f"{f'quality at the {name}':32} "
+            + ", ".join(f"{k.replace('_', ' ')} {v:.2f}" for k, v in quality.items())
+        )
+
+
+def _tell_images(result: dict[str, Any]) -> None:
     print(f"test error        {result['test_error']:.2f} %")
     print(f"validation error  {result['validation_error']:.2f} %")
     print(f"updates per layer {' '.join(map(str, result['updates_per_layer']))}")
@@ -52,13 +73,17 @@ def _recipe(arguments: Sequence[str]) -> tuple[str | None, dict[str, str]]:
     return (plain[0] if plain else None), words(word for word in arguments if "=" in word)
 
 
-def _settings(recipe: str | None, pairs: dict[str, str]) -> Settings:
+def _settings(recipe: str | None, pairs: dict[str, str]) -> AnySettings:
+    known = [*RECIPES, *SEQUENCES]
     if recipe is None:
-        raise BadSetting(f"which recipe? there are: {', '.join(RECIPES)}")
-    if recipe not in RECIPES:
-        raise BadSetting(f"unknown recipe {recipe!r}; {nearest(recipe, RECIPES)}")
+        raise BadSetting(f"which recipe? there are: {', '.join(known)}")
+    if recipe not in known:
+        raise BadSetting(f"unknown recipe {recipe!r}; {nearest(recipe, known)}")
     if fixed := [key for key in FIXED if key in pairs]:
-        raise BadSetting(f"{fixed[0]} is no setting: the recipe is the first word, of {', '.join(RECIPES)}")
+        raise BadSetting(f"{fixed[0]} is no setting: the recipe is the first word, of {', '.join(known)}")
+    if recipe in SEQUENCES:
+        method = override(recurrent.Settings(), {k: v for k, v in pairs.items() if k == "method"}).method
+        return override(SEQUENCES[recipe](method), pairs)
     if "steps" in pairs and "epochs" in pairs:
         raise BadSetting("steps and epochs say the same thing twice; give one of them")
     chosen = override(Settings(), {k: v for k, v in pairs.items() if k in ("method", "preset", "data")})
@@ -73,29 +98,47 @@ def _settings(recipe: str | None, pairs: dict[str, str]) -> Settings:
 def do_list(options: Namespace) -> None:
     """Show the recipes."""
     if options.json:
-        print(to_json({name: describe_recipe(name) for name in RECIPES}))
+        print(to_json({name: describe_recipe(name) for name in (*RECIPES, *SEQUENCES)}))
         return
-    first = next(iter(RECIPES))
-    print(f"Settings, with their defaults in {first}:\n")
-    for key, default, text in describe(RECIPES[first]("cdni")):
-        if key not in FIXED:
-            print(f"  {key + '=' + default:24} {text}")
-    for name, recipe in RECIPES.items():
-        print(f"\n{name}: {recipe.__doc__}")
-        usual = describe_recipe(name)
-        print(*_changes(usual, describe_recipe(first)))
-        for method in METHODS:
-            changed = _changes(describe_recipe(name, method), usual)
-            print(f"  with {' '.join(changed)}\n" if changed[1:] else "", end="")
+    for kind, recipes, methods in (("Images", RECIPES, METHODS), ("Sequences", SEQUENCES, recurrent.METHODS)):
+        first = next(iter(recipes))
+        print(f"{kind}: settings, with their defaults in {first}\n")
+        for key, default, text in describe(_usual(first)):
+            if key not in FIXED:
+                print(f"  {key + '=' + default:24} {text}")
+        for name, recipe in recipes.items():
+            print(f"\n{name}: {recipe.__doc__}")
+            usual = describe_recipe(name)
+            print(*_changes(usual, describe_recipe(first)))
+            for method in methods:
+                changed = _changes(describe_recipe(name, method), usual)
+                print(f"  with {' '.join(changed)}\n" if changed[1:] else "", end="")
+        print()
+
+
+def do_show(options: Namespace) -> None:
+    """Print a recurrent task's example."""
+    from synthgrad_lab.recurrent.tasks import task_of
+
+    recipe, pairs = _recipe(options.words)
+    settings = _settings(recipe, pairs)
+    if not isinstance(settings, recurrent.Settings):
+        raise BadSetting(f"only recurrent tasks can be shown: {', '.join(SEQUENCES)}")
+    example = task_of(settings).show()
+    print(to_json({"recipe": recipe, "example": example}) if options.json else example)
 
 
 def _changes(settings: dict[str, str], usual: dict[str, str]) -> list[str]:
     return [f"{k}={v}" for k, v in settings.items() if v != usual[k] and k not in FIXED]
 
 
-def describe_recipe(name: str, method: Any = "cdni") -> dict[str, str]:
+def describe_recipe(name: str, method: Any = None) -> dict[str, str]:
     """A recipe's settings, as texts."""
-    return {key: default for key, default, _ in describe(RECIPES[name](method))}
+    return {key: default for key, default, _ in describe(_usual(name, method))}
+
+
+def _usual(name: str, method: Any = None) -> AnySettings:
+    return RECIPES[name](method or "cdni") if name in RECIPES else SEQUENCES[name](method or "dni")
 
 
 def do_report(options: Namespace) -> None:

@@ -150,6 +150,14 @@ class Settings:
         if self.warmup and (self.unlock == "complete" or self.p_update < 1):
             raise ValueError("warmup waits for true gradients, which unlock=complete and p_update below 1 do not")
 
+    told = "validation error {:.2f} %"
+    """How a progress bar tells what the run has reached."""
+
+    @property
+    def label(self) -> str:
+        """A run's name, without its seed."""
+        return f"{self.recipe}-{self.method}-{self.layers}x{self.width}"
+
 
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("steps", "width", "model_hidden", "input_hidden", "model_kernel"), (1, math.inf)),

@@ -1,4 +1,4 @@
-"""Progress bars on standard error: error, steps per second and time left of each run."""
+"""Progress bars on standard error: how well it goes, steps per second and time left of each run."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class _Speed(ProgressColumn):
         return Text("" if whole else f"{task.speed or 0:6.0f} steps/s", style="dim")
 
 
-class _Error(ProgressColumn):
+class _Measure(ProgressColumn):
     def render(self, task: Task) -> Text:
-        error = task.fields["error"]
-        return Text("" if math.isnan(error) else f"error {error:5.2f} %")
+        measure = task.fields["measure"]
+        return Text("" if math.isnan(measure) else task.fields["shown"].format(measure))
 
 
 class _Done(MofNCompleteColumn):
@@ -51,7 +51,7 @@ class Bars:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             _Done(),
-            _Error(),
+            _Measure(),
             _Speed(),
             TimeRemainingColumn(),
             console=self.console,
@@ -66,23 +66,24 @@ class Bars:
     def __exit__(self, *exception: object) -> None:
         self.progress.stop()
 
-    def bar(self, name: str, total: int) -> Callable[[int, float], None]:
-        """A new bar; call what is returned with (steps done, error in percent)."""
-        task = self.progress.add_task(name, total=total, visible=False, error=math.nan, told=None, start=False)
+    def bar(self, name: str, total: int, shown: str = "{:.2f}") -> Callable[[int, float], None]:
+        """A new bar; call what is returned with (steps done, what they have reached, ``shown`` so)."""
+        fields = {"measure": math.nan, "shown": shown, "told": None}
+        task = self.progress.add_task(name, total=total, visible=False, start=False, **fields)
 
-        def advance(done: int, error: float) -> None:
+        def advance(done: int, measure: float) -> None:
             if not self.progress.tasks[task].started:
                 self.progress.start_task(task)
-            self.progress.update(task, completed=done, error=error, visible=not (self.brief and done == total))
+            self.progress.update(task, completed=done, measure=measure, visible=not (self.brief and done == total))
             if done == total and not self.console.is_terminal:
-                told = "" if math.isnan(error) else f", validation error {error:.2f} %"
+                told = "" if math.isnan(measure) else ", " + shown.format(measure)
                 self.console.print(f"{name}: {done} steps{told}", highlight=False)
 
         return advance
 
     def whole(self, runs: int, total: float) -> Callable[[int, float], None]:
         """A bar for all runs together, with the time left; call it with (runs done, work done)."""
-        task = self.progress.add_task("all runs", total=total, error=math.nan, told=f"0/{runs} runs")
+        task = self.progress.add_task("all runs", total=total, measure=math.nan, shown="", told=f"0/{runs} runs")
 
         def advance(done: int, work: float) -> None:
             self.progress.update(task, completed=work, told=f"{done}/{runs} runs")

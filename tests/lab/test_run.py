@@ -12,7 +12,8 @@ import torch
 
 from synthgrad_lab import checkpoint
 from synthgrad_lab.record import Record
-from synthgrad_lab.run import Diverged, Interrupted, _batches, recorded, resume, run
+from synthgrad_lab.classification import rows_of
+from synthgrad_lab.run import Diverged, Interrupted, recorded, resume, run
 
 TIMES = {"seconds", "seconds_per_step", "record"}
 
@@ -125,9 +126,8 @@ def test_a_full_disk_loses_nothing_already_recorded(tiny):
 @pytest.mark.parametrize("start", [0, 3, 4, 7])
 def test_the_order_of_the_data_depends_on_seed_and_step_alone(tiny, start):
     s = tiny(batch=3)
-    whole, late = _batches(11, s, 0), _batches(11, s, start)
-    rows = [next(whole) for _ in range(12)]
-    assert all(torch.equal(row, next(late)) for row in rows[start:])
+    rows = [rows_of(11, s, done) for done in range(12)]
+    assert all(torch.equal(row, rows_of(11, s, done)) for done, row in list(enumerate(rows))[start:])
     for epoch in range(4):
         assert len(set(torch.cat(rows[3 * epoch : 3 * epoch + 3]).tolist())) == 9
 

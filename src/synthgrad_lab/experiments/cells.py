@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import time
@@ -15,20 +16,20 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from synthgrad_lab.config import Settings
+from synthgrad_lab.kinds import AnySettings, fetch, fetched
 from synthgrad_lab.methods.base import run as run_parts
 from synthgrad_lab.networks import IMAGES, network
 from synthgrad_lab.progress import Bars
 from synthgrad_lab.record import Record, note
+from synthgrad_lab.recurrent import config as recurrent
 from synthgrad_lab.run import Diverged, Interrupted, recorded, resume, run
-from synthgrad_lab.tasks import load
 
 _LISTED = 16  # runs whose bars stay on the screen when they have ended
 _shared: Any = None  # in a worker: (steps done, error) of every cell, read by the parent for its bars
 
 
 def run_cells(
-    cells: Mapping[str, Settings],
+    cells: Mapping[str, AnySettings],
     folder: Path,
     workers: int = 2,
     keep: Callable[[str, dict[str, Any]], None] = lambda name, result: None,
@@ -57,15 +58,15 @@ def run_cells(
         return results
     if results:
         note(f"{len(results)} of {len(cells)} runs have ended already and are kept")
-    for data, data_dir in {(settings.data, settings.data_dir) for settings in tasks.values()}:
-        load(data, data_dir)  # fetched once, not by every worker
+    for settings in {fetched(settings): settings for settings in tasks.values()}.values():
+        fetch(settings)  # once, not by every worker
     context = multiprocessing.get_context("spawn")
     shared = context.Array("d", 2 * len(tasks))
     brief = len(tasks) > _LISTED
     with Bars(brief) as bars, ProcessPoolExecutor(workers, context, _start, (shared,)) as pool:
         work = [work_of(settings) for settings in tasks.values()]
         whole = bars.whole(len(tasks), sum(work))
-        advance = [bars.bar(name, settings.steps) for name, settings in tasks.items()]
+        advance = [bars.bar(name, settings.steps, settings.told) for name, settings in tasks.items()]
         share = [each / settings.steps for each, settings in zip(work, tasks.values(), strict=True)]
         futures = [pool.submit(_cell, i, settings) for i, settings in enumerate(tasks.values())]
         try:
@@ -78,8 +79,12 @@ def run_cells(
     return {name: results[name] for name in cells}
 
 
-def work_of(s: Settings) -> float:
+def work_of(s: AnySettings) -> float:
     """How long a run takes, up to a factor: its layers' multiplications, times what the method does with them."""
+    if isinstance(s, recurrent.Settings):
+        return (
+            s.updates * (s.T + 3.0) * {"frozen": 1, "bptt": 1}.get(s.method, 2)
+        )  # small nets: calls are what costs
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         channels, side = IMAGES[s.data]
         run_parts(network(s), torch.empty(2, channels, side, side))
@@ -87,7 +92,7 @@ def work_of(s: Settings) -> float:
     return s.steps * s.batch * forward * {"no-bprop": 1.5, "bprop": 3}.get(s.method, 4)
 
 
-def _ended(s: Settings) -> dict[str, Any] | None:
+def _ended(s: AnySettings) -> dict[str, Any] | None:
     """The result of a run that has ended with these settings."""
     folder = Path(str(s.out))
     if not Record(folder).path.exists() or recorded(folder) != s or not Record(folder).read("result"):
@@ -134,7 +139,7 @@ def _start(shared: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _cell(index: int, settings: Settings) -> dict[str, Any]:
+def _cell(index: int, settings: AnySettings) -> dict[str, Any]:
     def progress(done: int, error: float) -> None:
         _shared[2 * index + 1] = error
         _shared[2 * index] = done
@@ -145,7 +150,7 @@ def _cell(index: int, settings: Settings) -> dict[str, Any]:
     if recorded(folder) == settings:
         try:
             result = resume(folder, progress)
-            progress(settings.steps, result["validation_error"])
+            progress(settings.steps, result.get("validation_error", result.get("validation", math.nan)))
             return result
         except FileNotFoundError:
             pass  # it died before its first checkpoint

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from synthgrad_lab.config import Settings
 from synthgrad_lab.experiments.cells import run_cells
+from synthgrad_lab.kinds import AnySettings, settings_from
 from synthgrad_lab.record import Record, lines_to, note, read_lines, to_json
 
 
-def gather(cells: Mapping[str, Settings], folder: Path, file: Path, workers: int = 2) -> Path:
+def gather(cells: Mapping[str, AnySettings], folder: Path, file: Path, workers: int = 2) -> Path:
     """Run every cell that the file of gathered records does not hold yet, and add it there.
 
     Args:
@@ -46,12 +46,12 @@ def gather(cells: Mapping[str, Settings], folder: Path, file: Path, workers: int
 def _recorded(row: dict[str, Any]) -> dict[str, Any] | None:
     """A row's settings; those that came later than the row have the values that they had before."""
     try:
-        return _portable(Settings(**row["settings"]))
+        return _portable(settings_from(row["settings"]))
     except (TypeError, ValueError):
         return None  # a setting of then is gone, or refused today
 
 
-def _portable(s: Settings) -> dict[str, Any]:
+def _portable(s: AnySettings) -> dict[str, Any]:
     """The settings as a record has them, without this machine's paths."""
     settings = json.loads(to_json(asdict(s)))
-    return {name: value for name, value in settings.items() if name not in ("out", "data_dir")}
+    return {name: value for name, value in settings.items() if name not in ("out", "data_dir", "text")}

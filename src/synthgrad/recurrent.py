@@ -1,0 +1,209 @@
+"""A recurrent module trained T steps at a time, with a synthetic gradient for all that comes later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from synthgrad.interface import Interface
+from synthgrad.packing import Leaves, pack, restart, unpack
+from synthgrad.quality import Quality, compare
+
+
+class Recurrent(nn.Module):
+    r"""The interface between a recurrent module and its own future.
+
+    An endless unrolling is cut into chunks of T steps. At a chunk's end the state h_T is sent: δ̂ = M(h_T) stands
+    for the gradient of all later losses. At the next chunk's start the same state is received: M is regressed on
+    what arrives there, δ = ∂(the chunk's losses)/∂h₀ + γ (∂h_T/∂h₀)ᵀ δ̂, its own next answer included::
+
+        state = future.receive(state)                        # a chunk starts
+        out, state = rnn(x, state)
+        loss = criterion(out, y) + future.send(state)        # it ends
+        loss.backward()
+
+    Truncated backprop is δ̂ = 0. The state may be a tensor or any nest of them (``pack``); None, a module's own
+    first state, teaches M nothing. ``eval()`` makes all of it the identity, which keeps the state's graph.
+
+    Args:
+        interface: holds M, which sees the packed state, shape (batch, features).
+        scale: factor on δ̂ where the module consumes it (the paper's 0.1). It does not touch M's target: where it
+            is not γ, a second, short backward pass from the state to the state puts the difference back.
+        gamma: γ, discount of M's own answer in its target; below 1 the target forgets what lies far ahead.
+        batch_dim: the dimension of the batch in the state's tensors (``pack``).
+        only: which of the state's tensors make the message, for instance ``(0,)`` for an LSTM's hidden state
+            without its cell; the others cross the boundary detached.
+
+    Attributes:
+        answer: δ̂ of the last state sent, before ``scale``, shape (batch, features).
+        quality: the last synthetic gradient against what arrived, the bootstrapped target; None before the first.
+        r2: 1 - ⟨‖δ̂ - δ‖²⟩ / ⟨‖δ‖²⟩, running means over some hundred chunks: at most 1; below 0, δ̂ is worse than
+            none, and hurts. NaN before the first.
+
+    References:
+        Jaderberg et al. 2017, section 2.1 (recurrent) and Fig. 3; the 0.1 is recalled, not checked.
+    """
+
+    seen: Tensor
+
+    def __init__(
+        self,
+        interface: Interface,
+        scale: float = 1.0,
+        gamma: float = 1.0,
+        *,
+        batch_dim: int | None = None,
+        only: Leaves = None,
+    ):
+        super().__init__()
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"gamma is {gamma}; it discounts the bootstrapped target and must be from 0 to 1")
+        if interface.scale != 1:
+            raise ValueError(
+                f"the interface's scale is {interface.scale} and would discount M's target; give it to Recurrent"
+            )
+        self.interface = interface
+        self.scale, self.gamma, self.batch_dim, self.only = scale, gamma, batch_dim, only
+        self.register_buffer("seen", torch.zeros(2))  # running ‖δ̂ - δ‖² and ‖δ‖²
+        self.answer: Tensor | None = None
+        self.start: Start | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
+        self._linked: list[tuple[Tensor, Any]] | None = None
+
+    @property
+    def quality(self) -> Quality | None:
+        """Of the last synthetic gradient."""
+        return compare(*self._last) if self._last is not None else None
+
+    @property
+    def r2(self) -> float:
+        """Share of the target that M explains, over some hundred chunks."""
+        error, size = self.seen.tolist()
+        return 1 - error / size if size > 0 else math.nan
+
+    def receive(self, state: Any, context: Any = None, done: Tensor | None = None, initial: Any = None) -> Any:
+        """The state at a chunk's start, as a leaf of the chunk's graph; what reaches it teaches M.
+
+        Args:
+            state: as the last chunk left it; None to start anew.
+            context: what M may also see, a row or a label per example.
+            done: for which examples the episode has ended, shape (batch,): they start anew, and M's target is zero.
+            initial: the state to start anew from; None is zeros.
+
+        Returns:
+            A state of the same form and values.
+        """
+        self.start = None
+        if state is None:
+            return None
+        message = pack(state, self.batch_dim, self.only)
+        if self._linked is not None:
+            if message.requires_grad:
+                self._linked.append((message, context))
+        elif self.training:
+            message = self._opened(message.detach(), context)
+        state = unpack(message, state, self.batch_dim, self.only)
+        return state if done is None else restart(state, done, initial, self.batch_dim)
+
+    def send(self, state: Any, context: Any = None, done: Tensor | None = None) -> Float[Tensor, ""]:
+        """The loss term of a chunk's end, ⟨scale·δ̂, h_T⟩.
+
+        Args:
+            state: as the chunk leaves it, attached to its graph.
+            context: what M may also see.
+            done: for which examples the episode ends here, shape (batch,): nothing is sent for them.
+
+        Returns:
+            A scalar to add to the chunk's loss. Its value means nothing.
+        """
+        message = pack(state, self.batch_dim, self.only)
+        if self._linked is not None or not self.training:
+            return message[:0].sum()
+        if done is not None:
+            message = torch.where(done.bool()[:, None], message.detach(), message)
+        term, self.answer = self.interface.sent(message, context)
+        if done is not None:
+            self.answer = self.answer.masked_fill(done.bool()[:, None], 0.0)
+        if self.start is not None and self.scale != self.gamma:
+            (back,) = torch.autograd.grad(
+                message, self.start.message, self.answer, retain_graph=True, allow_unused=True
+            )
+            if back is not None:
+                self.start.missing = (self.gamma - self.scale) * back
+        return term * self.scale if self.scale != 1 else term
+
+    def forward(self, state: Any, context: Any = None) -> Any:
+        """The state between two steps inside a chunk (fused): BP(λ) with the interface's ``lam``; teaches M.
+
+        Put it on the way to the next step only, so that M predicts the later losses and not the step's own.
+
+        References:
+            Jaderberg et al. 2017, supplement A.
+        """
+        message = self.interface(pack(state, self.batch_dim, self.only), context)
+        return unpack(message, state, self.batch_dim, self.only)
+
+    def probe(self, episode: Callable[[], Tensor]) -> list[Quality]:
+        """The synthetic gradients of an episode against those of full backpropagation through time.
+
+        Args:
+            episode: runs its chunks as in training (``receive`` and ``send`` are called, and let everything through
+                here) and returns the sum of their losses, reduced as in training.
+
+        Returns:
+            One per boundary, first to last.
+        """
+        with self._linking() as boundaries:
+            with torch.enable_grad():
+                loss = episode()
+            messages = [message for message, _ in boundaries]
+            true = torch.autograd.grad(loss, messages, allow_unused=True) if messages else []
+            zero = [torch.zeros_like(h) if g is None else g for h, g in zip(messages, true, strict=True)]
+        return [
+            compare(self.interface.synthetic_gradient(h, context), delta)
+            for (h, context), delta in zip(boundaries, zero, strict=True)
+        ]
+
+    @contextmanager
+    def _linking(self) -> Iterator[list[tuple[Tensor, Any]]]:
+        self._linked = []
+        try:
+            yield self._linked
+        finally:
+            self._linked = None
+
+    def _opened(self, message: Tensor, context: Any) -> Tensor:
+        """The message received; what will arrive is completed by what ``scale`` has left out, and measured."""
+        message, answer = self.interface.received(message, context)
+        self.start = start = Start(message, context)
+
+        def arrived(delta: Tensor) -> Tensor:
+            if start.missing is not None:
+                delta = delta + start.missing
+            self._last = answer, delta.detach()
+            with torch.no_grad():
+                now = torch.stack([(answer - delta).square().sum(), delta.square().sum()]).to(self.seen)
+                after = torch.where(self.seen.any(), self.seen.lerp(now, 0.01), now)
+                self.seen.copy_(torch.where(now.isfinite().all(), after, self.seen))
+            return delta
+
+        message.register_hook(arrived)
+        return message
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles leave out what belongs to the chunk under way."""
+        return {**self.__dict__, "start": None, "answer": None, "_last": None, "_linked": None}
+
+
+class Start:
+    """A chunk's first state: the message received, and what M's target lacks because of ``scale``."""
+
+    def __init__(self, message: Tensor, context: Any):
+        self.message, self.context = message, context
+        self.missing: Tensor | None = None

@@ -1,0 +1,1 @@
+"""Recurrent networks: tasks, recipes and training in chunks of T steps."""

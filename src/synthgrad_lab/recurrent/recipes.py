@@ -1,0 +1,61 @@
+"""Recurrent recipes: a run is a function that returns its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from synthgrad_lab.recurrent.config import Method, Settings
+
+
+def add(method: Method = "dni") -> Settings:
+    """An endless stream of bits: y_t ~ Bernoulli(0.5 + 0.5 x_{t-6} - 0.25 x_{t-10}); cross-entropy in nats."""
+    return Settings(recipe="add", method=method)
+
+
+def delay(method: Method = "dni") -> Settings:
+    """Say the bit of D steps ago; D grows whenever it is solved. Longest D solved."""
+    return Settings(recipe="delay", method=method, units=64)
+
+
+def copy(method: Method = "dni") -> Settings:
+    """Copy N random vectors after an episode's first half; N grows whenever it is solved. Longest N solved."""
+    return _copying(Settings(recipe="copy", method=method))
+
+
+def repeat_copy(method: Method = "dni") -> Settings:
+    """The same R times over; N and R grow in turn. Longest episode solved: N (R + 1) + 3 steps."""
+    return _copying(Settings(recipe="repeat-copy", method=method))
+
+
+def char_lm(method: Method = "dni") -> Settings:
+    """Predict the next character of a text: Penn Treebank's word files, or text=FILE. Bits per character."""
+    return Settings(
+        recipe="char-lm", method=method, cell="lstm", units=256, model_hidden=256, batch=64, lr=1e-3, updates=16_000
+    )
+
+
+def seq_mnist(method: Method = "dni") -> Settings:
+    """Classify an MNIST digit after its 28 rows; only the last step has a loss. Test error in percent."""
+    return Settings(recipe="seq-mnist", method=method, cell="lstm", units=64, lr=1e-3, T=7, updates=12_000)
+
+
+def line_drawing(method: Method = "dni") -> Settings:
+    """Draw a line to one of 7 targets after a cue at the first step; feedback every second step. Squared error."""
+    return Settings(recipe="line-drawing", method=method, cell="lstm", units=30, lr=1e-3, T=2, updates=5_000)
+
+
+def _copying(s: Settings) -> Settings:
+    from dataclasses import replace
+
+    return replace(s, cell="lstm", units=256, model_hidden=256, batch=64, lr=1e-3, updates=20_000)
+
+
+RECIPES: dict[str, Callable[[Method], Settings]] = {
+    "add": add,
+    "delay": delay,
+    "copy": copy,
+    "repeat-copy": repeat_copy,
+    "char-lm": char_lm,
+    "seq-mnist": seq_mnist,
+    "line-drawing": line_drawing,
+}

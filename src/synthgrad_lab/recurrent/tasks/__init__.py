@@ -1,0 +1,32 @@
+"""The recurrent tasks, by recipe."""
+
+from __future__ import annotations
+
+from synthgrad_lab.recurrent.config import Settings
+from synthgrad_lab.recurrent.tasks.add import Add
+from synthgrad_lab.recurrent.tasks.base import Task
+from synthgrad_lab.recurrent.tasks.chars import Chars
+from synthgrad_lab.recurrent.tasks.copying import Copy
+from synthgrad_lab.recurrent.tasks.delay import Delay
+from synthgrad_lab.recurrent.tasks.lines import Lines
+from synthgrad_lab.recurrent.tasks.rows import Rows
+
+
+def task_of(s: Settings) -> Task:
+    """The recipe's task at these settings."""
+    usual = s.T, s.batch, s.seed
+    match s.recipe:
+        case "add":
+            return Add(*usual)
+        case "delay":
+            return Delay(*usual, s.first, s.grow)
+        case "copy" | "repeat-copy":
+            return Copy(*usual, s.first, s.bits, s.recipe == "repeat-copy", s.grow)
+        case "char-lm":
+            return Chars(*usual, s.text)
+        case "seq-mnist":
+            return Rows(*usual, s.data_dir)
+        case "line-drawing":
+            return Lines(*usual)
+        case _:
+            raise ValueError(f"unknown recipe {s.recipe!r}")

@@ -1,0 +1,149 @@
+"""A text, character by character: any file, or Penn Treebank's word files."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synthgrad_lab.record import note
+from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task
+
+PENN = {
+    "train": ("ptb.train.txt", "f26c4b92c5fdc7b3f8c7cdcb991d8420", 5_017_482),
+    "valid": ("ptb.valid.txt", "aa0affc06ff7c36e977d7cd49e3839bf", 393_042),
+    "test": ("ptb.test.txt", "8b80168b89c18661a38ef683c0dc3721", 442_423),
+}
+"""Penn Treebank as Mikolov prepared it: name, MD5, and symbols under this recipe."""
+SHARES = (0.9, 0.05, 0.05)
+"""Of any other text: training, validation, test, in its own order."""
+STREAMS = 100
+"""Of an evaluation, side by side."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Symbols 0 … n-1 of the three parts, and the characters that they stand for."""
+
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    alphabet: str
+
+
+def read(place: Path) -> Text:
+    """Read a text file, or a folder with Penn Treebank's three word files.
+
+    Penn Treebank's recipe: strip each line, keep its end as a symbol; 50 distinct symbols.
+
+    Raises:
+        FileNotFoundError: if it is not there; says what was wanted.
+        ValueError: if it is empty, or its test or validation part is too short.
+    """
+    if place.is_dir():
+        parts = [_penn(place, kind) for kind in PENN]
+    elif place.is_file():
+        whole = _decoded(place)
+        first, second = (round(len(whole) * share) for share in (SHARES[0], SHARES[0] + SHARES[1]))
+        parts = [whole[:first], whole[first:second], whole[second:]]
+    else:
+        raise FileNotFoundError(f"text={place}: no such file or folder")
+    if any(len(part) < 2 for part in parts):
+        raise ValueError(f"text={place}: too short; its test part has {len(parts[2])} characters")
+    alphabet = "".join(sorted(set("".join(parts))))
+    places = {character: n for n, character in enumerate(alphabet)}
+    train, valid, test = (torch.tensor([places[c] for c in part]) for part in parts)
+    return Text(train, valid, test, alphabet)
+
+
+def _penn(folder: Path, kind: str) -> str:
+    name, md5, symbols = PENN[kind]
+    path = folder / name
+    if not path.is_file():
+        wanted = ", ".join(name for name, *_ in PENN.values())
+        raise FileNotFoundError(f"text={folder}: no {name}; a folder must hold Penn Treebank's {wanted}")
+    content = path.read_bytes()
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        note(f"{path} is not the published file (MD5 {found}, not {md5}): do not compare its bits with others'")
+    text = "".join(line.strip() + "\n" for line in content.decode("utf-8", "replace").splitlines())
+    if found == md5 and len(text) != symbols:
+        raise ValueError(f"{path} gives {len(text)} symbols, not {symbols}")
+    return text
+
+
+def _decoded(path: Path) -> str:
+    content = path.read_bytes()
+    for encoding in ("utf-8-sig", "cp1252", "latin-1"):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if encoding != "utf-8-sig":
+            note(f"{path} is not UTF-8; read as {encoding}")
+        return text
+    raise AssertionError("latin-1 reads anything")
+
+
+class Chars(Task):
+    """One-hot characters in, logits of the next one out; each stream reads on from its own place, round and round.
+
+    Args:
+        T: steps of a chunk.
+        batch: streams.
+        seed: of the places at which they begin.
+        text: a file or a folder, see ``read``.
+    """
+
+    measure = "validation_bits_per_character"
+    changing = ("at",)
+
+    def __init__(self, T: int, batch: int, seed: int, text: str | None):
+        super().__init__(T, batch, seed)
+        if text is None:
+            raise ValueError("char-lm wants text=FILE, or text=FOLDER with Penn Treebank's ptb.*.txt")
+        self.text = read(Path(text))
+        self.inputs = self.outputs = len(self.text.alphabet)
+        places = torch.linspace(0, len(self.text.train), batch + 1)[:-1].long()
+        shift = torch.randint(0, len(self.text.train), (1,), generator=self.random)
+        self.at = (places + shift) % len(self.text.train)
+
+    def chunk(self) -> Chunk:
+        """Each stream's next T characters; after the text's end comes its beginning."""
+        train = self.text.train
+        steps = torch.arange(self.T + 1)[:, None]
+        symbols = train[(self.at + steps) % len(train)]
+        self.at = (self.at + self.T) % len(train)
+        return Chunk(self._one_hot(symbols[:-1]), symbols[1:], torch.ones(self.T))
+
+    def losses(self, out: Tensor, y: Tensor) -> Tensor:
+        """Bits."""
+        nats = F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none")
+        return nats.view(y.shape) / math.log(2)
+
+    def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
+        """``validation_bits_per_character``, or ``test_…``: each stream starts with an empty state.
+
+        Validation reads a fifth of its part, which is enough for a curve.
+        """
+        part = self.text.test if test else self.text.valid[: max(len(self.text.valid) // 5, 2)]
+        streams = min(STREAMS, max((len(part) - 1) // 2, 1))
+        steps = (len(part) - 1) // streams
+        symbols = torch.stack([part[k * steps : k * steps + steps + 1] for k in range(streams)], dim=1)
+        out = network(self._one_hot(symbols[:-1]))
+        bits = self.losses(out, symbols[1:]).mean().item()
+        return {f"{'test' if test else 'validation'}_bits_per_character": bits}
+
+    def _one_hot(self, symbols: Tensor) -> Tensor:
+        return F.one_hot(symbols, self.inputs).float()
+
+    def show(self) -> str:
+        """The text's beginning, and its alphabet."""
+        text = "".join(self.text.alphabet[n] for n in self.text.train[:300].tolist())
+        sizes = ", ".join(f"{len(part):,}" for part in (self.text.train, self.text.valid, self.text.test))
+        return f"{text}\n\n{sizes} characters; {len(self.text.alphabet)} distinct: {self.text.alphabet!r}"

@@ -1,0 +1,126 @@
+"""Copy and Repeat Copy, as in the papers on neural Turing machines: say the vectors again, R times over."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task, bits
+
+SOLVED, WINDOW, RIGHT = 0.15, 20, 0.99
+"""Bits per target bit, mean over so many episodes' batches; share of right bits for ``accurate``."""
+EPISODES = 100
+
+
+class Copy(Task):
+    """An episode: a start marker, N random vectors, a request, then N x R steps to say them, and an end marker.
+
+    Inputs are the bits, the start marker, and the request (1 for Copy, R/10 for Repeat Copy). Outputs are the bits
+    and the end marker. The episode's length is N (R + 1) + 3; every target step counts alike.
+
+    Args:
+        T: steps of a chunk; the last chunk of an episode has what is left.
+        batch: episodes.
+        seed: of the data.
+        first: N to begin with.
+        width: bits of a vector.
+        repeat: whether R grows, too: N and R in turn (else R is 1).
+        grow: whether the task grows when the mean error over 20 batches is below 0.15 bits per target bit.
+
+    References:
+        Graves et al. 2014; Graves et al. 2016; Jaderberg et al. 2017, section 3.2.
+    """
+
+    episodic, measure = True, "longest"
+    changing = ("n", "r", "recent", "episode", "at", "solved")
+
+    def __init__(
+        self, T: int, batch: int, seed: int, first: int = 1, width: int = 8, repeat: bool = False, grow: bool = True
+    ):
+        super().__init__(T, batch, seed)
+        self.width, self.repeat, self.grow = width, repeat, grow
+        self.inputs, self.outputs = width + 2, width + 1
+        self.n, self.r, self.at = first, 1, 0
+        self.solved = [0, 0]
+        self.recent: list[float] = []
+        self.episode: list[Tensor] = []
+        self.sequences = 0
+
+    def length(self, n: int, r: int) -> int:
+        """Steps of an episode."""
+        return n * (r + 1) + 3
+
+    def chunk(self) -> Chunk:
+        """The episode's next T steps, or a new episode's first."""
+        if not self.episode:
+            self.episode, self.at = list(self._episode(self.n, self.r, self.batch, self.random)), 0
+            self.sequences += self.batch
+        x, y, counts = (whole[self.at : self.at + self.T] for whole in self.episode)
+        self.at += self.T
+        ends = self.at >= len(self.episode[0])
+        if ends:
+            self.episode = []
+        return Chunk(x, y, counts, ends)
+
+    def losses(self, out: Tensor, y: Tensor) -> Tensor:
+        """Bits per target bit, the end marker one of them."""
+        return F.binary_cross_entropy_with_logits(out, y, reduction="none").mean(-1) / math.log(2)
+
+    def learnt(self, loss: float) -> None:
+        """Count towards the next length."""
+        self.recent = [*self.recent, loss][-WINDOW:]
+        if self.grow and len(self.recent) == WINDOW and sum(self.recent) / WINDOW < SOLVED:
+            self.solved, self.recent = [self.n, self.r], []
+            if self.repeat and self.n > self.r:
+                self.r += 1
+            else:
+                self.n += 1
+
+    def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
+        """``longest``: N solved; ``repeats``: R; ``episode_length`` of both; ``bits`` at the present length.
+
+        ``accurate``: the longest N, from the present one down, at which 99 % of the bits are right.
+        """
+        n, r = self.solved
+        bits_now, _ = self._try(network, self.n, self.r, test)
+        accurate = next((m for m in range(self.n, 0, -1) if self._try(network, m, self.r, test)[1] >= RIGHT), 0)
+        length = self.length(n, r) if n else 0
+        return {"longest": n, "repeats": r, "episode_length": length, "bits": bits_now, "accurate": accurate}
+
+    def _try(self, network: Network, n: int, r: int, test: bool) -> tuple[float, float]:
+        random = torch.Generator().manual_seed(10_000_001 if test else 10_000_000)
+        x, y, counts = self._episode(n, r, EPISODES, random)
+        out, y = network(x)[counts > 0], y[counts > 0]
+        return self.losses(out, y).mean().item(), ((out > 0) == (y > 0)).float().mean().item()
+
+    def _episode(self, n: int, r: int, batch: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        vectors = bits((n, batch, self.width), random)
+        x = torch.zeros(self.length(n, r), batch, self.inputs)
+        y = torch.zeros(len(x), batch, self.outputs)
+        x[0, :, self.width] = 1
+        x[1 : n + 1, :, : self.width] = vectors
+        x[n + 1, :, self.width + 1] = r / 10 if self.repeat else 1
+        y[n + 2 : -1, :, : self.width] = vectors.repeat(r, 1, 1)
+        y[-1, :, self.width] = 1
+        counts = torch.zeros(len(x))
+        counts[n + 2 :] = 1
+        return x, y, counts
+
+    def show(self) -> str:
+        """One episode, a column per step."""
+        n, r = (3, 2 if self.repeat else 1)
+        x, y, counts = self._episode(n, r, 1, torch.Generator().manual_seed(0))
+
+        def row(name: str, values: Tensor, shown: Tensor) -> str:
+            cells = [f"{v:.1g}" if on else " " for v, on in zip(values.tolist(), shown.tolist(), strict=True)]
+            return f"{name:9}" + " ".join(f"{cell:>3}" for cell in cells)
+
+        always = torch.ones(len(x))
+        names = [*(f"bit {k}" for k in range(self.width)), "start", "repeat"]
+        rows = [row(name, x[:, 0, k], always) for k, name in enumerate(names)]
+        names = [*(f"say {k}" for k in range(self.width)), "end"]
+        rows += ["", *(row(name, y[:, 0, k], counts) for k, name in enumerate(names))]
+        return "\n".join([f"N = {n}, R = {r}, {len(x)} steps", *rows])

@@ -1,0 +1,67 @@
+"""Say again the bit of D steps ago; D grows as long as that is learnt."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task, bits
+
+SOLVED, WINDOW = 0.15, 50
+"""Bits per step, mean over so many updates."""
+STEPS, STREAMS = 200, 100
+
+
+class Delay(Task):
+    """y_t = x_{t-D}; one bit in, one logit out; never reset.
+
+    Args:
+        T: steps of a chunk.
+        batch: streams.
+        seed: of the data.
+        first: D to begin with.
+        grow: whether D grows by one when the mean error over 50 updates is below 0.15 bits.
+    """
+
+    inputs, outputs, measure = 1, 1, "longest"
+    changing = ("past", "delay", "recent")
+
+    def __init__(self, T: int, batch: int, seed: int, first: int = 1, grow: bool = True):
+        super().__init__(T, batch, seed)
+        self.delay, self.grow = first, grow
+        self.past = bits((first, batch), self.random)
+        self.recent: list[float] = []
+
+    def chunk(self) -> Chunk:
+        """Bits, and those of D steps before."""
+        x = bits((self.T, self.batch), self.random)
+        whole = torch.cat([self.past[-self.delay :], x])
+        self.past = torch.cat([self.past, x])[-self.delay - 1 :]  # one more, for when D grows
+        return Chunk(x[..., None], whole[: self.T], torch.ones(self.T))
+
+    def losses(self, out: Tensor, y: Tensor) -> Tensor:
+        """Bits."""
+        return F.binary_cross_entropy_with_logits(out.squeeze(-1), y, reduction="none") / math.log(2)
+
+    def learnt(self, loss: float) -> None:
+        """Count towards the next D."""
+        self.recent = [*self.recent, loss][-WINDOW:]
+        if self.grow and len(self.recent) == WINDOW and sum(self.recent) / WINDOW < SOLVED:
+            self.delay, self.recent = self.delay + 1, []
+
+    def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
+        """``longest``: the largest D solved; ``bits``, the error at the present one."""
+        random = torch.Generator().manual_seed(10_000_001 if test else 10_000_000)
+        x = bits((self.delay + STEPS, STREAMS), random)
+        out = network(x[..., None])[self.delay :]
+        loss = self.losses(out, x[: len(x) - self.delay])
+        return {"longest": self.delay - 1, "bits": loss.mean().item()}
+
+    def show(self) -> str:
+        """Bits and their targets."""
+        x = bits((30, 1), torch.Generator().manual_seed(0))[:, 0]
+        late = "".join(" ?" if t < self.delay else f"{int(x[t - self.delay]):2d}" for t in range(len(x)))
+        return "x" + "".join(f"{int(bit):2d}" for bit in x) + f"\ny{late}   ({self.delay} steps late)"

@@ -1,0 +1,67 @@
+"""Draw a line: a cue says which of 7 targets, and the pen must go there in a straight line."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task
+
+TARGETS, STEPS, EVERY = 7, 10, 2
+"""Targets on half a circle of radius 1; steps to get there; feedback on every second of them."""
+
+
+class Lines(Task):
+    """A scalar cue at the first step, then nothing; two coordinates out, and a loss at every second step.
+
+    References:
+        Boven et al. 2023 and Pemberton and Costa 2024 have tasks of this kind; the numbers are the project's own.
+    """
+
+    inputs, outputs, measure, episodic = 1, 2, "mse", True
+    changing = ("cue", "at")
+
+    def __init__(self, T: int, batch: int, seed: int):
+        super().__init__(T, batch, seed)
+        self.sequences, self.at = 0, 0
+        self.cue = torch.zeros(batch)
+
+    def chunk(self) -> Chunk:
+        """The episode's next T steps, or a new episode's first."""
+        if self.at == 0:
+            self.cue = torch.randint(0, TARGETS, (self.batch,), generator=self.random).float()
+            self.sequences += self.batch
+        x, y, counts = (whole[self.at : self.at + self.T] for whole in episode(self.cue))
+        self.at = 0 if self.at + self.T >= STEPS else self.at + self.T
+        return Chunk(x, y, counts, ends=self.at == 0)
+
+    def losses(self, out: Tensor, y: Tensor) -> Tensor:
+        """Squared distance, in squared radii."""
+        return (out - y).square().sum(-1)
+
+    def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
+        """``mse``: the mean squared distance over *all* steps and targets. There is nothing to hold out."""
+        x, y, _ = episode(torch.arange(TARGETS).float())
+        return {"mse": self.losses(network(x), y).mean().item()}
+
+    def show(self) -> str:
+        """Each cue's target."""
+        _, y, _ = episode(torch.arange(TARGETS).float())
+        return "\n".join(
+            f"cue {k / (TARGETS - 1) * 2 - 1:5.2f} at step 0: a line to ({a:5.2f}, {b:5.2f}) in {STEPS} steps"
+            for k, (a, b) in enumerate(y[-1].tolist())
+        )
+
+
+def episode(cue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, targets and where feedback is given, for targets 0 to 6 of shape (batch,)."""
+    x = torch.zeros(STEPS, len(cue), 1)
+    x[0, :, 0] = cue / (TARGETS - 1) * 2 - 1
+    angle = cue / (TARGETS - 1) * math.pi
+    end = torch.stack([angle.cos(), angle.sin()], dim=-1)
+    y = torch.arange(1, STEPS + 1).view(-1, 1, 1) / STEPS * end
+    counts = torch.zeros(STEPS)
+    counts[EVERY - 1 :: EVERY] = 1
+    return x, y, counts

@@ -1,0 +1,74 @@
+"""MNIST, a row of pixels at a time: the label is asked for after the last one."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task
+from synthgrad_lab.tasks import load
+
+ROWS = 28
+
+
+class Rows(Task):
+    """28 steps of 28 pixels, ten logits; only the last step has a loss.
+
+    Args:
+        T: steps of a chunk.
+        batch: images.
+        seed: of their order.
+        data_dir: a folder with MNIST's files.
+    """
+
+    inputs, outputs, measure, episodic = 28, 10, "validation_error", True
+    changing = ("rows", "at")
+
+    def __init__(self, T: int, batch: int, seed: int, data_dir: str | None = None):
+        super().__init__(T, batch, seed)
+        self.data = load("mnist", data_dir)
+        self.sequences, self.at = 0, 0
+        self.rows = torch.zeros(batch, dtype=torch.long)
+
+    def chunk(self) -> Chunk:
+        """The images' next T rows, or new images' first."""
+        if self.at == 0:
+            self.rows = torch.randint(0, len(self.data.train_x), (self.batch,), generator=self.random)
+            self.sequences += self.batch
+        x = _steps(self.data.train_x[self.rows])[self.at : self.at + self.T]
+        self.at = 0 if self.at + self.T >= ROWS else self.at + self.T
+        counts = torch.zeros(len(x))
+        if self.at == 0:
+            counts[-1] = 1
+        return Chunk(x, self.data.train_y[self.rows].expand(len(x), -1), counts, ends=self.at == 0)
+
+    def losses(self, out: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy in nats."""
+        return F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+
+    def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
+        """``validation_error`` or ``test_error``, in percent."""
+        kind = "test" if test else "validation"
+        x, y = getattr(self.data, f"{kind}_x"), getattr(self.data, f"{kind}_y")
+        wrong = [
+            (network(_steps(a))[-1].argmax(1) != b).sum().item()
+            for a, b in zip(x.split(2500), y.split(2500), strict=True)
+        ]
+        return {f"{kind}_error": 100 * sum(wrong) / len(y)}
+
+    def show(self) -> str:
+        """One digit, a row per step."""
+        shades = " .:*#"
+        image = self.data.train_x[0].view(ROWS, ROWS)
+        return (
+            "\n".join(
+                f"step {t:2d}  " + "".join(shades[int(pixel * (len(shades) - 1) + 0.5)] for pixel in row.tolist())
+                for t, row in enumerate(image.clamp(0, 1))
+            )
+            + f"\nlabel: {int(self.data.train_y[0])}"
+        )
+
+
+def _steps(images: Tensor) -> Tensor:
+    return images.reshape(len(images), ROWS, ROWS).transpose(0, 1)

@@ -1,0 +1,220 @@
+"""Training of a recurrent net in chunks of T steps: one update, its measures, its state."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from synthgrad import Auxiliary, Critic, Interface, Recurrent, Traces
+from synthgrad.models import MLP, Masked
+from synthgrad_lab.record import note
+from synthgrad_lab.recurrent.config import Settings
+from synthgrad_lab.recurrent.core import Core, state_size
+from synthgrad_lab.recurrent.tasks import task_of
+from synthgrad_lab.recurrent.tasks.base import Chunk
+
+PIECE = 200
+"""Steps at a time without gradients."""
+
+
+class Sequences:
+    """Core, read-out, gradient models and the task's stream; ``step`` is one update."""
+
+    def __init__(self, settings: Settings):
+        self.settings = s = settings
+        self.task = task_of(s)
+        self.measure = self.task.measure
+        torch.manual_seed(s.seed)
+        self.net = Core(s.cell, self.task.inputs, s.units, self.task.outputs, s.layers).to(s.device)
+        if s.method == "frozen":
+            self.net.core.requires_grad_(False)
+        self.future = future(s, self.task.inputs).to(s.device) if s.synthetic else None
+        self.auxiliary = self.traces = None
+        models: list[Any] = []
+        if self.future is not None:
+            models.append(self.future)
+            if s.method == "dni-aux":
+                self.auxiliary = Auxiliary(model(s, self.task.inputs), s.aux_weight).to(s.device)
+                models.append(self.auxiliary)
+            if s.traces is not None:
+                self.traces = Traces(self.future, s.traces)
+        learning = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimizers = [torch.optim.Adam(learning, s.lr, fused=True)]
+        if models:
+            found = [p for m in models for p in m.parameters() if p.requires_grad]
+            betas = s.model_beta1, s.model_beta2
+            self.optimizers.append(torch.optim.Adam(found, s.model_lr, betas=betas, fused=True))
+        self.models = nn.ModuleList(models)
+        self.state: Any = None
+        self.context: Any = None
+
+    def step(self, done: int) -> float | None:
+        """One update, after so many; the loss per step that has one, if there are any."""
+        self._schedule(done)
+        total, counted, ended = 0.0, 0, False
+        while not ended:
+            chunk = self.task.chunk()
+            loss, value = self._chunk(chunk)
+            loss.backward()
+            if self.state is not None:
+                self.state = tree_map(torch.Tensor.detach, self.state)
+            total, counted = total + value, counted + int(chunk.counts.sum())
+            ended = chunk.ends or self.settings.per == "chunk"
+        if self.settings.clip is not None:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        return total / counted if counted else None
+
+    def _chunk(self, chunk: Chunk) -> tuple[Tensor, float]:
+        """A chunk's loss to differentiate, and the task's own, summed over its steps."""
+        s = self.settings
+        device = torch.device(s.device)
+        x, y, counts = (t.to(device) for t in (chunk.x, chunk.y, chunk.counts))
+        state, future = self.state, self.future
+        if future is not None:
+            state = future.receive(state, self.context)
+        out, state = self._unrolled(x, state)
+        per_step = self.task.losses(out, y).mean(1) * counts
+        loss = per_step.sum() / s.T  # a sum over the steps: as much for each, however many a chunk has
+        if future is not None and not chunk.ends:
+            self.context = x[-1] if s.model_context else None
+            loss = loss + future.send(state, self.context)
+            if self.auxiliary is not None:
+                loss = loss + self.auxiliary(future)
+        if self.traces is not None:
+            self.traces.carry(state)
+        self.state = None if chunk.ends else state
+        value = per_step.detach().sum().item()
+        self.task.told(value, int(chunk.counts.sum()), chunk.ends)
+        return loss, value
+
+    def _unrolled(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """All steps at once; one at a time where an interface stands between them."""
+        if self.settings.method != "bp-lambda" or self.future is None:
+            return self.net(x, state)
+        outs = []
+        for t in range(len(x)):
+            if t:
+                state = self.future(state)
+            out, state = self.net(x[t : t + 1], state)
+            outs.append(out)
+        return torch.cat(outs), state
+
+    def _schedule(self, done: int) -> None:
+        s = self.settings
+        share = done / s.updates
+        factor = (1 + math.cos(math.pi * share)) / 2 if s.decay == "cosine" else 1.0
+        for optimizer, rate in zip(self.optimizers, (s.lr, s.model_lr), strict=False):
+            optimizer.param_groups[0]["lr"] = rate * factor
+        if self.future is not None:
+            if share >= s.use_until:
+                self.future.scale = 0.0
+            if share >= s.learn_until:
+                self.optimizers[1].param_groups[0]["lr"] = 0.0
+
+    @torch.no_grad()
+    def evaluate(self, test: bool = False) -> dict[str, float]:
+        """The task's measures."""
+        self.net.eval()
+        found = self.task.evaluate(self._whole, test)
+        self.net.train()
+        return found
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """The outputs of whole sequences; a piece at a time, for long ones need memory."""
+        outs, state = [], None
+        for piece in x.split(PIECE):
+            out, state = self.net(piece.to(self.settings.device), state)
+            outs.append(out.cpu())
+        return torch.cat(outs)
+
+    def quality(self) -> dict[str, float]:
+        """The last synthetic gradient against the bootstrapped target, and R² over some hundred chunks."""
+        if self.future is None or self.future.quality is None:
+            return {}
+        return {**dataclasses.asdict(self.future.quality), "r2": self.future.r2}
+
+    def point(self) -> dict[str, Any]:
+        """The task's measures on validation data, and how good M is."""
+        quality = self.quality()
+        if quality.get("r2", 0) < -0.01:
+            note(f"R² of the synthetic gradient is {quality['r2']:.2f}: worse than none; try a lower scale or lr")
+        return {**self.evaluate(), "quality": {"state": quality} if quality else {}}
+
+    def result(self, seconds: float, measure: float) -> dict[str, Any]:
+        """What the record's last line says; reads the test data."""
+        s = self.settings
+        return {
+            **{key: getattr(s, key) for key in ("recipe", "method", "T", "cell", "units", "seed", "updates")},
+            "sequences": self.task.sequences,
+            "seconds": seconds,
+            "seconds_per_update": seconds / s.updates,
+            **self.evaluate(test=True),
+            "validation": measure,
+            "parameters": sum(p.numel() for p in self.net.parameters()),
+            "model_parameters": sum(p.numel() for p in self.models.parameters() if p.requires_grad),
+            "quality": {"state": self.quality()} if self.quality() else {},
+        }
+
+    def events(self) -> list[dict[str, Any]]:
+        """None: a chunk is no chain of layers."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later update depends on."""
+        return {
+            "net": self.net.state_dict(),
+            "models": self.models.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "task": self.task.state_dict(),
+            "state": self.state,
+            "context": self.context,
+            "traces": self.traces.traces if self.traces else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a ``state_dict``."""
+        self.net.load_state_dict(state["net"])
+        self.models.load_state_dict(state["models"])
+        for mine, theirs in zip(self.optimizers, state["optimizers"], strict=True):
+            mine.load_state_dict(theirs)
+        self.task.load_state_dict(state["task"])
+        self.state, self.context = state["state"], state["context"]
+        if self.traces:
+            self.traces.traces = state["traces"]
+
+
+def future(s: Settings, inputs: int) -> Recurrent:
+    """The interface between a chunk and the next."""
+    interface = Interface(model(s, inputs), lam=s.lam, unit_factor=s.unit_factor, target_every=s.target_every)
+    return Recurrent(interface, s.scale, s.gamma, only=(0,) if s.hidden_only else None)
+
+
+def model(s: Settings, inputs: int) -> nn.Module:
+    """M, or the auxiliary A: of the packed state."""
+    size = state_size(s.cell, s.units, s.layers, s.hidden_only)
+    context = inputs if s.model_context else 0
+    if s.model_form == "critic":
+        found: nn.Module = Critic(_Scalar(size, s.model_hidden, s.model_depth), lambda out, c: out.sum(1), anchor=0)
+    else:
+        found = MLP(size, s.model_hidden, s.model_depth, context)
+    return Masked(found, size, s.model_sees, s.seed) if s.model_sees < 1 else found
+
+
+class _Scalar(nn.Sequential):
+    """A guess of the later losses; its gradient is M."""
+
+    def __init__(self, size: int, hidden: int, depth: int):
+        layers: list[nn.Module] = []
+        for _ in range(max(depth, 1)):
+            layers += [nn.Linear(size, hidden), nn.Tanh()]
+            size = hidden
+        super().__init__(*layers, nn.Linear(size, 1))
+        nn.init.zeros_(self[-1].weight)  # pyright: ignore[reportArgumentType]
