@@ -71,9 +71,9 @@ class Critic(nn.Module):
         """The gradient of each example's own loss, in the shape of h.
 
         Raises:
-            ValueError: if the context is missing, or the loss is not one number per example.
+            ValueError: if the labels are missing, or the loss is not one number per example.
         """
-        if context is None:
+        if context is None and self.loss is cross_entropy:
             raise ValueError("a critic predicts a loss, and needs the context that the loss needs: the labels")
         learning = torch.is_grad_enabled()
         self.units.value.fill_(self.loss_scale / (max(len(h), 1) if self.reduction == "mean" else 1))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synthgrad.edge import Edge
-from synthgrad.message import Answer, ask, checked, dot
+from synthgrad.message import Answer, ask, attached, checked, dot
 from synthgrad.target import Target
 from synthgrad.units import LossUnit, Unit
 
@@ -125,11 +125,7 @@ class Interface(nn.Module):
         h = checked(h)
         if not self.training:
             return h[:0].sum(), torch.zeros_like(h)  # zero, with a graph, whatever h holds
-        if torch.is_grad_enabled() and not h.requires_grad:
-            raise ValueError(
-                f"send() got a message of shape {tuple(h.shape)} without a graph; nothing could learn from it. "
-                "Send the part's output itself, not a detached copy."
-            )
+        attached(h)
         self._sent = Answer(self.target or self.gradient_model, h.detach(), context)
         consumed = self._consumed(self._sent.prediction, h.dtype)
         return dot(h, consumed), consumed

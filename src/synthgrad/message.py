@@ -23,6 +23,19 @@ def checked(h: Any) -> Tensor:
     return h
 
 
+def attached(h: Tensor) -> None:
+    """See that somebody can learn from a message.
+
+    Raises:
+        ValueError: if it is detached.
+    """
+    if torch.is_grad_enabled() and not h.requires_grad:
+        raise ValueError(
+            f"send() got a message of shape {tuple(h.shape)} without a graph; nothing could learn from it. "
+            "Send the part's output itself, not a detached copy."
+        )
+
+
 def ask(model: Any, h: Tensor, context: Any) -> Tensor:
     """M(h, c), in the dtype of M's own parameters.
 

@@ -234,6 +234,11 @@ class Masked(nn.Module):
         order = torch.randperm(features, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("seen", torch.zeros(features).index_fill(0, order[: round(share * features)], 1.0))
 
+    @property
+    def units(self) -> Any:
+        """The model's own units, where it brings them along (a critic)."""
+        return getattr(self.model, "units", None)
+
     def forward(self, h: Float[Tensor, "batch features"], context: Context | None = None) -> Tensor:
         """The model's answer to what it sees."""
         return self.model(h * self.seen.to(h.dtype), context)

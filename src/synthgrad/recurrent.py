@@ -12,8 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synthgrad.interface import Interface
+from synthgrad.message import attached
 from synthgrad.packing import Leaves, pack, restart, unpack
 from synthgrad.quality import Quality, compare
+
+SAMPLED = 10
+"""Of so many gradients that arrive one is measured: for a small state measuring costs as much as M does."""
 
 
 class Recurrent(nn.Module):
@@ -43,8 +47,8 @@ class Recurrent(nn.Module):
     Attributes:
         answer: δ̂ of the last state sent, before ``scale``, shape (batch, features).
         quality: the last synthetic gradient against what arrived, the bootstrapped target; None before the first.
-        r2: 1 - ⟨‖δ̂ - δ‖²⟩ / ⟨‖δ‖²⟩, running means over some hundred chunks: at most 1; below 0, δ̂ is worse than
-            none, and hurts. NaN before the first.
+        r2: 1 - ⟨‖δ̂ - δ‖²⟩ / ⟨‖δ‖²⟩, running means over a tenth of the last thousand chunks; below 0, δ̂ is
+            worse than none, and hurts. NaN before the first.
 
     References:
         Jaderberg et al. 2017, section 2.1 (recurrent) and Fig. 3; the 0.1 is recalled, not checked.
@@ -71,6 +75,7 @@ class Recurrent(nn.Module):
         self.interface = interface
         self.scale, self.gamma, self.batch_dim, self.only = scale, gamma, batch_dim, only
         self.register_buffer("seen", torch.zeros(2))  # running ‖δ̂ - δ‖² and ‖δ‖²
+        self.arrivals = 0
         self.answer: Tensor | None = None
         self.start: Start | None = None
         self._last: tuple[Tensor, Tensor] | None = None
@@ -127,9 +132,12 @@ class Recurrent(nn.Module):
             return message[:0].sum()
         if done is not None:
             message = torch.where(done.bool()[:, None], message.detach(), message)
-        term, self.answer = self.interface.sent(message, context)
+        attached(message)
+        with torch.no_grad():  # the next chunk starts from a message of its own, so M needs no graph here
+            _, self.answer = self.interface.sent(message, context)
         if done is not None:
             self.answer = self.answer.masked_fill(done.bool()[:, None], 0.0)
+        term = message.flatten().dot(self.answer.flatten())
         if self.start is not None and self.scale != self.gamma:
             (back,) = torch.autograd.grad(
                 message, self.start.message, self.answer, retain_graph=True, allow_unused=True
@@ -187,7 +195,8 @@ class Recurrent(nn.Module):
             if start.missing is not None:
                 delta = delta + start.missing
             self._last = answer, delta.detach()
-            with torch.no_grad():
+            self.arrivals += 1
+            if self.arrivals % SAMPLED == 1:
                 now = torch.stack([(answer - delta).square().sum(), delta.square().sum()]).to(self.seen)
                 after = torch.where(self.seen.any(), self.seen.lerp(now, 0.01), now)
                 self.seen.copy_(torch.where(now.isfinite().all(), after, self.seen))
@@ -195,6 +204,14 @@ class Recurrent(nn.Module):
 
         message.register_hook(arrived)
         return message
+
+    def get_extra_state(self) -> int:
+        """How many gradients have arrived: which of them are measured depends on it."""
+        return self.arrivals
+
+    def set_extra_state(self, state: int) -> None:
+        """Go back to a ``get_extra_state``."""
+        self.arrivals = state
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave out what belongs to the chunk under way."""

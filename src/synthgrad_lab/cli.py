@@ -90,14 +90,15 @@ def _parser() -> argparse.ArgumentParser:
         "Run a table of docs/results.md (what has run already is kept) and write it from the records.",
         "synthgrad reproduce feedforward --budget=quick",
     )
-    sub.add_argument("what", choices=["every-layer", "feedforward", "stability"])
+    sub.add_argument("what", choices=["every-layer", "feedforward", "stability", "recurrent"])
     sub.add_argument(
         "--budget",
         choices=["quick", "standard", "paper"],
         default="standard",
-        help="of feedforward: quick is meant for half an hour on two cores, standard is what docs/results.md "
-        "reports, paper is 500,000 iterations at the paper's sizes (%(default)s)",
+        help="of feedforward and recurrent: quick is meant for half an hour on two cores, standard is what "
+        "docs/results.md reports, paper has the paper's sizes and lengths (%(default)s)",
     )
+    sub.add_argument("--text", help="of recurrent: Penn Treebank's folder, or any text; without it no char-lm")
     sub.add_argument("--cifar-dir", help="a folder with CIFAR-10's files; without it the cache, or a download")
     sub.add_argument("--out", default="runs", help="folder of the runs (%(default)s)")
     sub.add_argument("--results", default="results", help="folder of the gathered records (%(default)s)")

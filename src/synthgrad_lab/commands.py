@@ -178,16 +178,20 @@ def do_reproduce(options: Namespace) -> None:
     """Run a table of the results, or only write it from its records."""
     from synthgrad_lab import page
     from synthgrad_lab.experiments import every_layer, feedforward, stability
+    from synthgrad_lab.experiments import recurrent as sequences
     from synthgrad_lab.experiments.gathering import gather
 
     results, pages = Path(options.results), [Path(name) for name in options.pages]
     runs = kept = Path(options.out) / options.what
+    if options.what in ("feedforward", "recurrent"):
+        runs = kept = runs.with_name(f"{options.what}-{options.budget}")
     if options.what == "feedforward":
-        runs = kept = runs.with_name(f"feedforward-{options.budget}")
-        cells = feedforward.cells(feedforward.BUDGETS[options.budget], options.cifar_dir)
+        cells: Any = feedforward.cells(feedforward.BUDGETS[options.budget], options.cifar_dir)
+    elif options.what == "recurrent":
+        cells = sequences.cells(sequences.BUDGETS[options.budget], options.text)
     else:
         cells = {"every-layer": every_layer, "stability": stability}[options.what].cells()
-    if options.what == "feedforward" and options.budget != "standard":
+    if options.what in ("feedforward", "recurrent") and options.budget != "standard":
         pages = []  # the documents report the standard one
     else:
         kept = results
@@ -195,8 +199,8 @@ def do_reproduce(options: Namespace) -> None:
         gather(cells, runs, kept / f"{options.what}.jsonl", options.workers)
     for text in pages:
         page.fill(text, results)
-    if options.what == "feedforward":
-        pages.insert(0, feedforward.write_page(options.budget, runs, kept))
+    if experiment := {"feedforward": feedforward, "recurrent": sequences}.get(options.what):
+        pages.insert(0, experiment.write_page(options.budget, runs, kept))
     told = {"results": str(results), "pages": [str(path) for path in pages]}
     print(to_json(told) if options.json else "written: " + " ".join(told["pages"]))
 

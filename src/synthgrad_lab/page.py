@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from synthgrad_lab import feedforward_tables, results_tables
+from synthgrad_lab import feedforward_tables, recurrent_tables, results_tables
 from synthgrad_lab.record import read_lines, replace
 
 PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -64,4 +64,5 @@ TABLES: dict[str, tuple[str, Callable[[list[results_tables.Row]], list[dict[str,
     "costs": ("feedforward.jsonl", feedforward_tables.costs),
     "stability": ("stability.jsonl", feedforward_tables.stability),
     "sparse": ("sparse.jsonl", feedforward_tables.sparse),
+    **{recipe: ("recurrent.jsonl", recurrent_tables.table_of(recipe)) for recipe in recurrent_tables.MEASURES},
 }

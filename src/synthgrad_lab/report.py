@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from synthgrad_lab import figures, locks
+from synthgrad_lab import figures, locks, recurrent_report
 from synthgrad_lab.config import Settings
 from synthgrad_lab.record import replace
 from synthgrad_lab.settings import describe
@@ -82,7 +82,8 @@ def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost =
         ValueError: if no folder is given.
     """
     found, others = read(folders)
-    runs = [run for members in groups(found).values() for run in members]
+    sequences = [run for run in found if run.recurrent]
+    runs = [run for members in groups(run for run in found if not run.recurrent).values() for run in members]
     numbers = summarise(runs)
     networks: dict[tuple[str, int, int], list[Run]] = {}
     for members in groups(runs).values():
@@ -90,16 +91,17 @@ def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost =
         networks.setdefault((data, layers, width), []).extend(members)
     body = [
         "<h1>Decoupled neural interfaces: runs beside each other</h1>",
-        f'<p class="note">{escape(heading(numbers))}</p>',
+        _sequences(sequences),
+        f'<p class="note">{escape(heading(numbers))}</p>' if runs else "",
         _table(cells(numbers, cost)),
         *(_warning(f"{shown(row['method'])}: {note}.") for row in numbers for note in row["notes"]),
         _unfinished(runs, others),
-        _notes(cost),
+        _notes(cost) if runs else "",
         extra_html,
         *(_network(network, members) for network, members in networks.items()),
-        _settings(runs),
-        _environment(runs),
-        _folders(runs, others),
+        _settings(runs) if runs else "",
+        _environment(found),
+        _folders(runs, others) if runs else "",
     ]
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>synthgrad report</title>'
@@ -176,6 +178,17 @@ def _figure(title: str, figure: Figure, caption: str, alt: str) -> str:
         f'<h3>{title}</h3>\n<figure><div class="wide"><img alt="{escape(alt)}" src="{image}"></div>\n'
         f"<figcaption>{caption}</figcaption></figure>"
     )
+
+
+def _sequences(runs: Sequence[Run]) -> str:
+    if not runs:
+        return ""
+    parts = ["<h2>Recurrent runs</h2>", _table(recurrent_report.lines(runs))]
+    for recipe, members in recurrent_report.by_task(runs).items():
+        figure = recurrent_report.curves(recipe, members)
+        alt = f"{recipe}: what each run has reached, over updates; the table above has the ends"
+        parts.append(_figure(escape(recipe), figure, recurrent_report.CAPTION, alt))
+    return "\n".join(parts)
 
 
 def _settings(runs: Iterable[Run]) -> str:

@@ -36,6 +36,11 @@ class Run:
     """In words: finished, interrupted at step 40 of 200, ..."""
 
     @property
+    def recurrent(self) -> bool:
+        """Whether it is of a recurrent recipe."""
+        return "T" in self.settings
+
+    @property
     def key(self) -> Key:
         """The run's group."""
         s = self.settings
@@ -60,7 +65,7 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
         folders: one per run.
 
     Returns:
-        The runs, and the folders that hold none.
+        The runs, recurrent ones too, and the folders that hold none.
 
     Raises:
         FileNotFoundError: if a folder does not exist, or none of them holds a run.
@@ -91,7 +96,7 @@ def _read(folder: Path) -> Run | None:
             points=[line for line in lines if line["kind"] == "point"],
             events=next((line["events"] for line in reversed(lines) if line["kind"] == "timeline"), []),
             result=next((line for line in reversed(lines) if line["kind"] == "result"), None),
-            state=_state(lines, first["settings"]["steps"]),
+            state=_state(lines, first["settings"].get("steps") or first["settings"]["updates"]),
         )
     except (FileNotFoundError, StopIteration, KeyError, TypeError, UnicodeDecodeError):
         return None  # no record, or not one of ours
@@ -141,7 +146,7 @@ def rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 def summarise(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """``rows`` of runs that are read already; empty if none is finished."""
-    finished = groups(run for run in runs if run.result)
+    finished = groups(run for run in runs if run.result and not run.recurrent)
     bprop: dict[tuple[Any, ...], list[float]] = {}
     for (*network, method, _), members in finished.items():
         if method == "bprop":

@@ -18,7 +18,7 @@ does nothing else; methods that are not in it keep the ratio of their runs' own 
 COMMON = {"data": "{}", "layers": "{} layers", "width": "width {}", "steps": "{} steps", "seeds": "{} seeds"}
 """Columns that are said once, above the table, where all rows agree."""
 
-LEFT = ("data", "method")
+LEFT = ("data", "method", "task", "cell", "state", "folder")
 """Columns that are not numbers."""
 
 

@@ -35,7 +35,8 @@ def gather(cells: Mapping[str, AnySettings], folder: Path, file: Path, workers: 
     def keep(name: str, result: dict[str, Any]) -> None:
         (told,) = Record(folder / name).read("settings")
         del told["settings"], told["kind"]
-        result = {key: value for key, value in result.items() if key != "record"}
+        # A recurrent run's own "cell" (rnn, lstm, …) is among its settings.
+        result = {key: value for key, value in result.items() if key not in ("record", "cell")}
         rows[name] = {"cell": name, **result, "settings": _portable(cells[name]), **told}
         lines_to(file, [rows[name] for name in cells if name in rows])
 

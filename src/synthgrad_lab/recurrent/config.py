@@ -48,7 +48,7 @@ class Settings:
     lr: float = 3e-4
     """Adam's learning rate for core and read-out."""
     clip: float | None = None
-    """The largest norm of the core's gradient; longer ones are shortened."""
+    """The largest norm of the gradient of core and read-out; longer ones are shortened."""
     decay: Literal["none", "cosine"] = "none"
     """How learning rates fall over the run."""
     model_lr: float = 1e-3
@@ -123,8 +123,14 @@ class Settings:
             raise ValueError(
                 f"hidden_only=true: only an LSTM has a cell beside its hidden state, not cell={self.cell}"
             )
-        if self.traces is not None and (self.model_form == "critic" or not self.synthetic):
-            raise ValueError("traces belong to a regression: method=dni or dni-aux, model_form=regression")
+        if self.traces is not None and (
+            self.method not in ("dni", "dni-aux") or self.model_form == "critic" or self.model_sees < 1
+        ):
+            raise ValueError(
+                "traces want a regression that sees all: method=dni or dni-aux, model_form=regression, model_sees=1"
+            )
+        if self.method == "bp-lambda" and (self.scale, self.gamma) != (1, 1):
+            raise ValueError("method=bp-lambda weighs true and synthetic gradients by lam alone: scale=1 gamma=1")
 
     @property
     def synthetic(self) -> bool:

@@ -44,11 +44,12 @@ class Sequences:
             if s.traces is not None:
                 self.traces = Traces(self.future, s.traces)
         learning = [p for p in self.net.parameters() if p.requires_grad]
-        self.optimizers = [torch.optim.Adam(learning, s.lr, fused=True)]
+        groups: list[dict[str, Any]] = [{"params": learning, "initial_lr": s.lr}]
         if models:
             found = [p for m in models for p in m.parameters() if p.requires_grad]
             betas = s.model_beta1, s.model_beta2
-            self.optimizers.append(torch.optim.Adam(found, s.model_lr, betas=betas, fused=True))
+            groups.append({"params": found, "initial_lr": s.model_lr, "betas": betas})
+        self.optimizer = torch.optim.Adam(groups, fused=True)
         self.models = nn.ModuleList(models)
         self.state: Any = None
         self.context: Any = None
@@ -67,9 +68,8 @@ class Sequences:
             ended = chunk.ends or self.settings.per == "chunk"
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         return total / counted if counted else None
 
     def _chunk(self, chunk: Chunk) -> tuple[Tensor, float]:
@@ -102,7 +102,7 @@ class Sequences:
         outs = []
         for t in range(len(x)):
             if t:
-                state = self.future(state)
+                state = self.future(state, x[t - 1] if self.settings.model_context else None)
             out, state = self.net(x[t : t + 1], state)
             outs.append(out)
         return torch.cat(outs), state
@@ -111,13 +111,14 @@ class Sequences:
         s = self.settings
         share = done / s.updates
         factor = (1 + math.cos(math.pi * share)) / 2 if s.decay == "cosine" else 1.0
-        for optimizer, rate in zip(self.optimizers, (s.lr, s.model_lr), strict=False):
-            optimizer.param_groups[0]["lr"] = rate * factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
         if self.future is not None:
             if share >= s.use_until:
                 self.future.scale = 0.0
+                self.future.interface.lam = 1.0
             if share >= s.learn_until:
-                self.optimizers[1].param_groups[0]["lr"] = 0.0
+                self.optimizer.param_groups[1]["lr"] = 0.0
 
     @torch.no_grad()
     def evaluate(self, test: bool = False) -> dict[str, float]:
@@ -136,7 +137,7 @@ class Sequences:
         return torch.cat(outs)
 
     def quality(self) -> dict[str, float]:
-        """The last synthetic gradient against the bootstrapped target, and R² over some hundred chunks."""
+        """The last synthetic gradient against the bootstrapped target, and R² over the last chunks."""
         if self.future is None or self.future.quality is None:
             return {}
         return {**dataclasses.asdict(self.future.quality), "r2": self.future.r2}
@@ -172,7 +173,7 @@ class Sequences:
         return {
             "net": self.net.state_dict(),
             "models": self.models.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizer": self.optimizer.state_dict(),
             "task": self.task.state_dict(),
             "state": self.state,
             "context": self.context,
@@ -183,8 +184,7 @@ class Sequences:
         """Go back to a ``state_dict``."""
         self.net.load_state_dict(state["net"])
         self.models.load_state_dict(state["models"])
-        for mine, theirs in zip(self.optimizers, state["optimizers"], strict=True):
-            mine.load_state_dict(theirs)
+        self.optimizer.load_state_dict(state["optimizer"])
         self.task.load_state_dict(state["task"])
         self.state, self.context = state["state"], state["context"]
         if self.traces:
@@ -202,7 +202,9 @@ def model(s: Settings, inputs: int) -> nn.Module:
     size = state_size(s.cell, s.units, s.layers, s.hidden_only)
     context = inputs if s.model_context else 0
     if s.model_form == "critic":
-        found: nn.Module = Critic(_Scalar(size, s.model_hidden, s.model_depth), lambda out, c: out.sum(1), anchor=0)
+        found: nn.Module = Critic(
+            _Scalar(size, s.model_hidden, s.model_depth), lambda out, c: out.sum(1), anchor=0.0
+        )
     else:
         found = MLP(size, s.model_hidden, s.model_depth, context)
     return Masked(found, size, s.model_sees, s.seed) if s.model_sees < 1 else found

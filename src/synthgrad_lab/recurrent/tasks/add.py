@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,19 +48,30 @@ class Add(Task):
 
     def __init__(self, T: int, batch: int, seed: int):
         super().__init__(T, batch, seed)
+        self.drawn = torch.Generator().manual_seed(seed + 1_000_000)  # apart, so that the data is the same at any T
         self.past = bits((max(LAGS), batch), self.random)
 
     def chunk(self) -> Chunk:
         """Bits, and targets drawn from their probabilities."""
         x = bits((self.T, self.batch), self.random)
         whole = torch.cat([self.past, x])
-        y = torch.bernoulli(probability(whole), generator=self.random)
+        y = torch.bernoulli(probability(whole), generator=self.drawn)
         self.past = whole[-max(LAGS) :]
         return Chunk(_inputs(x), y, torch.ones(self.T))
 
     def losses(self, out: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy in nats."""
         return F.binary_cross_entropy_with_logits(out.squeeze(-1), y, reduction="none")
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the targets' own random state."""
+        return {**super().state_dict(), "drawn": self.drawn.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a ``state_dict``."""
+        state = dict(state)
+        self.drawn.set_state(state.pop("drawn"))
+        super().load_state_dict(state)
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
         """``cross_entropy`` against the true probability, in nats, and its ``floor``."""

@@ -62,8 +62,7 @@ class Task:
 
     def told(self, total: float, counted: int, ends: bool) -> None:
         """Hears a chunk's loss, summed over as many steps as have one."""
-        self.heard[0] += total
-        self.heard[1] += counted
+        self.heard = [self.heard[0] + total, self.heard[1] + counted]
         if ends or not self.episodic:
             self.learnt(self.heard[0] / max(self.heard[1], 1))
             self.heard = [0.0, 0]

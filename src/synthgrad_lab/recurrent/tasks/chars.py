@@ -53,8 +53,8 @@ def read(place: Path) -> Text:
         parts = [whole[:first], whole[first:second], whole[second:]]
     else:
         raise FileNotFoundError(f"text={place}: no such file or folder")
-    if any(len(part) < 2 for part in parts):
-        raise ValueError(f"text={place}: too short; its test part has {len(parts[2])} characters")
+    if (least := min(map(len, parts))) < 2:
+        raise ValueError(f"text={place}: too short; its smallest part has {least} characters")
     alphabet = "".join(sorted(set("".join(parts))))
     places = {character: n for n, character in enumerate(alphabet)}
     train, valid, test = (torch.tensor([places[c] for c in part]) for part in parts)

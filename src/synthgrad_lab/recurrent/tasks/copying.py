@@ -72,8 +72,11 @@ class Copy(Task):
     def learnt(self, loss: float) -> None:
         """Count towards the next length."""
         self.recent = [*self.recent, loss][-WINDOW:]
-        if self.grow and len(self.recent) == WINDOW and sum(self.recent) / WINDOW < SOLVED:
-            self.solved, self.recent = [self.n, self.r], []
+        if len(self.recent) < WINDOW or sum(self.recent) / WINDOW >= SOLVED:
+            return
+        self.solved = [self.n, self.r]
+        if self.grow:
+            self.recent = []
             if self.repeat and self.n > self.r:
                 self.r += 1
             else:

@@ -27,11 +27,11 @@ class Delay(Task):
     """
 
     inputs, outputs, measure = 1, 1, "longest"
-    changing = ("past", "delay", "recent")
+    changing = ("past", "delay", "recent", "solved")
 
     def __init__(self, T: int, batch: int, seed: int, first: int = 1, grow: bool = True):
         super().__init__(T, batch, seed)
-        self.delay, self.grow = first, grow
+        self.delay, self.grow, self.solved = first, grow, 0
         self.past = bits((first, batch), self.random)
         self.recent: list[float] = []
 
@@ -49,8 +49,10 @@ class Delay(Task):
     def learnt(self, loss: float) -> None:
         """Count towards the next D."""
         self.recent = [*self.recent, loss][-WINDOW:]
-        if self.grow and len(self.recent) == WINDOW and sum(self.recent) / WINDOW < SOLVED:
-            self.delay, self.recent = self.delay + 1, []
+        if len(self.recent) == WINDOW and sum(self.recent) / WINDOW < SOLVED:
+            self.solved = self.delay
+            if self.grow:
+                self.delay, self.recent = self.delay + 1, []
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
         """``longest``: the largest D solved; ``bits``, the error at the present one."""
@@ -58,7 +60,7 @@ class Delay(Task):
         x = bits((self.delay + STEPS, STREAMS), random)
         out = network(x[..., None])[self.delay :]
         loss = self.losses(out, x[: len(x) - self.delay])
-        return {"longest": self.delay - 1, "bits": loss.mean().item()}
+        return {"longest": self.solved, "bits": loss.mean().item()}
 
     def show(self) -> str:
         """Bits and their targets."""

@@ -1,0 +1,119 @@
+"""The paper's section 3.2 and more: recurrent tasks, every method at the same chunks and rates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from synthgrad_lab import page
+from synthgrad_lab.record import read_lines
+from synthgrad_lab.record import replace as write
+from synthgrad_lab.recurrent.config import Method, Settings
+from synthgrad_lab.recurrent.recipes import RECIPES
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of everything."""
+
+    seeds: int
+    """Of add and delay; the other tasks have at most 3."""
+    rates: tuple[float, ...]
+    """Learning rates of the core, tried by every method alike; the tables show each method's best on validation."""
+    updates: dict[str, int]
+    """By recipe."""
+    paper: bool = False
+
+
+BUDGETS = {
+    "quick": Budget(1, (1e-4, 3e-4), {"add": 4000, "delay": 4000, "copy": 3000, "char-lm": 1500}),
+    "standard": Budget(
+        5,
+        (1e-4, 3e-4, 1e-3),
+        {"add": 15_000, "delay": 30_000, "copy": 40_000, "repeat-copy": 40_000, "char-lm": 16_000},
+    ),
+    "paper": Budget(3, (7e-5,), {"copy": 2_000_000, "repeat-copy": 2_000_000, "char-lm": 500_000}, paper=True),
+}
+
+COMPARED: tuple[tuple[Method, str], ...] = (("bptt", "BPTT"), ("dni", "DNI"), ("dni-aux", "DNI + Aux"))
+Arm = tuple[str, str, Method, dict[str, Any]]
+"""Recipe, the arm's name in tables, method, what it changes."""
+
+
+def cells(budget: Budget, text: str | None = None) -> dict[str, Settings]:
+    """Every run of a budget by name: arm, rate, seed; all arms once before any twice.
+
+    Args:
+        budget: how much.
+        text: Penn Treebank's folder, or any text; without it there is no char-lm.
+    """
+    found = {}
+    for seed in range(budget.seeds):
+        for recipe, name, method, changes in arms(budget):
+            if recipe not in budget.updates or (seed > 2 and recipe not in ("add", "delay")):
+                continue
+            if recipe == "char-lm" and text is None:
+                continue
+            for rate in budget.rates:
+                settings = replace(
+                    RECIPES[recipe](method), updates=budget.updates[recipe], lr=rate, seed=seed, **changes
+                )
+                if recipe == "char-lm":
+                    settings = replace(settings, text=text)
+                if budget.paper:
+                    settings = as_paper(settings)
+                found[f"{recipe}--{name}--lr{rate:g}--seed{seed}"] = settings
+    return found
+
+
+def arms(budget: Budget) -> Iterator[Arm]:
+    """What is compared."""
+    for cell in ("rnn", "gru", "lstm"):
+        common = {"cell": cell}
+        yield "add", f"{cell}, T=5, read-out only", "frozen", common
+        yield "add", f"{cell}, T=5, BPTT", "bptt", common
+        yield "add", f"{cell}, T=5, DNI", "dni", common
+        yield "add", f"{cell}, T=5, DNI + Aux", "dni-aux", common
+    yield "add", "rnn, T=5, BP(λ)", "bp-lambda", {}
+    yield "add", "rnn, T=5, DNI, copy of M", "dni", {"target_every": 100}
+    yield "add", "rnn, T=5, DNI, critic", "dni", {"model_form": "critic"}
+    yield "add", "rnn, T=3, BPTT", "bptt", {"T": 3}
+    yield "add", "rnn, T=3, DNI", "dni", {"T": 3}
+    yield "add", "rnn, T=15, BPTT", "bptt", {"T": 15}
+    for T in (2, 5):
+        for method, shown in COMPARED:
+            yield "delay", f"rnn, T={T}, {shown}", method, {"T": T}
+    for recipe in ("copy", "repeat-copy"):
+        for T in (2, 3, 4, 5):
+            for method, shown in COMPARED:
+                yield recipe, f"lstm, T={T}, {shown}", method, {"T": T}
+    for T in (2, 5, 8):
+        for method, shown in COMPARED:
+            yield "char-lm", f"lstm, T={T}, {shown}", method, {"T": T}
+    yield "char-lm", "lstm, T=20, BPTT", "bptt", {"T": 20}
+
+
+def as_paper(s: Settings) -> Settings:
+    """The paper's sizes: LSTM, M with one hidden layer as wide, synthetic gradients scaled by 0.1 (recalled)."""
+    units = 1024 if s.recipe == "char-lm" else 256
+    return replace(s, cell="lstm", units=units, model_hidden=units, batch=256, scale=0.1)
+
+
+def write_page(name: str, runs: Path, results: Path) -> Path:
+    """A page with a table per task, from the gathered records."""
+    rows = read_lines(results / "recurrent.jsonl")
+    recipes = [recipe for recipe in RECIPES if any(row["recipe"] == recipe for row in rows)]
+    tables = "".join(f"\n## {recipe}\n\n<!-- table: {recipe} -->\n<!-- end -->\n" for recipe in recipes)
+    path = runs / "recurrent.md"
+    runs.mkdir(parents=True, exist_ok=True)
+    write(path, page.filled(PAGE.format(name=name) + tables, results).encode())
+    return path
+
+
+PAGE = """# Recurrent networks in chunks of T steps (budget: {name})
+
+Medians over seeds; every method at the same updates and data, each at the learning rate that is best for it on
+validation data, of the same grid. *paper*: Jaderberg et al. 2017, at its own sizes and lengths.
+"""

@@ -1,0 +1,67 @@
+"""The part of a report that is about recurrent runs: a table, and a curve per task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from synthgrad_lab.figures import shade, sheet
+from synthgrad_lab.recurrent.config import SHOWN
+from synthgrad_lab.recurrent_tables import MEASURES
+from synthgrad_lab.summary import Run
+
+COLOURS = {"frozen": "#8a8a8a", "bptt": "#000000", "dni": "#0072B2", "dni-aux": "#E69F00", "bp-lambda": "#117733"}
+CAPTION = """On validation data, over updates: a line per run, a colour per method, lighter for shorter chunks."""
+
+
+def lines(runs: Iterable[Run]) -> list[dict[str, str]]:
+    """A row per run."""
+    return [
+        {
+            "task": s["recipe"],
+            "method": SHOWN.get(s["method"], str(s["method"])),
+            "T": str(s["T"]),
+            "cell": f"{s['cell']}, {s['units']}",
+            "seed": str(s["seed"]),
+            "state": run.state,
+            "reached": _reached(run),
+            "ms per update": f"{1000 * run.result['seconds_per_update']:.2f}" if run.result else "",
+            "folder": str(run.folder),
+        }
+        for run, s in ((run, run.settings) for run in runs)
+    ]
+
+
+def _reached(run: Run) -> str:
+    key, shown, _ = MEASURES[run.settings["recipe"]]
+    return f"{shown}: {run.result[key]:.4g}" if run.result else ""
+
+
+def by_task(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs with a curve, by recipe."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.points:
+            found.setdefault(run.settings["recipe"], []).append(run)
+    return found
+
+
+def curves(recipe: str, runs: Sequence[Run]) -> Figure:
+    """The task's measure over updates."""
+    figure, (ax,) = sheet(8.6, 4.2, 1, 1)
+    chunks = sorted({run.settings["T"] for run in runs})
+    told: set[tuple[str, int]] = set()
+    for run in runs:
+        method, T = run.settings["method"], run.settings["T"]
+        key = next(name for name in run.points[0] if name not in ("kind", "step", "train_loss"))
+        name = None if (method, T) in told else f"{SHOWN.get(method, method)}, T = {T}"
+        told.add((method, T))
+        colour: Any = shade(COLOURS.get(method, "#882255"), chunks.index(T), len(chunks))
+        ax.plot([p["step"] for p in run.points], [p[key] for p in run.points], color=colour, label=name)
+    ax.set_xlabel("updates")
+    ax.set_ylabel(MEASURES[recipe][1])
+    ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+    ax.legend(frameon=False)
+    return figure

@@ -1,0 +1,74 @@
+"""Tables of the recurrent experiment, computed from gathered records."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+from synthgrad_lab.results_tables import Row, grouped
+
+MEASURES: dict[str, tuple[str, str, bool]] = {
+    "add": ("cross_entropy", "cross-entropy, nats (floor 0.4545)", False),
+    "delay": ("longest", "longest delay", True),
+    "copy": ("longest", "longest N", True),
+    "repeat-copy": ("episode_length", "longest episode", True),
+    "char-lm": ("test_bits_per_character", "test bits per character", False),
+    "seq-mnist": ("test_error", "test error %", False),
+    "line-drawing": ("mse", "squared error", False),
+}
+"""By recipe: the result's key, what it is, and whether more is better."""
+PAPER = {
+    "copy": {"BPTT": (7, 8, 10, 8), "DNI": (16, 14, 18, 18), "DNI + Aux": (16, 17, 19, 18)},
+    "repeat-copy": {"BPTT": (7, 5, 19, 23), "DNI": (39, 33, 39, 59), "DNI + Aux": (39, 59, 67, 59)},
+}
+"""Jaderberg et al. 2017, the recurrent table, at T = 2, 3, 4, 5."""
+
+
+def table_of(recipe: str) -> Callable[[list[Row]], list[dict[str, str]]]:
+    """The table of a recipe."""
+
+    def table(records: list[Row]) -> list[dict[str, str]]:
+        rows = []
+        for (arm,), runs in grouped([r for r in records if r["recipe"] == recipe], _arm).items():
+            best = chosen(runs, recipe)
+            rows.append(_row(recipe, arm, best, runs))
+        return rows
+
+    return table
+
+
+def chosen(runs: list[Row], recipe: str) -> list[Row]:
+    """The runs at the rate that is best on validation data, by the median over the seeds that all rates have."""
+    more = MEASURES[recipe][2]
+    rates = grouped(runs, lambda r: (r["settings"]["lr"],))
+    common = set.intersection(*({r["seed"] for r in each} for each in rates.values()))
+
+    def merit(each: list[Row]) -> float:
+        value = statistics.median(r["validation"] for r in each if r["seed"] in common or not common)
+        return value if more else -value
+
+    return max(rates.values(), key=merit)
+
+
+def _arm(r: Row) -> tuple[str]:
+    return (r["cell"].split("--")[1],)
+
+
+def _row(recipe: str, arm: str, best: list[Row], runs: list[Row]) -> dict[str, str]:
+    key, shown, more = MEASURES[recipe]
+    values = sorted(r[key] for r in best)
+    form = "{:.0f}" if more else "{:.4f}"
+    worst = values[0] if more else values[-1]
+    row = {
+        "arm": arm,
+        "updates": f"{best[0]['updates']:,}",
+        "learning rate": f"{best[0]['settings']['lr']:g}",
+        "rates tried": str(len({r["settings"]["lr"] for r in runs})),
+        "seeds": str(len(best)),
+        shown: form.format(statistics.median(values)),
+        "worst seed": form.format(worst),
+    }
+    cell, T, method = (*arm.split(", "), "", "")[:3]
+    if recipe in PAPER and method in PAPER[recipe] and cell == "lstm":
+        row["paper"] = str(PAPER[recipe][method][int(T.removeprefix("T=")) - 2])
+    return row
