@@ -84,7 +84,7 @@ def rms(x):
 def test_a_is_regressed_on_what_m_answers_at_the_end(equal):
     for chunk in run(1.0, unit=0.5):
         loss = chunk.error(chunk.start).square().sum(dim=1).mean()
-        assert chunk.term == pytest.approx(loss.item(), rel=1e-12)
+        assert chunk.term.item() == pytest.approx(loss.item(), rel=1e-12)
         assert equal(chunk.of_a, torch.autograd.grad(loss, list(A.parameters())), 1e-12)
 
 
@@ -127,8 +127,26 @@ def test_it_is_zero_before_there_is_a_start_or_an_answer_and_in_eval():
     assert auxiliary.eval()(untouched) == 0
 
 
-def test_the_second_chunks_auxiliary_error_reaches_the_core_in_the_first(equal):
-    """The coupling, an example: it leaves its own chunk's core alone, but moves M, which teaches the chunk before."""
+def test_where_nothing_was_sent_the_last_chunks_answer_does_not_count():
+    core, future = nn.GRU(IN, UNITS).double(), Recurrent(Interface(M, unit=1.0))
+    state, context = torch.randn(1, BATCH, UNITS, dtype=F64), torch.arange(BATCH) % 3
+    _, state = core(torch.randn(T, BATCH, IN, dtype=F64), future.receive(state, context))
+    future.send(state, context).backward()
+    core(torch.randn(T, BATCH, IN, dtype=F64), future.receive(state, context))
+    assert Auxiliary(A)(future) == 0
+
+
+def test_nothing_goes_back_to_an_episode_that_has_ended():
+    core, model, done = nn.GRU(IN, UNITS).double(), Shown(), torch.tensor([True, False, False, True])
+    future = Recurrent(Interface(model, unit=1.0))
+    state, context = torch.randn(1, BATCH, UNITS, dtype=F64), torch.arange(BATCH) % 3
+    _, state = core(torch.randn(T, BATCH, IN, dtype=F64), future.receive(state, context, done))
+    (future.send(state, context) + Auxiliary(A)(future)).backward()
+    assert (model.target() == 0).all(dim=1).tolist() == done.tolist()
+
+
+def test_the_second_chunks_error_changes_what_m_learns_at_the_boundary_and_nothing_else(equal):
+    """So it is M that will tell the first chunk to keep what the second needs: the two are coupled."""
     plain, coupled = run(unit=1.0), run(1.0, only=(1,), unit=1.0)
     for a, b in zip(plain, coupled, strict=True):
         assert equal(a.of_core, b.of_core)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synthgrad.interface import GradientModel
+from synthgrad.message import ask
 from synthgrad.recurrent import Recurrent
 
 
@@ -40,11 +41,12 @@ class Auxiliary(nn.Module):
         """
         start, answer = future.start, future.answer
         if start is None or answer is None or not self.training:
-            return next(self.parameters()).new_zeros(())
+            return future.seen.new_zeros(())
         unit = future.interface.units.value
-        seen = start.message.view_as(start.message)
-        error = self.model(seen, start.context) - answer / unit
-        size = self.weight * _rms(error.detach() * unit)
+        known = future.interface.units.known
+        seen = start.begun.view_as(start.begun)
+        error = ask(self.model, seen, start.context) - answer / unit
+        size = self.weight * _rms(error.detach() * known)
 
         def weighed(gradient: Tensor) -> Tensor:
             return gradient * (size / _rms(gradient).clamp_min(1e-30)).nan_to_num(0.0, 0.0, 0.0)

@@ -29,7 +29,7 @@ def pack(state: Any, batch_dim: int | None = None, only: Leaves = None) -> Float
 
     Raises:
         TypeError: if there is no tensor in it.
-        ValueError: if the tensors' batches differ.
+        ValueError: if the tensors' batches differ, or ``only`` names one that is not there.
 
     Example:
         >>> pack((torch.zeros(2, 16, 32), torch.zeros(2, 16, 32))).shape  # an LSTM of two layers
@@ -81,6 +81,8 @@ def restart(state: Any, done: Tensor, initial: Any = None, batch_dim: int | None
         initial: a state to begin with; None is zeros.
         batch_dim: as in ``pack``.
     """
+    if state is None:
+        return None
     leaves, form = tree_flatten(state)
     begin = [torch.zeros_like(leaf) for leaf in leaves] if initial is None else tree_flatten(initial)[0]
     found = []
@@ -99,7 +101,11 @@ def _leaves(state: Any) -> list[Tensor]:
 
 
 def _chosen(leaves: list[Tensor], only: Leaves) -> list[Tensor]:
-    return leaves if only is None else [leaf for place, leaf in enumerate(leaves) if place in only]
+    if only is None:
+        return leaves
+    if not only or not set(only) <= set(range(len(leaves))):
+        raise ValueError(f"only={tuple(only)}: the state has tensors 0 to {len(leaves) - 1}")
+    return [leaf for place, leaf in enumerate(leaves) if place in only]
 
 
 def _dim(leaf: Tensor, batch_dim: int | None) -> int:
@@ -113,4 +119,5 @@ def _rows(leaf: Tensor, batch_dim: int | None) -> Tensor:
 
 def _like(rows: Tensor, leaf: Tensor, batch_dim: int | None) -> Tensor:
     dim = _dim(leaf, batch_dim)
-    return rows.reshape(leaf.movedim(dim, 0).shape).movedim(0, dim).contiguous()
+    shape = leaf.movedim(dim, 0).shape[1:]
+    return rows.reshape(len(rows), *shape).movedim(0, dim).contiguous().to(leaf.dtype)

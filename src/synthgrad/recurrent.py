@@ -104,7 +104,7 @@ class Recurrent(nn.Module):
         Returns:
             A state of the same form and values.
         """
-        self.start = None
+        self.start = self.answer = None
         if state is None:
             return None
         message = pack(state, self.batch_dim, self.only)
@@ -114,7 +114,11 @@ class Recurrent(nn.Module):
         elif self.training:
             message = self._opened(message.detach(), context)
         state = unpack(message, state, self.batch_dim, self.only)
-        return state if done is None else restart(state, done, initial, self.batch_dim)
+        if done is not None:
+            state = restart(state, done, initial, self.batch_dim)
+            if self.start is not None:
+                self.start.begun = pack(state, self.batch_dim, self.only)
+        return state
 
     def send(self, state: Any, context: Any = None, done: Tensor | None = None) -> Float[Tensor, ""]:
         """The loss term of a chunk's end, ⟨scale·δ̂, h_T⟩.
@@ -138,12 +142,12 @@ class Recurrent(nn.Module):
         if done is not None:
             self.answer = self.answer.masked_fill(done.bool()[:, None], 0.0)
         term = message.flatten().dot(self.answer.flatten())
-        if self.start is not None and self.scale != self.gamma:
+        if self.start is not None and self.scale != self.gamma and torch.is_grad_enabled():
             (back,) = torch.autograd.grad(
                 message, self.start.message, self.answer, retain_graph=True, allow_unused=True
             )
             if back is not None:
-                self.start.missing = (self.gamma - self.scale) * back
+                self.start.missing.append((self.gamma - self.scale) * back)
         return term * self.scale if self.scale != 1 else term
 
     def forward(self, state: Any, context: Any = None) -> Any:
@@ -154,6 +158,12 @@ class Recurrent(nn.Module):
         References:
             Jaderberg et al. 2017, supplement A.
         """
+        if self._linked is not None:
+            return state
+        if self.scale != self.gamma:
+            raise ValueError(
+                f"scale={self.scale}, gamma={self.gamma}: inside a chunk lam alone weighs the two gradients"
+            )
         message = self.interface(pack(state, self.batch_dim, self.only), context)
         return unpack(message, state, self.batch_dim, self.only)
 
@@ -188,12 +198,13 @@ class Recurrent(nn.Module):
 
     def _opened(self, message: Tensor, context: Any) -> Tensor:
         """The message received; what will arrive is completed by what ``scale`` has left out, and measured."""
-        message, answer = self.interface.received(message, context)
-        self.start = start = Start(message, context)
+        received, answer = self.interface.received(message, context)
+        # The chunk hangs on a view: a gradient that is only asked for (autograd.grad) must not run what follows.
+        self.start = Start(received, received.view_as(received), context)
+        message, missing = self.start.message, self.start.missing  # a hook that holds its own tensor is never freed
 
         def arrived(delta: Tensor) -> Tensor:
-            if start.missing is not None:
-                delta = delta + start.missing
+            delta = sum(missing, delta)
             self._last = answer, delta.detach()
             self.arrivals += 1
             if self.arrivals % SAMPLED == 1:
@@ -202,7 +213,7 @@ class Recurrent(nn.Module):
                 self.seen.copy_(torch.where(now.isfinite().all(), after, self.seen))
             return delta
 
-        message.register_hook(arrived)
+        received.register_hook(arrived)
         return message
 
     def get_extra_state(self) -> int:
@@ -219,8 +230,8 @@ class Recurrent(nn.Module):
 
 
 class Start:
-    """A chunk's first state: the message received, and what M's target lacks because of ``scale``."""
+    """A chunk's first state as received, as the chunk sees it (``begun``: after restarts), and what its δ lacks."""
 
-    def __init__(self, message: Tensor, context: Any):
-        self.message, self.context = message, context
-        self.missing: Tensor | None = None
+    def __init__(self, received: Tensor, message: Tensor, context: Any):
+        self.received, self.message, self.begun, self.context = received, message, message, context
+        self.missing: list[Tensor] = []

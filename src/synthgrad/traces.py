@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from synthgrad.message import ask
 from synthgrad.models import MLP
 from synthgrad.packing import pack
 from synthgrad.recurrent import Recurrent
@@ -46,6 +47,8 @@ class Traces:
         model = future.interface.gradient_model
         if not isinstance(model, MLP):
             raise TypeError(f"traces want an MLP or Linear as gradient model, not {type(model).__name__}")
+        if any(isinstance(norm, nn.BatchNorm1d) for norm in model.norms):
+            raise TypeError("traces want a gradient model without batch norm, which mixes the examples")
         if not 0 <= lam <= 1:
             raise ValueError(f"lam is {lam}; it must be from 0 (plain bootstrap) to 1 (true gradients)")
         self.future, self.model, self.lam = future, model, lam
@@ -67,7 +70,7 @@ class Traces:
         owed = self.traces
         features = self._features(start.message.detach(), start.context)
         if owed is not None:
-            self._teach(start.message, owed, start.context)
+            self._teach(start.received, owed, start.context)
         units = start.message.shape[1]
         eligible = torch.einsum("ij,bf->bijf", torch.eye(units).to(features), features)
         if owed is not None:
@@ -90,24 +93,26 @@ class Traces:
     def _teach(self, message: Tensor, owed: Tensor, context: Any) -> None:
         """When δ arrives, add what it says about earlier states to the gradient of M's last layer."""
         with torch.no_grad():
-            answer = self.model(message, context)
+            answer = ask(self.model, message, context)
 
         def arrived(delta: Tensor) -> None:
             error = answer - delta / self.future.interface.units.value
             gradient = torch.einsum("bi,bijf->jf", error, owed) * (2 / max(len(error), 1))
-            self._add(gradient)
+            self._add(torch.where(delta.isfinite().all(), gradient, 0.0))
 
         message.register_hook(arrived)
 
     def _features(self, h: Tensor, context: Any) -> Tensor:
         """φ: what M's last layer sees, a constant 1 behind it."""
         with torch.no_grad():
-            return self.model.features_of(h, context)
+            return self.model.features_of(h.to(self.model.last()[0].dtype), context).to(h.dtype)
 
     def _add(self, gradient: Tensor) -> None:
         """Split a gradient over φ into those of the last layer's parameters, and add them up there."""
         parameters = self.model.last()
         widths = [p.shape[1] if p.dim() == 2 else 1 for p in parameters]
         for p, part in zip(parameters, gradient.split(widths, dim=1), strict=True):
+            if not p.requires_grad:
+                continue
             part = part.view_as(p).to(p.dtype)
             p.grad = part.clone() if p.grad is None else p.grad + part

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from synthgrad_lab import checkpoint
-from synthgrad_lab.record import Record
 from synthgrad_lab.classification import rows_of
+from synthgrad_lab.record import Record
 from synthgrad_lab.run import Diverged, Interrupted, recorded, resume, run
 
 TIMES = {"seconds", "seconds_per_step", "record"}
