@@ -15,9 +15,10 @@ from synthgrad.interface import Interface
 from synthgrad.message import attached
 from synthgrad.packing import Leaves, pack, restart, unpack
 from synthgrad.quality import Quality, compare
+from synthgrad.units import ToldUnit, Unit
 
 SAMPLED = 10
-"""Of so many gradients that arrive one is measured: for a small state measuring costs as much as M does."""
+"""One chunk of so many is measured (and the first so many): for a small state that costs as much as M does."""
 
 
 class Recurrent(nn.Module):
@@ -40,6 +41,8 @@ class Recurrent(nn.Module):
         scale: factor on δ̂ where the module consumes it (the paper's 0.1). It does not touch M's target: where it
             is not γ, a second, short backward pass from the state to the state puts the difference back.
         gamma: γ, discount of M's own answer in its target; below 1 the target forgets what lies far ahead.
+        limit: the largest δ̂, in root mean squares of what a chunk's own losses send down to its start. Where the
+            state's dynamics enlarge gradients, M would otherwise chase an ever growing answer of its own.
         batch_dim: the dimension of the batch in the state's tensors (``pack``).
         only: which of the state's tensors make the message, for instance ``(0,)`` for an LSTM's hidden state
             without its cell; the others cross the boundary detached.
@@ -61,6 +64,7 @@ class Recurrent(nn.Module):
         interface: Interface,
         scale: float = 1.0,
         gamma: float = 1.0,
+        limit: float = 10.0,
         *,
         batch_dim: int | None = None,
         only: Leaves = None,
@@ -73,9 +77,12 @@ class Recurrent(nn.Module):
                 f"the interface's scale is {interface.scale} and would discount M's target; give it to Recurrent"
             )
         self.interface = interface
-        self.scale, self.gamma, self.batch_dim, self.only = scale, gamma, batch_dim, only
+        self.scale, self.gamma, self.limit, self.batch_dim, self.only = scale, gamma, limit, batch_dim, only
+        if type(interface.units) is Unit and interface.units.fixed is None:
+            interface.units = ToldUnit(None, interface.units.factor, interface.units.decay)
         self.register_buffer("seen", torch.zeros(2))  # running ‖δ̂ - δ‖² and ‖δ‖²
-        self.arrivals = 0
+        self.chunks = 0
+        self.fused = False
         self.answer: Tensor | None = None
         self.start: Start | None = None
         self._last: tuple[Tensor, Tensor] | None = None
@@ -139,15 +146,18 @@ class Recurrent(nn.Module):
         attached(message)
         with torch.no_grad():  # the next chunk starts from a message of its own, so M needs no graph here
             _, self.answer = self.interface.sent(message, context)
+            if isinstance(units := self.interface.units, ToldUnit):
+                largest = self.limit * units.value / units.factor
+                self.answer = self.answer * (largest / _rms(self.answer)).clamp(max=1).nan_to_num(0.0)
         if done is not None:
             self.answer = self.answer.masked_fill(done.bool()[:, None], 0.0)
         term = message.flatten().dot(self.answer.flatten())
-        if self.start is not None and self.scale != self.gamma and torch.is_grad_enabled():
-            (back,) = torch.autograd.grad(
-                message, self.start.message, self.answer, retain_graph=True, allow_unused=True
-            )
+        start, apart = self.start, self.scale != self.gamma
+        if start is not None and (apart or (start.measured and not self.fused)) and torch.is_grad_enabled():
+            (back,) = torch.autograd.grad(message, start.message, self.answer, retain_graph=True, allow_unused=True)
             if back is not None:
-                self.start.missing.append((self.gamma - self.scale) * back)
+                start.later.append(self.gamma * back)
+                start.missing.append((self.gamma - self.scale) * back)
         return term * self.scale if self.scale != 1 else term
 
     def forward(self, state: Any, context: Any = None) -> Any:
@@ -160,7 +170,8 @@ class Recurrent(nn.Module):
         """
         if self._linked is not None:
             return state
-        if self.scale != self.gamma:
+        self.fused = True  # from now on the way from a chunk's end to its start leads through M
+        if self.scale != self.gamma and self.interface.lam < 1:
             raise ValueError(
                 f"scale={self.scale}, gamma={self.gamma}: inside a chunk lam alone weighs the two gradients"
             )
@@ -200,14 +211,18 @@ class Recurrent(nn.Module):
         """The message received; what will arrive is completed by what ``scale`` has left out, and measured."""
         received, answer = self.interface.received(message, context)
         # The chunk hangs on a view: a gradient that is only asked for (autograd.grad) must not run what follows.
-        self.start = Start(received, received.view_as(received), context)
-        message, missing = self.start.message, self.start.missing  # a hook that holds its own tensor is never freed
+        measured = self.chunks < SAMPLED or self.chunks % SAMPLED == 0
+        self.chunks += 1
+        self.start = start = Start(received, received.view_as(received), context, measured)
+        message, missing, later = start.message, start.missing, start.later
+        del start  # a hook that holds its own tensor is never freed
 
         def arrived(delta: Tensor) -> Tensor:
             delta = sum(missing, delta)
             self._last = answer, delta.detach()
-            self.arrivals += 1
-            if self.arrivals % SAMPLED == 1:
+            if measured:
+                if isinstance(units := self.interface.units, ToldUnit):
+                    units.tell(_rms(delta - sum(later)))
                 now = torch.stack([(answer - delta).square().sum(), delta.square().sum()]).to(self.seen)
                 after = torch.where(self.seen.any(), self.seen.lerp(now, 0.01), now)
                 self.seen.copy_(torch.where(now.isfinite().all(), after, self.seen))
@@ -217,12 +232,12 @@ class Recurrent(nn.Module):
         return message
 
     def get_extra_state(self) -> int:
-        """How many gradients have arrived: which of them are measured depends on it."""
-        return self.arrivals
+        """How many chunks have begun: which of them are measured depends on it."""
+        return self.chunks
 
     def set_extra_state(self, state: int) -> None:
         """Go back to a ``get_extra_state``."""
-        self.arrivals = state
+        self.chunks = state
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave out what belongs to the chunk under way."""
@@ -230,8 +245,17 @@ class Recurrent(nn.Module):
 
 
 class Start:
-    """A chunk's first state as received, as the chunk sees it (``begun``: after restarts), and what its δ lacks."""
+    """A chunk's first state as received, and as the chunk sees it (``begun``: after restarts).
 
-    def __init__(self, received: Tensor, message: Tensor, context: Any):
+    Of its δ: what belongs to the chunks after it (``later``), and what is missing in it because of ``scale``.
+    """
+
+    def __init__(self, received: Tensor, message: Tensor, context: Any, measured: bool):
         self.received, self.message, self.begun, self.context = received, message, message, context
+        self.measured = measured
+        self.later: list[Tensor] = []
         self.missing: list[Tensor] = []
+
+
+def _rms(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x) / max(x.numel(), 1) ** 0.5

@@ -63,6 +63,21 @@ class Unit(nn.Module):
             buffer.fill_(after)
 
 
+class ToldUnit(Unit):
+    """A unit that follows only what it is told.
+
+    A bootstrapped gradient, which holds M's own answer, must not decide in which unit M answers: the two would
+    drive each other up.
+    """
+
+    def follow(self, rms: Tensor) -> None:
+        """Nothing; see ``tell``."""
+
+    def tell(self, rms: Tensor) -> None:
+        """Take in the root mean square of a gradient that comes from a loss alone."""
+        super().follow(rms)
+
+
 class LossUnit(nn.Module):
     """The unit of M's answers where M knows it: the weight of an example's loss in the task's."""
 

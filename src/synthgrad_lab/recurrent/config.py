@@ -59,20 +59,22 @@ class Settings:
     """Hidden layers of the same; 0 is linear."""
     model_form: Literal["regression", "critic"] = "regression"
     """critic: M is the gradient of a learned scalar, its guess of the later losses."""
-    model_beta1: float = 0.9
-    """Adam's beta1 for the gradient models."""
-    model_beta2: float = 0.999
+    model_beta1: float = 0.5
+    """Adam's beta1 for the gradient models: with more momentum they lag behind the core that they must follow."""
+    model_beta2: float = 0.99
     """Adam's beta2 for the gradient models."""
     model_sees: float = 1.0
     """Share of the state's units that M sees: a fixed random mask."""
     model_context: bool = False
     """Let M see the chunk's last input, too."""
-    unit_factor: float = 8.0
+    unit_factor: float = 32.0
     """M's unit in root mean squares of the gradient; larger learns faster, and less finely."""
     hidden_only: bool = False
     """Of an LSTM, send the hidden state without its cell."""
     scale: float = 1.0
     """Factor on the synthetic gradient where the core consumes it (the paper's 0.1); never on M's target."""
+    limit: float = 10.0
+    """The largest synthetic gradient, in root mean squares of what a chunk's own losses send down to its start."""
     gamma: float = 1.0
     """Discount of M's own answer in its target."""
     lam: float = 0.5
@@ -157,7 +159,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("T", "units", "layers", "batch", "updates", "model_hidden", "bits", "first"), (1, math.inf)),
     **dict.fromkeys(("eval_every", "checkpoint_every", "threads"), (1, math.inf)),
     **dict.fromkeys(
-        ("lr", "model_lr", "model_depth", "seed", "scale", "aux_weight", "target_every"), (0, math.inf)
+        ("lr", "model_lr", "model_depth", "seed", "scale", "aux_weight", "target_every", "limit"), (0, math.inf)
     ),
     **dict.fromkeys(("clip", "unit_factor"), (1e-9, math.inf)),
     **dict.fromkeys(("model_beta1", "model_beta2"), (0, 0.999999)),

@@ -194,7 +194,7 @@ class Sequences:
 def future(s: Settings, inputs: int) -> Recurrent:
     """The interface between a chunk and the next."""
     interface = Interface(model(s, inputs), lam=s.lam, unit_factor=s.unit_factor, target_every=s.target_every)
-    return Recurrent(interface, s.scale, s.gamma, only=(0,) if s.hidden_only else None)
+    return Recurrent(interface, s.scale, s.gamma, s.limit, only=(0,) if s.hidden_only else None)
 
 
 def model(s: Settings, inputs: int) -> nn.Module:

@@ -1,0 +1,86 @@
+"""M's unit follows what the losses send down, not M's own answers; and no answer grows without end."""
+
+import pytest
+import torch
+from torch import nn
+
+from synthgrad import Interface, Recurrent
+from synthgrad.models import Linear
+from synthgrad.recurrent import SAMPLED
+
+F64 = torch.float64
+
+
+def grown(state, x):
+    """A core that doubles whatever its state holds, so gradients double on the way back."""
+    return 2 * state + x
+
+
+def model():
+    m = Linear(3).double()
+    nn.init.eye_(m.layers[0].weight)
+    return m
+
+
+def run(future, chunks, send=True):
+    state = torch.randn(4, 3, dtype=F64)
+    for _ in range(chunks):
+        state = grown(future.receive(state.detach() / 10), torch.randn(4, 3, dtype=F64).requires_grad_())
+        loss = state.sin().sum() / 4
+        (loss + future.send(state) if send else loss).backward()
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_the_unit_is_that_of_the_losses_alone(scale):
+    found = []
+    for send in (True, False):
+        torch.manual_seed(1)
+        interface = Interface(model(), unit_factor=8.0)
+        run(Recurrent(interface, scale).double(), 30, send)
+        found.append(interface.unit)
+    assert found[0] > 0
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("limit", [0.5, 10.0])
+def test_an_answer_is_not_larger_than_its_limit(limit):
+    interface = Interface(model(), unit_factor=8.0)
+    future = Recurrent(interface, limit=limit).double()
+    run(future, 5)
+    with torch.no_grad():
+        interface.gradient_model.layers[0].weight.mul_(1e6)
+    run(future, 1)
+    rms = future.answer.square().mean().sqrt()
+    before = interface.unit / 8
+    assert rms <= limit * before * 1.1  # the unit has moved a little since
+    assert rms >= limit * before * 0.5
+
+
+def test_a_small_answer_is_sent_as_it_is():
+    interface = Interface(model(), unit_factor=8.0)
+    future = Recurrent(interface).double()
+    run(future, 3)
+    with torch.no_grad():
+        interface.gradient_model.layers[0].weight.mul_(1e-3)
+    state = torch.randn(4, 3, dtype=F64, requires_grad=True)
+    future.send(state)
+    torch.testing.assert_close(future.answer, interface.synthetic_gradient(state))
+
+
+def test_a_fixed_unit_sets_no_limit():
+    interface = Interface(model(), unit=1.0)
+    future = Recurrent(interface, limit=1e-9).double()
+    state = torch.randn(4, 3, dtype=F64, requires_grad=True)
+    future.send(state)
+    assert torch.equal(future.answer, state)
+
+
+def test_one_chunk_in_ten_is_measured_after_the_first_ten():
+    interface = Interface(model())
+    future = Recurrent(interface).double()
+    moved, before = [], None
+    for _ in range(3 * SAMPLED):
+        run(future, 1)
+        moved.append(before is None or not torch.equal(interface.unit, before))
+        before = interface.unit
+    assert moved == [k < SAMPLED or k % SAMPLED == 0 for k in range(3 * SAMPLED)]
