@@ -122,10 +122,9 @@ def _network(recipe: str, layers: int, runs: list[Row]) -> dict[str, str]:
     r = runs[0]
     epochs = r["steps"] * r["settings"]["batch"] / TRAINING[r["data"]]
     size = f"{r['width']} (paper {paper.WIDTHS[recipe]})" if r["width"] != paper.WIDTHS[recipe] else str(r["width"])
-    seeds = len({r["seed"] for r in runs})
-    return {
-        "network": recipe, "layers": str(layers), "width": size, "epochs": f"{epochs:.1f}", "seeds": str(seeds)
-    }  # fmt: skip
+    counts = sorted(len(each) for each in grouped(runs, lambda r: (r["method"],)).values())
+    seeds = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    return {"network": recipe, "layers": str(layers), "width": size, "epochs": f"{epochs:.1f}", "seeds": seeds}
 
 
 def _beside(runs: list[Row] | None, recipe: str, method: str, layers: int) -> str:
