@@ -124,11 +124,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(
         "bench",
         commands.do_bench,
-        "What decoupling costs in time (step; methods: of all recipes) or saves in memory.",
+        "What decoupling costs in time (step; methods: all image recipes; recurrent) or saves in memory.",
         "synthgrad bench step",
     )
-    sub.add_argument("what", choices=["step", "memory", "methods"])
-    sub.add_argument("--widths", type=int, nargs="+", default=[256, 1024], help="for step (%(default)s)")
+    sub.add_argument("what", choices=["step", "memory", "methods", "recurrent"])
+    sub.add_argument("--widths", type=int, nargs="+", help="units: of step (256 1024) or recurrent (32 256)")
     sub.add_argument("--repeats", type=int, default=15, help="rounds over all cases (%(default)s)")
     sub.add_argument("--record", metavar="FILE", help="also write the rows to a .jsonl file")
     command(

@@ -224,6 +224,7 @@ def do_bench(options: Namespace) -> None:
     from synthgrad_lab import page
     from synthgrad_lab.bench.memory import DEPTHS, bench_memory
     from synthgrad_lab.bench.methods import bench_methods
+    from synthgrad_lab.bench.recurrent import CELLS, bench_recurrent
     from synthgrad_lab.bench.step import bench_step
     from synthgrad_lab.progress import Bars
     from synthgrad_lab.results_tables import bench
@@ -231,12 +232,19 @@ def do_bench(options: Namespace) -> None:
     with Bars() as bars:
         if options.what == "step":
             rows = []
-            for width in options.widths:
+            for width in options.widths or (256, 1024):
                 bar = bars.bar(f"width {width}", options.repeats)
                 rows += bench_step(width, options.repeats, lambda done, bar=bar: bar(done, float("nan")))
         elif options.what == "methods":
             bar = bars.bar("networks", len(RECIPES))
             rows = bench_methods(repeats=options.repeats, progress=lambda done: bar(done, float("nan")))
+        elif options.what == "recurrent":
+            rows = []
+            for units in options.widths or (32, 256):
+                bar = bars.bar(f"{units} units", len(CELLS))
+                rows += bench_recurrent(
+                    units, repeats=options.repeats, progress=lambda done, bar=bar: bar(done, float("nan"))
+                )
         else:
             bar = bars.bar("memory", 2 * len(DEPTHS))
             rows = bench_memory(progress=lambda done: bar(done, float("nan")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -28,10 +29,15 @@ def peak(trainer: Trainer, x: Tensor, y: Tensor) -> int:
             before = torch.cuda.memory_allocated()
             trainer.step(x, y)
             return torch.cuda.max_memory_allocated() - before
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            trainer.step(x, y)
+        return allocated(lambda: trainer.step(x, y))
     finally:
         torch.set_rng_state(random)
+
+
+def allocated(step: Callable[[], object]) -> int:
+    """Bytes at the highest point of a call on the CPU, above what was allocated before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
     live = highest = 0
     # The profiler's raw events: every allocation and release, in order of time.
     events = profiler.profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess]

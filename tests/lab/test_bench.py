@@ -1,6 +1,6 @@
 import pytest
 
-from synthgrad_lab.bench import memory, step
+from synthgrad_lab.bench import memory, recurrent, step
 
 
 def test_arithmetic_is_counted_as_by_hand():
@@ -21,3 +21,14 @@ def test_unlocked_memory_is_flat_in_depth_where_backprops_is_linear():
     }
     assert peaks["cdni", 16] == pytest.approx(peaks["cdni", 4], rel=0.05)
     assert peaks["bprop", 16] > 3 * peaks["bprop", 4]
+
+
+def test_an_update_of_a_recurrent_net_needs_no_more_memory_later_in_the_stream(monkeypatch):
+    monkeypatch.setattr(recurrent, "CELLS", ("rnn",))
+    monkeypatch.setattr(recurrent, "LATER", 20)
+    rows = {row["method"]: row for row in recurrent.bench_recurrent(units=8, T=3, repeats=1)}
+    assert rows["BPTT"]["ratio"] == 1
+    for row in rows.values():
+        assert row["ms"] > 0
+        assert 0 < row["memory_later_kb"] <= 1.1 * row["memory_kb"]
+    assert rows["DNI"]["memory_kb"] > rows["BPTT"]["memory_kb"]
