@@ -157,7 +157,8 @@ class Recurrent(nn.Module):
             (back,) = torch.autograd.grad(message, start.message, self.answer, retain_graph=True, allow_unused=True)
             if back is not None:
                 start.later.append(self.gamma * back)
-                start.missing.append((self.gamma - self.scale) * back)
+                if apart:
+                    start.missing.append((self.gamma - self.scale) * back)
         return term * self.scale if self.scale != 1 else term
 
     def forward(self, state: Any, context: Any = None) -> Any:

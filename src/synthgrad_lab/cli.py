@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from synthgrad_lab import commands
+from synthgrad_lab import commands, studies
 from synthgrad_lab.record import note
 from synthgrad_lab.settings import BadSetting
 
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("words", nargs="+", metavar="RECIPE | key=value", help="see `synthgrad list`")
     sub = command(
         "report",
-        commands.do_report,
+        studies.do_report,
         "A self-contained HTML page about runs.",
         "synthgrad report runs/demo --out report.html",
     )
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="report.html", help="the page (%(default)s)")
     sub = command(
         "demo",
-        commands.do_demo,
+        studies.do_demo,
         "Four methods beside each other on real MNIST, with a table and a report.",
         "synthgrad demo",
     )
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--data-dir", help="a folder with the data's files")
     sub = command(
         "reproduce",
-        commands.do_reproduce,
+        studies.do_reproduce,
         "Run a table of docs/results.md (what has run already is kept) and write it from the records.",
         "synthgrad reproduce feedforward --budget=quick",
     )
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _workers(sub)
     sub = command(
         "sweep",
-        commands.do_sweep,
+        studies.do_sweep,
         "Many runs over one setting, and their figure: sparse updates, the paper's Fig. 7.",
         "synthgrad sweep sparse --steps 1000 --values 0.05 0.2 1",
     )
@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     _workers(sub)
     sub = command(
         "bench",
-        commands.do_bench,
+        studies.do_bench,
         "What decoupling costs in time (step; methods: all image recipes; recurrent) or saves in memory.",
         "synthgrad bench step",
     )
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--repeats", type=int, default=15, help="rounds over all cases (%(default)s)")
     sub.add_argument("--record", metavar="FILE", help="also write the rows to a .jsonl file")
     command(
-        "env", commands.do_env, "What a number here depends on: versions, processor, cache.", "synthgrad env --json"
+        "env", studies.do_env, "What a number here depends on: versions, processor, cache.", "synthgrad env --json"
     )
     return parser
 

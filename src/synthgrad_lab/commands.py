@@ -1,4 +1,4 @@
-"""What each command of ``synthgrad`` does; heavy imports wait until they are needed."""
+"""The commands about one run: run, list, show; heavy imports wait until they are needed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from synthgrad_lab.kinds import AnySettings
 from synthgrad_lab.recipes import METHODS, RECIPES, Settings, paper_preset
-from synthgrad_lab.record import environment, lines_to, to_json
+from synthgrad_lab.record import to_json
 from synthgrad_lab.recurrent import config as recurrent
 from synthgrad_lab.recurrent.recipes import RECIPES as SEQUENCES
 from synthgrad_lab.settings import BadSetting, describe, nearest, override, words
@@ -139,132 +137,3 @@ def describe_recipe(name: str, method: Any = None) -> dict[str, str]:
 
 def _usual(name: str, method: Any = None) -> AnySettings:
     return RECIPES[name](method or "cdni") if name in RECIPES else SEQUENCES[name](method or "dni")
-
-
-def do_report(options: Namespace) -> None:
-    """Write the page about runs."""
-    from synthgrad_lab import report
-    from synthgrad_lab.summary import runs_under
-
-    if not options.folders and not Path("runs").is_dir():
-        raise FileNotFoundError("there is no run under runs/; start one with: synthgrad run mnist-fcn")
-    folders = [run for place in options.folders or ["runs"] for run in runs_under(Path(place))]
-    path = report.write(folders, Path(options.out))
-    rows = report.rows(folders)
-    if options.json:
-        print(to_json({"report": str(path), "rows": rows}))
-        return
-    Console().print(report.table(rows))
-    print(f"report: {path}")
-
-
-def do_demo(options: Namespace) -> None:
-    """Run the main job, show its table, write its page."""
-    from synthgrad_lab import report
-    from synthgrad_lab.experiments.demo import demo
-
-    out = Path(options.out)
-    folders, cost = demo(out, options.steps, options.seeds, options.workers, options.data, options.data_dir)
-    rows = report.rows(folders)
-    path = report.write(folders, out / "report.html", cost=cost)
-    if options.json:
-        print(to_json({"rows": rows, "relative_cost": cost, "report": str(path)}))
-        return
-    Console().print(report.table(rows, cost))
-    print(f"report: {path}")
-
-
-def do_reproduce(options: Namespace) -> None:
-    """Run a table of the results, or only write it from its records."""
-    from synthgrad_lab import page
-    from synthgrad_lab.experiments import every_layer, feedforward, stability
-    from synthgrad_lab.experiments import recurrent as sequences
-    from synthgrad_lab.experiments.gathering import gather
-
-    results, pages = Path(options.results), [Path(name) for name in options.pages]
-    runs = kept = Path(options.out) / options.what
-    if options.what in ("feedforward", "recurrent"):
-        runs = kept = runs.with_name(f"{options.what}-{options.budget}")
-    if options.what == "feedforward":
-        cells: Any = feedforward.cells(feedforward.BUDGETS[options.budget], options.cifar_dir)
-    elif options.what == "recurrent":
-        cells = sequences.cells(sequences.BUDGETS[options.budget], options.text)
-    else:
-        cells = {"every-layer": every_layer, "stability": stability}[options.what].cells()
-    if options.what in ("feedforward", "recurrent") and options.budget != "standard":
-        pages = []  # the documents report the standard one
-    else:
-        kept = results
-    if not options.tables_only:
-        gather(cells, runs, kept / f"{options.what}.jsonl", options.workers)
-    for text in pages:
-        page.fill(text, results)
-    if experiment := {"feedforward": feedforward, "recurrent": sequences}.get(options.what):
-        pages.insert(0, experiment.write_page(options.budget, runs, kept))
-    told = {"results": str(results), "pages": [str(path) for path in pages]}
-    print(to_json(told) if options.json else "written: " + " ".join(told["pages"]))
-
-
-def do_sweep(options: Namespace) -> None:
-    """Run a figure's runs and draw it."""
-    from synthgrad_lab.experiments import sparse
-
-    record = Path(options.record)
-    if options.draw_only:
-        path = sparse.draw(record)
-    else:
-        values = options.values or sparse.VALUES
-        steps = options.steps or sparse.STEPS
-        path = sparse.sweep(Path(options.out), record, values, steps, options.seeds, options.workers)
-    print(to_json({"record": str(record), "figure": str(path)}) if options.json else f"figure: {path}")
-
-
-def do_bench(options: Namespace) -> None:
-    """Measure, show and keep."""
-    from synthgrad_lab import page
-    from synthgrad_lab.bench.memory import DEPTHS, bench_memory
-    from synthgrad_lab.bench.methods import bench_methods
-    from synthgrad_lab.bench.recurrent import CELLS, bench_recurrent
-    from synthgrad_lab.bench.step import bench_step
-    from synthgrad_lab.progress import Bars
-    from synthgrad_lab.results_tables import bench
-
-    with Bars() as bars:
-        if options.what == "step":
-            rows = []
-            for width in options.widths or (256, 1024):
-                bar = bars.bar(f"width {width}", options.repeats)
-                rows += bench_step(width, options.repeats, lambda done, bar=bar: bar(done, float("nan")))
-        elif options.what == "methods":
-            bar = bars.bar("networks", len(RECIPES))
-            rows = bench_methods(repeats=options.repeats, progress=lambda done: bar(done, float("nan")))
-        elif options.what == "recurrent":
-            rows = []
-            for units in options.widths or (32, 256):
-                bar = bars.bar(f"{units} units", len(CELLS))
-                rows += bench_recurrent(
-                    units, repeats=options.repeats, progress=lambda done, bar=bar: bar(done, float("nan"))
-                )
-        else:
-            bar = bars.bar("memory", 2 * len(DEPTHS))
-            rows = bench_memory(progress=lambda done: bar(done, float("nan")))
-    if options.record:
-        lines_to(
-            Path(options.record), [{"bench": options.what, **row, "environment": environment()} for row in rows]
-        )
-    if options.json:
-        print(to_json({"bench": options.what, "rows": rows, "environment": environment()}))
-        return
-    print(page.markdown(bench(rows)), end="")
-
-
-def do_env(options: Namespace) -> None:
-    """Show what a number depends on."""
-    from synthgrad_lab.tasks.sources import cache_folder
-
-    values = {**environment(), "cache": str(cache_folder())}
-    if options.json:
-        print(to_json(values))
-        return
-    for key, value in values.items():
-        print(f"{key:15} {value}")
