@@ -11,6 +11,7 @@ from synthgrad_lab.cli import main
 from synthgrad_lab.commands import FIXED, _settings
 from synthgrad_lab.config import INTERFACED, METHODS, TRAINING, Settings
 from synthgrad_lab.recipes import RECIPES, paper_preset
+from synthgrad_lab.recurrent.recipes import RECIPES as SEQUENCES
 from synthgrad_lab.settings import BadSetting, words
 from synthgrad_lab.training import Trainer
 
@@ -165,5 +166,5 @@ def test_every_recipe_and_setting_is_listed(capsys):
     assert "with method=critic" in text[parts[-1] :]
     assert main(["list", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told.keys() == RECIPES.keys()
+    assert list(told) == [*RECIPES, *SEQUENCES]
     assert all(told[name]["width"] == str(recipe("cdni").width) for name, recipe in RECIPES.items())
