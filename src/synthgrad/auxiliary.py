@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from synthgrad.interface import GradientModel
 from synthgrad.message import ask
 from synthgrad.recurrent import Recurrent
+from synthgrad.units import root_mean_square
 
 
 class Auxiliary(nn.Module):
@@ -46,14 +46,10 @@ class Auxiliary(nn.Module):
         known = future.interface.units.known
         seen = start.begun.view_as(start.begun)
         error = ask(self.model, seen, start.context) - answer / unit
-        size = self.weight * _rms(error.detach() * known)
+        size = self.weight * root_mean_square(error.detach() * known)
 
         def weighed(gradient: Tensor) -> Tensor:
-            return gradient * (size / _rms(gradient).clamp_min(1e-30)).nan_to_num(0.0, 0.0, 0.0)
+            return gradient * (size / root_mean_square(gradient).clamp_min(1e-30)).nan_to_num(0.0, 0.0, 0.0)
 
         seen.register_hook(weighed)
         return error.square().sum() / max(len(error), 1)
-
-
-def _rms(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x) / max(x.numel(), 1) ** 0.5

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from synthgrad.edge import Edge
 from synthgrad.message import Answer, ask, attached, checked, dot
 from synthgrad.target import Target
-from synthgrad.units import LossUnit, Unit
+from synthgrad.units import LossUnit, Unit, root_mean_square
 
 GradientModel = Callable[[Tensor, Any], Tensor]
 """``M(h, context)``: predicts the gradient of ``h``, in its shape and in the interface's units."""
@@ -118,17 +118,16 @@ class Interface(nn.Module):
         Raises:
             ValueError: if h is detached, or M answers in another shape.
         """
-        return self.sent(h, context)[0]
-
-    def sent(self, h: Float[Tensor, "batch *features"], context: Any = None) -> tuple[Tensor, Tensor]:
-        """``send``, and what was sent: the loss term, and scale·δ̂ in the shape of h."""
         h = checked(h)
         if not self.training:
-            return h[:0].sum(), torch.zeros_like(h)  # zero, with a graph, whatever h holds
+            return h[:0].sum()  # zero, with a graph, whatever h holds
         attached(h)
+        return dot(h, self.sent(h, context))
+
+    def sent(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
+        """What ``send`` lets the sender learn from, for a loss term of your own: scale·δ̂, held fixed."""
         self._sent = Answer(self.target or self.gradient_model, h.detach(), context)
-        consumed = self._consumed(self._sent.prediction, h.dtype)
-        return dot(h, consumed), consumed
+        return self._consumed(self._sent.prediction, h.dtype)
 
     def receive(
         self, h: Float[Tensor, "batch *features"] | None = None, context: Any = None, *, source: Any = None
@@ -148,19 +147,18 @@ class Interface(nn.Module):
         """
         if (h is None) == (source is None):
             raise ValueError("receive() wants exactly one of h (the message) and source (for the input model)")
-        return self.received(self.synthetic_input(source) if h is None else h, context)[0]
+        if h is None:
+            h = self.synthetic_input(source)
+        return self.received(h, context)[0] if self.training else h
 
     def received(self, h: Float[Tensor, "batch *features"], context: Any = None) -> tuple[Tensor, Tensor]:
-        """``receive``, and what M expects to come: the message, and δ̂ in the shape of h."""
-        if not self.training:
-            return h, torch.zeros_like(h)
+        """``receive`` in training, and what M expects to come: the message, and M(h, c) in M's units."""
         message = checked(h).detach()
         answer, self._sent = self._sent, None
         if answer is None or not answer.fits(self.gradient_model, message, context):
             answer = Answer(self.gradient_model, message, context)
-        expected = (answer.prediction.detach() * self.units.known).to(h.dtype)
         received = Edge.apply(message.requires_grad_(), answer.prediction, self, None, None)
-        return received, expected  # pyright: ignore[reportReturnType]
+        return received, answer.prediction.detach()  # pyright: ignore[reportReturnType]
 
     def forward(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
         """Both ends at once: the identity, whose gradient is λδ + (1-λ)·scale·δ̂, and which teaches M on δ.
@@ -255,7 +253,7 @@ class Interface(nn.Module):
             return prediction * 0.0
         with torch.no_grad():
             delta = delta.to(torch.promote_types(prediction.dtype, torch.float32))
-            rms = torch.linalg.vector_norm(delta) / math.sqrt(delta.numel())
+            rms = root_mean_square(delta)
             finite = rms.isfinite()
             self.units.follow(rms)
             if self.target is not None:
@@ -265,7 +263,7 @@ class Interface(nn.Module):
         if not (delta.is_cpu and finite):  # another device is not waited for just to ask it
             error = error.masked_fill(~finite, 0.0)
             self.skipped += ~finite
-        size = torch.linalg.vector_norm(error.detach()) / math.sqrt(delta.numel())
+        size = root_mean_square(error.detach())
         # Assigned, not in place: the graph break it makes keeps torch.compile from freezing the unit (test_compat).
         self._seen = (size, self.unit, rms)
         return error

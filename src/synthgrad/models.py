@@ -71,30 +71,36 @@ class MLP(nn.Module):
                 f"the message has shape {tuple(h.shape)}, {type(self).__name__} wants (batch, {self.features}): "
                 f"{self.features} elements per example"
             )
+        x = self._first(h, context)
+        if self.norms:
+            x = self.layers[-1](self._hidden(x))
+        return x.view(len(h), *(h.shape[1:] if self.out is None else self.out))
+
+    def _first(self, h: Tensor, context: Context | None) -> Tensor:
         x = self.layers[0](h.flatten(1))
         if (c := _context(context, self.context, h)) is not None and self.of_context is not None:
             x = x.addmm(c, self.of_context.weight.t())
-        for norm, layer in zip(self.norms, self.layers[1:], strict=True):
+        return x
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        """What the last layer sees, from what the first one gave."""
+        for norm, layer in zip(self.norms, self.layers[1:-1], strict=False):
             x = layer(F.relu(norm(x)))
-        return x.view(len(h), *(h.shape[1:] if self.out is None else self.out))
+        return F.relu(self.norms[-1](x))
 
     def last(self) -> list[Any]:
         """The last layer's parameters: weight, the context's if it sees that, bias."""
         layer: Any = self.layers[-1]
-        context = [self.of_context.weight] if self.of_context is not None and len(self.layers) == 1 else []
+        context = [self.of_context.weight] if self.of_context is not None and not self.norms else []
         return [layer.weight, *context, layer.bias]
 
     def features_of(self, h: Float[Tensor, "batch *features"], context: Context | None = None) -> Tensor:
         """What the last layer's parameters multiply, side by side in their order; 1 for the bias."""
-        if len(self.layers) == 1:
+        if self.norms:
+            found = [self._hidden(self._first(h, context))]
+        else:
             c = _context(context, self.context, h)
             found = [h.flatten(1)] if c is None else [h.flatten(1), c]
-        else:
-            seen: list[Tensor] = []
-            handle = self.layers[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-            self(h, context)
-            handle.remove()
-            found = seen
         return torch.cat([*found, h.new_ones(len(h), 1)], dim=1)
 
 

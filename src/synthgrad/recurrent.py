@@ -15,7 +15,7 @@ from synthgrad.interface import Interface
 from synthgrad.message import attached
 from synthgrad.packing import Leaves, pack, restart, unpack
 from synthgrad.quality import Quality, compare
-from synthgrad.units import ToldUnit, Unit
+from synthgrad.units import ToldUnit, Unit, root_mean_square
 
 SAMPLED = 10
 """One chunk of so many is measured (and the first so many): for a small state that costs as much as M does."""
@@ -145,10 +145,10 @@ class Recurrent(nn.Module):
             message = torch.where(done.bool()[:, None], message.detach(), message)
         attached(message)
         with torch.no_grad():  # the next chunk starts from a message of its own, so M needs no graph here
-            _, self.answer = self.interface.sent(message, context)
+            self.answer = self.interface.sent(message, context)
             if isinstance(units := self.interface.units, ToldUnit):
                 largest = self.limit * units.value / units.factor
-                self.answer = self.answer * (largest / _rms(self.answer)).clamp(max=1).nan_to_num(0.0)
+                self.answer = self.answer * (largest / root_mean_square(self.answer)).clamp(max=1).nan_to_num(0.0)
         if done is not None:
             self.answer = self.answer.masked_fill(done.bool()[:, None], 0.0)
         term = message.flatten().dot(self.answer.flatten())
@@ -210,7 +210,8 @@ class Recurrent(nn.Module):
 
     def _opened(self, message: Tensor, context: Any) -> Tensor:
         """The message received; what will arrive is completed by what ``scale`` has left out, and measured."""
-        received, answer = self.interface.received(message, context)
+        received, prediction = self.interface.received(message, context)
+        answer = (prediction * self.interface.units.known).to(received.dtype)
         # The chunk hangs on a view: a gradient that is only asked for (autograd.grad) must not run what follows.
         measured = self.chunks < SAMPLED or self.chunks % SAMPLED == 0
         self.chunks += 1
@@ -223,7 +224,7 @@ class Recurrent(nn.Module):
             self._last = answer, delta.detach()
             if measured:
                 if isinstance(units := self.interface.units, ToldUnit):
-                    units.tell(_rms(delta - sum(later)))
+                    units.tell(root_mean_square(delta - sum(later)))
                 now = torch.stack([(answer - delta).square().sum(), delta.square().sum()]).to(self.seen)
                 after = torch.where(self.seen.any(), self.seen.lerp(now, 0.01), now)
                 self.seen.copy_(torch.where(now.isfinite().all(), after, self.seen))
@@ -256,7 +257,3 @@ class Start:
         self.measured = measured
         self.later: list[Tensor] = []
         self.missing: list[Tensor] = []
-
-
-def _rms(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x) / max(x.numel(), 1) ** 0.5

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 N: TypeAlias = Any  # a number, or a tensor of one element
 
 
+def root_mean_square(x: Tensor) -> Tensor:
+    """Over all elements, a scalar; 0 where there are none."""
+    return torch.linalg.vector_norm(x) / math.sqrt(max(x.numel(), 1))
+
+
 class Unit(nn.Module):
     """Follows the size of the gradients that arrive, as an exponential mean of their mean square.
 
