@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from synthgrad_lab.settings import refuse_outside
+
 Method = Literal["no-bprop", "bprop", "local-loss", "stale", "feedback-alignment", "dni", "cdni", "critic"]
 METHODS: tuple[Method, ...] = (
     "no-bprop", "bprop", "local-loss", "stale", "feedback-alignment", "dni", "cdni", "critic",
@@ -125,11 +127,7 @@ class Settings:
         if self.epochs is not None and 0 < self.epochs < math.inf:
             per_epoch = TRAINING[self.data] // max(self.batch, 1)
             object.__setattr__(self, "steps", max(1, round(self.epochs * per_epoch)))
-        for name, (low, high) in _BOUNDS.items():
-            value = getattr(self, name)
-            if value is not None and not (low <= value <= high and value < math.inf):  # NaN is refused, too
-                wanted = f"from {low} to {high}" if high < math.inf else f"a number of at least {low}"
-                raise ValueError(f"{name}={value}: it must be {wanted}")
+        refuse_outside(self, _BOUNDS)
         for name, shares in (("lam", self.lam), ("lam_end", self.lam_end)):
             if shares is None:
                 continue

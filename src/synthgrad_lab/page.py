@@ -22,6 +22,13 @@ def fill(page: Path, results: Path) -> None:
     replace(page, filled(page.read_text(), results).encode())
 
 
+def write(path: Path, text: str, results: Path) -> Path:
+    """A new page from a text with empty tables."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path, filled(text, results).encode())
+    return path
+
+
 def filled(text: str, results: Path) -> str:
     """The text with its tables as the records have them.
 

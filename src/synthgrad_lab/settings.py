@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import math
 import textwrap
 import types
 import typing
@@ -79,6 +80,15 @@ def _convert(key: str, text: str, hint: Any) -> Any:
         return int(float(text)) if hint is int and float(text) == int(float(text)) else hint(text)
     except (ValueError, OverflowError):
         raise BadSetting(f"{key}={text}: wanted a {'whole number' if hint is int else 'number'}") from None
+
+
+def refuse_outside(config: Any, bounds: dict[str, tuple[float, float]]) -> None:
+    """Raise a ValueError for a number that is not in its field's bounds, both included; NaN and inf never are."""
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        if value is not None and not (low <= value <= high and value < math.inf):
+            wanted = f"from {low} to {high}" if high < math.inf else f"a number of at least {low}"
+            raise ValueError(f"{name}={value}: it must be {wanted}")
 
 
 def describe(config: Any) -> list[tuple[str, str, str]]:

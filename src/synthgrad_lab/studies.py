@@ -53,25 +53,22 @@ def do_reproduce(options: Namespace) -> None:
     from synthgrad_lab.experiments.gathering import gather
 
     results, pages = Path(options.results), [Path(name) for name in options.pages]
-    runs = kept = Path(options.out) / options.what
-    if options.what in ("feedforward", "recurrent"):
-        runs = kept = runs.with_name(f"{options.what}-{options.budget}")
-    if options.what == "feedforward":
-        cells: Any = feedforward.cells(feedforward.BUDGETS[options.budget], options.cifar_dir)
-    elif options.what == "recurrent":
-        cells = sequences.cells(sequences.BUDGETS[options.budget], options.text)
+    runs, kept = Path(options.out) / options.what, results
+    budgeted: Any = {"feedforward": feedforward, "recurrent": sequences}.get(options.what)
+    if budgeted:
+        data = options.cifar_dir if options.what == "feedforward" else options.text
+        cells = budgeted.cells(budgeted.BUDGETS[options.budget], data)
+        runs = runs.with_name(f"{options.what}-{options.budget}")
+        if options.budget != "standard":
+            kept, pages = runs, []  # the documents report the standard one
     else:
         cells = {"every-layer": every_layer, "stability": stability}[options.what].cells()
-    if options.what in ("feedforward", "recurrent") and options.budget != "standard":
-        pages = []  # the documents report the standard one
-    else:
-        kept = results
     if not options.tables_only:
         gather(cells, runs, kept / f"{options.what}.jsonl", options.workers)
     for text in pages:
         page.fill(text, results)
-    if experiment := {"feedforward": feedforward, "recurrent": sequences}.get(options.what):
-        pages.insert(0, experiment.write_page(options.budget, runs, kept))
+    if budgeted:
+        pages.insert(0, budgeted.write_page(options.budget, runs, kept))
     told = {"results": str(results), "pages": [str(path) for path in pages]}
     print(to_json(told) if options.json else "written: " + " ".join(told["pages"]))
 

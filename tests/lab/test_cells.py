@@ -33,22 +33,41 @@ def test_a_diverging_cell_fails_the_call_when_the_others_have_ended(tiny, tmp_pa
     assert kept == ["good"]
 
 
-def test_ctrl_c_stops_all_cells_and_the_same_call_goes_on(tmp_path):
-    folder = tmp_path / "demo"
-    words = ["demo", "--steps", "600", "--seeds", "1", "--out", str(folder)]
-    command = str(Path(sys.executable).with_name("synthgrad"))
-    process = subprocess.Popen([command, *words], start_new_session=True, stderr=subprocess.PIPE, text=True)
+COMMAND = str(Path(sys.executable).with_name("synthgrad"))
+
+
+def two_cells_under_way(words, folder):
+    process = subprocess.Popen([COMMAND, *words], start_new_session=True, stderr=subprocess.PIPE, text=True)
     while len(list(folder.glob("*/record.jsonl"))) < 2:
         assert process.poll() is None
         time.sleep(0.05)
     time.sleep(1)
+    return process
+
+
+def last_kinds(folder):
+    return [Record(path.parent).read()[-1]["kind"] for path in folder.glob("*/record.jsonl")]
+
+
+def test_ctrl_c_stops_all_cells_and_the_same_call_goes_on(tmp_path):
+    folder = tmp_path / "demo"
+    words = ["demo", "--steps", "600", "--seeds", "1", "--out", str(folder)]
+    process = two_cells_under_way(words, folder)
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on" in told
     assert "Traceback" not in told
-    kinds = [Record(path.parent).read()[-1]["kind"] for path in folder.glob("*/record.jsonl")]
-    assert "interrupted" in kinds
-    done = subprocess.run([command, *words], capture_output=True, text=True)
+    assert "interrupted" in last_kinds(folder)
+    done = subprocess.run([COMMAND, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (folder / "report.html").exists()
+
+
+def test_cells_whose_parent_is_killed_stop_with_their_checkpoints(tmp_path):
+    folder = tmp_path / "demo"
+    process = two_cells_under_way(["demo", "--steps", "50000", "--seeds", "1", "--out", str(folder)], folder)
+    process.kill()
+    process.communicate(timeout=60)  # to the end of the workers' stderr, too
+    assert last_kinds(folder) == ["interrupted", "interrupted"]
+    assert len(list(folder.glob("*/checkpoint.pt"))) == 2

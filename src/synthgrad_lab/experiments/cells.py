@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,6 +26,7 @@ from synthgrad_lab.recurrent import config as recurrent
 from synthgrad_lab.run import Diverged, Interrupted, recorded, resume, run
 
 _LISTED = 16  # runs whose bars stay on the screen when they have ended
+_parent = os.getppid()  # in a worker: the process that started it
 _shared: Any = None  # in a worker: (steps done, error) of every cell, read by the parent for its bars
 
 
@@ -82,9 +84,8 @@ def run_cells(
 def work_of(s: AnySettings) -> float:
     """How long a run takes, up to a factor: its layers' multiplications, times what the method does with them."""
     if isinstance(s, recurrent.Settings):
-        return (
-            s.updates * (s.T + 3.0) * {"frozen": 1, "bptt": 1}.get(s.method, 2)
-        )  # small nets: calls are what costs
+        # The nets are small: calls are what costs.
+        return s.updates * (s.T + 3) * {"frozen": 1, "bptt": 1}.get(s.method, 2)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         channels, side = IMAGES[s.data]
         run_parts(network(s), torch.empty(2, channels, side, side))
@@ -140,7 +141,22 @@ def _start(shared: Any) -> None:
 
 
 def _cell(index: int, settings: AnySettings) -> dict[str, Any]:
+    try:
+        return _run_on(index, settings)
+    except Interrupted:
+        if _orphaned():
+            os._exit(1)  # a pool's process would wait for its next task for ever
+        raise
+
+
+def _orphaned() -> bool:
+    return os.getppid() != _parent
+
+
+def _run_on(index: int, settings: AnySettings) -> dict[str, Any]:
     def progress(done: int, error: float) -> None:
+        if _orphaned():
+            signal.raise_signal(signal.SIGTERM)  # the run stops with a checkpoint
         _shared[2 * index + 1] = error
         _shared[2 * index] = done
 

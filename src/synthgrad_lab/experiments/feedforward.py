@@ -11,7 +11,6 @@ from synthgrad_lab.config import METHODS, Method, Settings
 from synthgrad_lab.feedforward_tables import MAIN
 from synthgrad_lab.recipes import RECIPES, paper_preset
 from synthgrad_lab.record import read_lines
-from synthgrad_lab.record import replace as write
 
 
 @dataclass(frozen=True)
@@ -112,15 +111,8 @@ def _extra(budget: Budget) -> dict[str, Settings]:
 
 def write_page(name: str, runs: Path, results: Path) -> Path:
     """A page with every cell beside the paper's number, from the gathered records."""
-    path = runs / "feedforward.md"
-    runs.mkdir(parents=True, exist_ok=True)
-    write(path, page.filled(PAGE.format(name=name, images=_images(results)), results).encode())
-    return path
-
-
-def _images(results: Path) -> str:
-    rows = read_lines(results / "feedforward.jsonl")
-    return ", ".join(dict.fromkeys(row["images"] for row in rows))
+    images = dict.fromkeys(row["images"] for row in read_lines(results / "feedforward.jsonl"))
+    return page.write(runs / "feedforward.md", PAGE.format(name=name, images=", ".join(images)), results)
 
 
 PAGE = """# Feed-forward networks, every layer decoupled (budget: {name})

@@ -9,7 +9,6 @@ from typing import Any
 
 from synthgrad_lab import page
 from synthgrad_lab.record import read_lines
-from synthgrad_lab.record import replace as write
 from synthgrad_lab.recurrent.config import Method, Settings
 from synthgrad_lab.recurrent.recipes import RECIPES
 
@@ -106,10 +105,7 @@ def write_page(name: str, runs: Path, results: Path) -> Path:
     rows = read_lines(results / "recurrent.jsonl")
     recipes = [recipe for recipe in RECIPES if any(row["recipe"] == recipe for row in rows)]
     tables = "".join(f"\n## {recipe}\n\n<!-- table: {recipe} -->\n<!-- end -->\n" for recipe in recipes)
-    path = runs / "recurrent.md"
-    runs.mkdir(parents=True, exist_ok=True)
-    write(path, page.filled(PAGE.format(name=name) + tables, results).encode())
-    return path
+    return page.write(runs / "recurrent.md", PAGE.format(name=name) + tables, results)
 
 
 PAGE = """# Recurrent networks in chunks of T steps (budget: {name})

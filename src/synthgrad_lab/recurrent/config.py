@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from synthgrad_lab.settings import refuse_outside
+
 Method = Literal["frozen", "bptt", "dni", "dni-aux", "bp-lambda"]
 METHODS: tuple[Method, ...] = ("frozen", "bptt", "dni", "dni-aux", "bp-lambda")
 SHOWN = {"frozen": "Read-out only", "bptt": "BPTT", "dni": "DNI", "dni-aux": "DNI + Aux", "bp-lambda": "BP(λ)"}
@@ -114,11 +116,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        for name, (low, high) in _BOUNDS.items():
-            value = getattr(self, name)
-            if value is not None and not (low <= value <= high and value < math.inf):  # NaN is refused, too
-                wanted = f"from {low} to {high}" if high < math.inf else f"a number of at least {low}"
-                raise ValueError(f"{name}={value}: it must be {wanted}")
+        refuse_outside(self, _BOUNDS)
         if self.per == "episode" and self.recipe in STREAMS:
             raise ValueError(f"per=episode: {self.recipe} is a stream without end; per=chunk")
         if self.hidden_only and self.cell != "lstm":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from synthgrad_lab.recurrent.config import Method, Settings
 
@@ -45,8 +46,6 @@ def line_drawing(method: Method = "dni") -> Settings:
 
 
 def _copying(s: Settings) -> Settings:
-    from dataclasses import replace
-
     return replace(s, cell="lstm", units=256, model_hidden=256, batch=64, lr=1e-3, updates=20_000)
 
 

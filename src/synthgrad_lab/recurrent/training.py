@@ -161,7 +161,7 @@ class Sequences:
             "validation": measure,
             "parameters": sum(p.numel() for p in self.net.parameters()),
             "model_parameters": sum(p.numel() for p in self.models.parameters() if p.requires_grad),
-            "quality": {"state": self.quality()} if self.quality() else {},
+            "quality": {"state": quality} if (quality := self.quality()) else {},
         }
 
     def events(self) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task, bits
+from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task, bits, held_out
 
 LAGS = {6: 0.5, 10: -0.25}
 """P(y_t = 1) = 0.5 + 0.5 x_{t-6} - 0.25 x_{t-10}."""
@@ -75,7 +75,7 @@ class Add(Task):
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
         """``cross_entropy`` against the true probability, in nats, and its ``floor``."""
-        random = torch.Generator().manual_seed(10_000_001 if test else 10_000_000)
+        random = held_out(test)
         x = bits((max(LAGS) + WARM + STEPS, STREAMS), random)
         p = probability(x)[WARM:]
         out = network(_inputs(x))[max(LAGS) + WARM :].squeeze(-1)

@@ -94,6 +94,38 @@ class Task:
             setattr(self, name, value)
 
 
+class Episodes(Task):
+    """A task of episodes, all of which begin and end together; the last chunk has what is left."""
+
+    episodic = True
+
+    def __init__(self, T: int, batch: int, seed: int):
+        super().__init__(T, batch, seed)
+        self.sequences, self.at = 0, 0
+        self.episode: tuple[Tensor, ...] = ()
+
+    def begin(self) -> tuple[Tensor, Tensor, Tensor]:
+        """A new episode's inputs, targets and counts, whole: a chunk's, with all its steps."""
+        raise NotImplementedError
+
+    def chunk(self) -> Chunk:
+        """The episode's next T steps, or a new episode's first."""
+        if not self.episode:
+            self.episode, self.at = self.begin(), 0
+            self.sequences += self.batch
+        x, y, counts = (whole[self.at : self.at + self.T] for whole in self.episode)
+        self.at += self.T
+        ends = self.at >= len(self.episode[0])
+        if ends:
+            self.episode = ()
+        return Chunk(x, y, counts, ends)
+
+
+def held_out(test: bool) -> torch.Generator:
+    """Draws validation data, or test data, that no seed of a run draws."""
+    return torch.Generator().manual_seed(10_000_001 if test else 10_000_000)
+
+
 def bits(shape: tuple[int, ...], random: torch.Generator) -> Tensor:
     """Fair bits, as numbers."""
     return torch.randint(0, 2, shape, generator=random).float()

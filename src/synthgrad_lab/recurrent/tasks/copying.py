@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task, bits
+from synthgrad_lab.recurrent.tasks.base import Episodes, Network, bits, held_out
 
 SOLVED, WINDOW, RIGHT = 0.15, 20, 0.99
 """Bits per target bit, mean over so many episodes' batches; share of right bits for ``accurate``."""
 EPISODES = 100
 
 
-class Copy(Task):
+class Copy(Episodes):
     """An episode: a start marker, N random vectors, a request, then N x R steps to say them, and an end marker.
 
     Inputs are the bits, the start marker, and the request (1 for Copy, R/10 for Repeat Copy). Outputs are the bits
@@ -34,8 +34,8 @@ class Copy(Task):
         Graves et al. 2014; Graves et al. 2016; Jaderberg et al. 2017, section 3.2.
     """
 
-    episodic, measure = True, "longest"
-    changing = ("n", "r", "recent", "episode", "at", "solved")
+    measure = "longest"
+    changing = ("episode", "at", "n", "r", "recent", "solved")
 
     def __init__(
         self, T: int, batch: int, seed: int, first: int = 1, width: int = 8, repeat: bool = False, grow: bool = True
@@ -43,27 +43,17 @@ class Copy(Task):
         super().__init__(T, batch, seed)
         self.width, self.repeat, self.grow = width, repeat, grow
         self.inputs, self.outputs = width + 2, width + 1
-        self.n, self.r, self.at = first, 1, 0
+        self.n, self.r = first, 1
         self.solved = [0, 0]
         self.recent: list[float] = []
-        self.episode: list[Tensor] = []
-        self.sequences = 0
 
     def length(self, n: int, r: int) -> int:
         """Steps of an episode."""
         return n * (r + 1) + 3
 
-    def chunk(self) -> Chunk:
-        """The episode's next T steps, or a new episode's first."""
-        if not self.episode:
-            self.episode, self.at = list(self._episode(self.n, self.r, self.batch, self.random)), 0
-            self.sequences += self.batch
-        x, y, counts = (whole[self.at : self.at + self.T] for whole in self.episode)
-        self.at += self.T
-        ends = self.at >= len(self.episode[0])
-        if ends:
-            self.episode = []
-        return Chunk(x, y, counts, ends)
+    def begin(self) -> tuple[Tensor, Tensor, Tensor]:
+        """New vectors, as many as the curriculum has come to."""
+        return self._episode(self.n, self.r, self.batch, self.random)
 
     def losses(self, out: Tensor, y: Tensor) -> Tensor:
         """Bits per target bit, the end marker one of them."""
@@ -94,7 +84,7 @@ class Copy(Task):
         return {"longest": n, "repeats": r, "episode_length": length, "bits": bits_now, "accurate": accurate}
 
     def _try(self, network: Network, n: int, r: int, test: bool) -> tuple[float, float]:
-        random = torch.Generator().manual_seed(10_000_001 if test else 10_000_000)
+        random = held_out(test)
         x, y, counts = self._episode(n, r, EPISODES, random)
         out, y = network(x)[counts > 0], y[counts > 0]
         return self.losses(out, y).mean().item(), ((out > 0) == (y > 0)).float().mean().item()

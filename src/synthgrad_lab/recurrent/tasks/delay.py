@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task, bits
+from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task, bits, held_out
 
 SOLVED, WINDOW = 0.15, 50
 """Bits per step, mean over so many updates."""
@@ -56,7 +56,7 @@ class Delay(Task):
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
         """``longest``: the largest D solved; ``bits``, the error at the present one."""
-        random = torch.Generator().manual_seed(10_000_001 if test else 10_000_000)
+        random = held_out(test)
         x = bits((self.delay + STEPS, STREAMS), random)
         out = network(x[..., None])[self.delay :]
         loss = self.losses(out, x[: len(x) - self.delay])

@@ -7,35 +7,25 @@ import math
 import torch
 from torch import Tensor
 
-from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task
+from synthgrad_lab.recurrent.tasks.base import Episodes, Network
 
 TARGETS, STEPS, EVERY = 7, 10, 2
 """Targets on half a circle of radius 1; steps to get there; feedback on every second of them."""
 
 
-class Lines(Task):
+class Lines(Episodes):
     """A scalar cue at the first step, then nothing; two coordinates out, and a loss at every second step.
 
     References:
         Boven et al. 2023 and Pemberton and Costa 2024 have tasks of this kind; the numbers are the project's own.
     """
 
-    inputs, outputs, measure, episodic = 1, 2, "mse", True
-    changing = ("cue", "at")
+    inputs, outputs, measure = 1, 2, "mse"
+    changing = ("episode", "at")
 
-    def __init__(self, T: int, batch: int, seed: int):
-        super().__init__(T, batch, seed)
-        self.sequences, self.at = 0, 0
-        self.cue = torch.zeros(batch)
-
-    def chunk(self) -> Chunk:
-        """The episode's next T steps, or a new episode's first."""
-        if self.at == 0:
-            self.cue = torch.randint(0, TARGETS, (self.batch,), generator=self.random).float()
-            self.sequences += self.batch
-        x, y, counts = (whole[self.at : self.at + self.T] for whole in episode(self.cue))
-        self.at = 0 if self.at + self.T >= STEPS else self.at + self.T
-        return Chunk(x, y, counts, ends=self.at == 0)
+    def begin(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Cues drawn anew."""
+        return episode(torch.randint(0, TARGETS, (self.batch,), generator=self.random).float())
 
     def losses(self, out: Tensor, y: Tensor) -> Tensor:
         """Squared distance, in squared radii."""

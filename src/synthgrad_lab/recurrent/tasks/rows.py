@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task
+from synthgrad_lab.recurrent.tasks.base import Episodes, Network
 from synthgrad_lab.tasks import load
 
 ROWS = 28
 
 
-class Rows(Task):
+class Rows(Episodes):
     """28 steps of 28 pixels, ten logits; only the last step has a loss.
 
     Args:
@@ -22,26 +22,19 @@ class Rows(Task):
         data_dir: a folder with MNIST's files.
     """
 
-    inputs, outputs, measure, episodic = 28, 10, "validation_error", True
-    changing = ("rows", "at")
+    inputs, outputs, measure = 28, 10, "validation_error"
+    changing = ("episode", "at")
 
     def __init__(self, T: int, batch: int, seed: int, data_dir: str | None = None):
         super().__init__(T, batch, seed)
         self.data = load("mnist", data_dir)
-        self.sequences, self.at = 0, 0
-        self.rows = torch.zeros(batch, dtype=torch.long)
 
-    def chunk(self) -> Chunk:
-        """The images' next T rows, or new images' first."""
-        if self.at == 0:
-            self.rows = torch.randint(0, len(self.data.train_x), (self.batch,), generator=self.random)
-            self.sequences += self.batch
-        x = _steps(self.data.train_x[self.rows])[self.at : self.at + self.T]
-        self.at = 0 if self.at + self.T >= ROWS else self.at + self.T
-        counts = torch.zeros(len(x))
-        if self.at == 0:
-            counts[-1] = 1
-        return Chunk(x, self.data.train_y[self.rows].expand(len(x), -1), counts, ends=self.at == 0)
+    def begin(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Images drawn anew."""
+        drawn = torch.randint(0, len(self.data.train_x), (self.batch,), generator=self.random)
+        counts = torch.zeros(ROWS)
+        counts[-1] = 1
+        return _steps(self.data.train_x[drawn]), self.data.train_y[drawn].expand(ROWS, -1), counts
 
     def losses(self, out: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy in nats."""
