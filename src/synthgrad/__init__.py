@@ -6,6 +6,8 @@ Start with `Interface`; `decouple` cuts a net by module names; `unlocked` trains
 
 from synthgrad import models as models
 from synthgrad.auxiliary import Auxiliary as Auxiliary
+from synthgrad.clocks import Clocks as Clocks
+from synthgrad.clocks import Tick as Tick
 from synthgrad.critic import Critic as Critic
 from synthgrad.cut import Cut as Cut
 from synthgrad.cut import decouple as decouple

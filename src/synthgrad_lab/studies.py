@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from synthgrad_lab.recipes import RECIPES
-from synthgrad_lab.record import environment, lines_to, to_json
+from synthgrad_lab.record import environment, lines_to, read_lines, to_json
 
 
 def do_report(options: Namespace) -> None:
@@ -64,7 +64,10 @@ def do_reproduce(options: Namespace) -> None:
     else:
         cells = {"every-layer": every_layer, "stability": stability}[options.what].cells()
     if not options.tables_only:
-        gather(cells, runs, kept / f"{options.what}.jsonl", options.workers)
+        file = gather(cells, runs, kept / f"{options.what}.jsonl", options.workers)
+        if budgeted is sequences:  # the other seeds run at the rates that were best
+            cells = sequences.cells(sequences.BUDGETS[options.budget], options.text, read_lines(file))
+            gather(cells, runs, file, options.workers)
     for text in pages:
         page.fill(text, results)
     if budgeted:

@@ -20,13 +20,15 @@ def gather(cells: Mapping[str, AnySettings], folder: Path, file: Path, workers: 
         cells: settings by name.
         folder: of the runs.
         file: the gathered records, one run a line; paths of this machine are left out. A cell that it holds with
-            the same settings is not run again, so the runs may be spread over days and machines.
+            the same settings is not run again, so the runs may be spread over days and machines. Its other cells
+            stay.
         workers: processes at a time.
 
     Returns:
         The file; it is written anew whenever a run has ended, so it holds what has ended after any interruption.
     """
     found = {row["cell"]: row for row in read_lines(file)} if file.exists() else {}
+    others = [row for name, row in found.items() if name not in cells]
     rows = {name: row for name, row in found.items() if name in cells and _recorded(row) == _portable(cells[name])}
     todo = {name: settings for name, settings in cells.items() if name not in rows}
     if rows:
@@ -38,7 +40,7 @@ def gather(cells: Mapping[str, AnySettings], folder: Path, file: Path, workers: 
         # A recurrent run's own "cell" (rnn, lstm, …) is among its settings.
         result = {key: value for key, value in result.items() if key not in ("record", "cell")}
         rows[name] = {"cell": name, **result, "settings": _portable(cells[name]), **told}
-        lines_to(file, [rows[name] for name in cells if name in rows])
+        lines_to(file, [*(rows[name] for name in cells if name in rows), *others])
 
     run_cells(todo, folder, workers, keep)
     return file

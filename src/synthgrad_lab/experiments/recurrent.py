@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from synthgrad_lab import page
 from synthgrad_lab.record import read_lines
 from synthgrad_lab.recurrent.config import Method, Settings
 from synthgrad_lab.recurrent.recipes import RECIPES
+from synthgrad_lab.recurrent_tables import chosen
+from synthgrad_lab.results_tables import Row
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Budget:
     seeds: int
     """Of add and delay; the other tasks have at most 3."""
     rates: tuple[float, ...]
-    """Learning rates of the core, tried by every method alike; the tables show each method's best on validation."""
+    """Learning rates of the core, tried by every method alike with one seed; the others run at the rate that was
+    best on validation data."""
     updates: dict[str, int]
     """By recipe."""
     paper: bool = False
@@ -41,33 +44,38 @@ Arm = tuple[str, str, Method, dict[str, Any]]
 """Recipe, the arm's name in tables, method, what it changes."""
 
 
-def cells(budget: Budget, text: str | None = None) -> dict[str, Settings]:
-    """Every run of a budget by name: arm, rate, seed; all arms once before any twice.
+def cells(budget: Budget, text: str | None = None, records: Sequence[Row] = ()) -> dict[str, Settings]:
+    """The runs of a budget by name: arm, rate, seed.
 
     Args:
         budget: how much.
         text: Penn Treebank's folder, or any text; without it there is no char-lm.
+        records: of runs that have ended; without them every rate with the first seed, with them each arm's best
+            rate with the other seeds, all arms once before any twice.
     """
     found = {}
-    for seed in range(budget.seeds):
-        for recipe, name, method, changes in arms(budget):
+    tried: dict[str, list[Row]] = {}
+    for row in records:
+        if row["seed"] == 0:
+            tried.setdefault(row["cell"].rsplit("--", 2)[0], []).append(row)
+    for seed in range(1, budget.seeds) if records else (0,):
+        for recipe, name, method, changes in arms():
+            arm = f"{recipe}--{name}"
             if recipe not in budget.updates or (seed > 2 and recipe not in ("add", "delay")):
                 continue
-            if recipe == "char-lm" and text is None:
+            if (recipe == "char-lm" and text is None) or (records and arm not in tried):
                 continue
-            for rate in budget.rates:
+            for rate in budget.rates if seed == 0 else (chosen(tried[arm], recipe)[0]["settings"]["lr"],):
                 settings = replace(
                     RECIPES[recipe](method), updates=budget.updates[recipe], lr=rate, seed=seed, **changes
                 )
                 if recipe == "char-lm":
                     settings = replace(settings, text=text)
-                if budget.paper:
-                    settings = as_paper(settings)
-                found[f"{recipe}--{name}--lr{rate:g}--seed{seed}"] = settings
+                found[f"{arm}--lr{rate:g}--seed{seed}"] = as_paper(settings) if budget.paper else settings
     return found
 
 
-def arms(budget: Budget) -> Iterator[Arm]:
+def arms() -> Iterator[Arm]:
     """What is compared."""
     for cell in ("rnn", "gru", "lstm"):
         common = {"cell": cell}
