@@ -79,8 +79,8 @@ class Clocks(nn.Module):
                 last tick returned, at first None; ``data`` is what the stream's step was given.
             every: it ticks at every so many steps, after them: ``every=4`` at steps 4, 8, 12, ….
             update: it is updated after every so many of its ticks.
-            optimizer: of its parameters, of its ``recurrent``, and of the interfaces over which it *receives*: M has
-                its gradient when the receiver has been differentiated. None: it does not learn.
+            optimizer: of its parameters, of its ``recurrent``, and of the interfaces over which it *receives*: M
+                has its gradient when the receiver has been differentiated. None: it does not learn.
             recurrent: what stands for the losses after an update, on the way from its state; None truncates there.
 
         Raises:
@@ -92,10 +92,12 @@ class Clocks(nn.Module):
                 raise ValueError(f"{name}: {key}={value}, so it would never tick; wanted a whole number from 1 up")
         if name in self.members:
             raise ValueError(f"there is a network {name!r} already")
+        if recurrent is not None:
+            _owned(name, name, optimizer, recurrent)
         self.networks[name] = network
         self.members[name] = Member(network, every, update, optimizer, recurrent)
         if recurrent is not None:
-            self._own(name, name, recurrent)
+            self.interfaces[name] = recurrent
 
     def connect(self, sender: str, receiver: str, interface: Interface | None = None, cut: bool = False) -> None:
         """Let one network send to another.
@@ -121,16 +123,9 @@ class Clocks(nn.Module):
                 f"every {a.period} and {receiver} every {b.period} steps; give an interface, or cut=True"
             )
         if interface is not None:
-            self._own(sender, receiver, interface)
+            _owned(sender, receiver, b.optimizer, interface)
+            self.interfaces[f"{sender} {receiver}"] = interface
         self.edges[sender, receiver] = interface or cut
-
-    def _own(self, sender: str, receiver: str, interface: nn.Module) -> None:
-        optimizer = self.members[receiver].optimizer
-        groups = optimizer.param_groups if optimizer else ()
-        trained = {id(parameter) for group in groups for parameter in group["params"]}
-        if optimizer is None or any(p.requires_grad and id(p) not in trained for p in interface.parameters()):
-            raise ValueError(f"{sender} → {receiver}: the interface's parameters belong in {receiver}'s optimizer")
-        self.interfaces[f"{sender} {receiver}"] = interface
 
     def stream(self, steps: int | None = None, heard: Callable[[int, str, str], None] | None = None) -> Stream:
         """A new stream through the system, from its beginning.
@@ -144,6 +139,17 @@ class Clocks(nn.Module):
                 what = "be updated" if member.optimizer else "tick"
                 raise ValueError(f"network {name!r} would never {what} in {steps} steps; it takes {needed}")
         return Stream(self, heard or (lambda time, name, what: None))
+
+
+def _owned(sender: str, receiver: str, optimizer: torch.optim.Optimizer | None, interface: nn.Module) -> None:
+    groups = optimizer.param_groups if optimizer else ()
+    trained = {id(parameter) for group in groups for parameter in group["params"]}
+    if optimizer is None or any(p.requires_grad and id(p) not in trained for p in interface.parameters()):
+        raise ValueError(f"{sender} → {receiver}: the interface's parameters belong in {receiver}'s optimizer")
+
+
+def _detached(tree: Any) -> Any:
+    return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, tree)
 
 
 @dataclass
@@ -181,14 +187,14 @@ class Stream:
 
     def end(self) -> None:
         """The stream has ended: all learn from what they have got, nothing is sent on, and all start anew."""
-        self._update(list(self.begun), True)
+        self._update([name for name in self.clocks.members if name in self.begun], True)
         self.time = 0
         self.states, self.waiting = {}, {}
 
     def _tick(self, name: str, member: Member, data: Any) -> Any:
         self.heard(self.time, name, "tick")
         state = self.states.get(name)
-        if name not in self.begun and member.recurrent is not None:
+        if name not in self.begun and member.recurrent is not None and self._learning():
             state = member.recurrent.receive(state)
         self.begun.add(name)
         inbox: dict[str, list[Tensor]] = {}
@@ -202,7 +208,7 @@ class Stream:
             h, context = sent if isinstance(sent, tuple) else (sent, None)
             term = self._send(name, receiver, h, context)
             loss = term if loss is None else loss if term is None else loss + term
-        if loss is not None and member.optimizer is not None and loss.requires_grad:
+        if loss is not None and loss.requires_grad:  # without an optimizer, too: its senders may learn from it
             self.losses[name] = self.losses[name] + loss if name in self.losses else loss
         self.states[name] = tick.state
         return tick.out
@@ -213,6 +219,7 @@ class Stream:
         if edge is None:
             raise ValueError(f"{sender!r} sends to {receiver!r}, to which it is not connected")
         self.heard(self.time, sender, f"send {receiver}")
+        context = _detached(context)
         term = edge.send(h, context) if isinstance(edge, Interface) else None
         queue = self.waiting.setdefault((sender, receiver), deque())
         queue.append((h.detach() if edge else h, context))
@@ -223,9 +230,10 @@ class Stream:
         members = {name: self.clocks.members[name] for name in due}
         losses = [self.losses.pop(name) for name in due if name in self.losses]
         for name, member in members.items():
-            if member.recurrent is not None and not ended and self.states.get(name) is not None:
-                losses.append(member.recurrent.send(self.states[name]))
-        if losses and torch.is_grad_enabled() and self.clocks.training:
+            state = self.states.get(name)
+            if member.recurrent is not None and not ended and state is not None and self._learning():
+                losses.append(member.recurrent.send(state))
+        if losses and self._learning():
             torch.autograd.backward(losses)
             for name, member in members.items():
                 if member.optimizer is not None:
@@ -234,12 +242,13 @@ class Stream:
                     self.heard(self.time, name, "update")
         for name in due:
             self.begun.discard(name)
-            self.states[name] = tree_map(
-                lambda x: x.detach() if isinstance(x, Tensor) else x, self.states.get(name)
-            )
+            self.states[name] = _detached(self.states.get(name))
         for (sender, _), queue in self.waiting.items():
             if sender in members:
                 queue.extend([(h.detach(), context) for h, context in (queue.popleft() for _ in range(len(queue)))])
+
+    def _learning(self) -> bool:
+        return torch.is_grad_enabled() and self.clocks.training
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream is.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from synthgrad_lab import commands, studies
+from synthgrad_lab.kinds import SEQUENCES
 from synthgrad_lab.record import note
 from synthgrad_lab.settings import BadSetting
 
@@ -60,7 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "words", nargs="*", metavar="RECIPE | key=value", help="see `synthgrad list`; resume=RUN_FOLDER goes on"
     )
-    sub = command("show", commands.do_show, "An example of a recurrent task.", "synthgrad show repeat-copy bits=3")
+    sub = command(
+        "show",
+        commands.do_show,
+        "An example of a recurrent task, or the schedule of clocks.",
+        "synthgrad show repeat-copy bits=3",
+    )
     sub.add_argument("words", nargs="+", metavar="RECIPE | key=value", help="see `synthgrad list`")
     sub = command(
         "report",
@@ -90,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         "Run a table of docs/results.md (what has run already is kept) and write it from the records.",
         "synthgrad reproduce feedforward --budget=quick",
     )
-    sub.add_argument("what", choices=["every-layer", "feedforward", "stability", "recurrent"])
+    sub.add_argument("what", choices=["every-layer", "feedforward", "stability", "recurrent", "clocks"])
     sub.add_argument(
         "--budget",
         choices=["quick", "standard", "paper"],
@@ -99,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "docs/results.md reports, paper has the paper's sizes and lengths (%(default)s)",
     )
     sub.add_argument("--text", help="of recurrent: Penn Treebank's folder, or any text; without it no char-lm")
+    sub.add_argument("--tasks", nargs="+", choices=[*SEQUENCES.recipes], help="of recurrent: only these")
     sub.add_argument("--cifar-dir", help="a folder with CIFAR-10's files; without it the cache, or a download")
     sub.add_argument("--out", default="runs", help="folder of the runs (%(default)s)")
     sub.add_argument("--results", default="results", help="folder of the gathered records (%(default)s)")
@@ -124,10 +131,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(
         "bench",
         studies.do_bench,
-        "What decoupling costs in time (step; methods: all image recipes; recurrent) or saves in memory.",
+        "What decoupling costs in time (step; methods: all image recipes; recurrent) or saves in memory "
+        "(memory; clocks).",
         "synthgrad bench step",
     )
-    sub.add_argument("what", choices=["step", "memory", "methods", "recurrent"])
+    sub.add_argument("what", choices=["step", "memory", "methods", "recurrent", "clocks"])
     sub.add_argument("--widths", type=int, nargs="+", help="units: of step (256 1024) or recurrent (32 256)")
     sub.add_argument("--repeats", type=int, default=15, help="rounds over all cases (%(default)s)")
     sub.add_argument("--record", metavar="FILE", help="also write the rows to a .jsonl file")

@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from synthgrad_lab.kinds import AnySettings
-from synthgrad_lab.recipes import METHODS, RECIPES, Settings, paper_preset
+from synthgrad_lab.config import Settings
+from synthgrad_lab.kinds import CLOCKS, IMAGES, KINDS, SEQUENCES, AnySettings, kind_of
+from synthgrad_lab.recipes import paper_preset
 from synthgrad_lab.record import to_json
-from synthgrad_lab.recurrent import config as recurrent
-from synthgrad_lab.recurrent.recipes import RECIPES as SEQUENCES
 from synthgrad_lab.settings import BadSetting, describe, nearest, override, words
 
 FIXED = ("recipe", "net")
@@ -36,18 +35,18 @@ def do_run(options: Namespace) -> None:
         result = run.resume(Path(folder), bar) if folder else run.run(settings, bar)
     if options.json:
         print(to_json(result))
-    elif isinstance(settings, recurrent.Settings):
-        _tell(result)
-    else:
+    elif isinstance(settings, Settings):
         _tell_images(result)
+    else:
+        _tell(result)
 
 
 def _tell(result: dict[str, Any]) -> None:
-    """A recurrent run's result, one measure a line."""
-    plain = {key: value for key, value in result.items() if not isinstance(value, dict)}
+    """A result, one measure a line."""
+    plain = {key: value for key, value in result.items() if not isinstance(value, dict | list)}
     for key, value in plain.items():
         print(f"{key.replace('_', ' '):32} {f'{value:.5g}' if isinstance(value, float) else value}")
-    for name, quality in result["quality"].items():
+    for name, quality in result.get("quality", {}).items():
         print(
             f"{f'quality at the {name}':32} "
             + ", ".join(f"{k.replace('_', ' ')} {v:.2f}" for k, v in quality.items())
@@ -72,20 +71,21 @@ def _recipe(arguments: Sequence[str]) -> tuple[str | None, dict[str, str]]:
 
 
 def _settings(recipe: str | None, pairs: dict[str, str]) -> AnySettings:
-    known = [*RECIPES, *SEQUENCES]
+    known = [name for kind in KINDS for name in kind.recipes]
     if recipe is None:
         raise BadSetting(f"which recipe? there are: {', '.join(known)}")
     if recipe not in known:
         raise BadSetting(f"unknown recipe {recipe!r}; {nearest(recipe, known)}")
     if fixed := [key for key in FIXED if key in pairs]:
         raise BadSetting(f"{fixed[0]} is no setting: the recipe is the first word, of {', '.join(known)}")
-    if recipe in SEQUENCES:
-        method = override(recurrent.Settings(), {k: v for k, v in pairs.items() if k == "method"}).method
-        return override(SEQUENCES[recipe](method), pairs)
+    kind = kind_of(recipe)
+    if kind is not IMAGES:
+        told = override(kind.recipes[recipe](kind.usual), {k: v for k, v in pairs.items() if k == "method"})
+        return override(kind.recipes[recipe](told.method), pairs)
     if "steps" in pairs and "epochs" in pairs:
         raise BadSetting("steps and epochs say the same thing twice; give one of them")
     chosen = override(Settings(), {k: v for k, v in pairs.items() if k in ("method", "preset", "data")})
-    settings = RECIPES[recipe](chosen.method)
+    settings: Any = kind.recipes[recipe](chosen.method)
     if "data" in pairs:
         settings = replace(settings, data=chosen.data)
     if chosen.preset == "paper":
@@ -96,33 +96,38 @@ def _settings(recipe: str | None, pairs: dict[str, str]) -> AnySettings:
 def do_list(options: Namespace) -> None:
     """Show the recipes."""
     if options.json:
-        print(to_json({name: describe_recipe(name) for name in (*RECIPES, *SEQUENCES)}))
+        print(to_json({name: describe_recipe(name) for kind in KINDS for name in kind.recipes}))
         return
-    for kind, recipes, methods in (("Images", RECIPES, METHODS), ("Sequences", SEQUENCES, recurrent.METHODS)):
-        first = next(iter(recipes))
-        print(f"{kind}: settings, with their defaults in {first}\n")
+    for kind in KINDS:
+        first = next(iter(kind.recipes))
+        print(f"{kind.title}: settings, with their defaults in {first}\n")
         for key, default, text in describe(_usual(first)):
             if key not in FIXED:
                 print(f"  {key + '=' + default:24} {text}")
-        for name, recipe in recipes.items():
+        for name, recipe in kind.recipes.items():
             print(f"\n{name}: {recipe.__doc__}")
             usual = describe_recipe(name)
             print(*_changes(usual, describe_recipe(first)))
-            for method in methods:
+            for method in kind.methods:
                 changed = _changes(describe_recipe(name, method), usual)
                 print(f"  with {' '.join(changed)}\n" if changed[1:] else "", end="")
         print()
 
 
 def do_show(options: Namespace) -> None:
-    """Print a recurrent task's example."""
-    from synthgrad_lab.recurrent.tasks import task_of
-
+    """Print an example of a recurrent task, or who does what when on two clocks."""
     recipe, pairs = _recipe(options.words)
-    settings = _settings(recipe, pairs)
-    if not isinstance(settings, recurrent.Settings):
-        raise BadSetting(f"only recurrent tasks can be shown: {', '.join(SEQUENCES)}")
-    example = task_of(settings).show()
+    settings: Any = _settings(recipe, pairs)
+    if kind_of(recipe) is SEQUENCES:
+        from synthgrad_lab.recurrent.tasks import task_of
+
+        example = task_of(settings).show()
+    elif kind_of(recipe) is CLOCKS:
+        from synthgrad_lab.clocks.schedule import as_text, schedule
+
+        example = as_text(schedule(settings))
+    else:
+        raise BadSetting(f"only these can be shown: {', '.join((*SEQUENCES.recipes, *CLOCKS.recipes))}")
     print(to_json({"recipe": recipe, "example": example}) if options.json else example)
 
 
@@ -136,4 +141,5 @@ def describe_recipe(name: str, method: Any = None) -> dict[str, str]:
 
 
 def _usual(name: str, method: Any = None) -> AnySettings:
-    return RECIPES[name](method or "cdni") if name in RECIPES else SEQUENCES[name](method or "dni")
+    kind = kind_of(name)
+    return kind.recipes[name](method or kind.usual)

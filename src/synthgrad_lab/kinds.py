@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from synthgrad_lab import config
+from synthgrad_lab import config, recipes
+from synthgrad_lab.clocks import config as clocks
 from synthgrad_lab.recurrent import config as recurrent
+from synthgrad_lab.recurrent import recipes as sequences
 
-AnySettings: TypeAlias = config.Settings | recurrent.Settings
+AnySettings: TypeAlias = config.Settings | recurrent.Settings | clocks.Settings
 
 
 class Training(Protocol):
@@ -41,36 +45,72 @@ class Training(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Recipes that share their settings and their training."""
+
+    title: str
+    settings: type
+    recipes: Mapping[str, Callable[[Any], AnySettings]]
+    methods: tuple[str, ...]
+    usual: str
+    """The method that a recipe has if nothing is said."""
+
+
+IMAGES = Kind("Images", config.Settings, recipes.RECIPES, config.METHODS, "cdni")
+SEQUENCES = Kind("Sequences", recurrent.Settings, sequences.RECIPES, recurrent.METHODS, "dni")
+CLOCKS = Kind("Two networks, two clocks", clocks.Settings, clocks.RECIPES, clocks.METHODS, "dni")
+KINDS = (IMAGES, SEQUENCES, CLOCKS)
+
+
+def kind_of(recipe: str | None) -> Kind:
+    """The kind of a recipe; of image classification for a record that names none."""
+    return next((kind for kind in KINDS if recipe in kind.recipes), IMAGES)
+
+
 def settings_from(values: dict[str, Any]) -> AnySettings:
     """Settings as a record has them."""
-    return (recurrent.Settings if "T" in values else config.Settings)(**values)
+    return kind_of(values.get("recipe")).settings(**values)
 
 
 def fetched(settings: AnySettings) -> tuple[str | None, ...]:
     """Which data a run needs; runs that need the same need it fetched once."""
-    if isinstance(settings, recurrent.Settings):
-        return settings.recipe, settings.text, settings.data_dir
-    return settings.data, settings.data_dir
+    match settings:
+        case recurrent.Settings():
+            return settings.recipe, settings.text, settings.data_dir
+        case clocks.Settings():
+            return "mnist", settings.data_dir
+        case _:
+            return settings.data, settings.data_dir
 
 
 def fetch(settings: AnySettings) -> None:
     """See to it that a run's data is in the cache."""
-    if isinstance(settings, recurrent.Settings):
-        from synthgrad_lab.recurrent.tasks import task_of
-
-        task_of(settings)
-        return
     from synthgrad_lab.tasks import load
 
-    load(settings.data, settings.data_dir)
+    match settings:
+        case recurrent.Settings():
+            from synthgrad_lab.recurrent.tasks import task_of
+
+            task_of(settings)
+        case clocks.Settings():
+            load("mnist", settings.data_dir)
+        case _:
+            load(settings.data, settings.data_dir)
 
 
 def training_of(settings: AnySettings) -> Training:
     """A new training with these settings."""
-    if isinstance(settings, recurrent.Settings):
-        from synthgrad_lab.recurrent.training import Sequences
+    match settings:
+        case recurrent.Settings():
+            from synthgrad_lab.recurrent.training import Sequences
 
-        return Sequences(settings)
-    from synthgrad_lab.classification import Classification
+            return Sequences(settings)
+        case clocks.Settings():
+            from synthgrad_lab.clocks.training import TwoClocks
 
-    return Classification(settings)
+            return TwoClocks(settings)
+        case _:
+            from synthgrad_lab.classification import Classification
+
+            return Classification(settings)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from synthgrad_lab import feedforward_tables, recurrent_tables, results_tables
+from synthgrad_lab.clocks import tables as clocks_tables
 from synthgrad_lab.record import read_lines, replace
 
 PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -70,6 +71,8 @@ TABLES: dict[str, tuple[str, Callable[[list[results_tables.Row]], list[dict[str,
     "baselines": ("feedforward.jsonl", feedforward_tables.baselines),
     "variants": ("feedforward.jsonl", feedforward_tables.variants),
     "costs": ("feedforward.jsonl", feedforward_tables.costs),
+    "clocks": ("clocks.jsonl", clocks_tables.table),
+    "bench-clocks": ("bench-clocks.jsonl", results_tables.bench),
     "stability": ("stability.jsonl", feedforward_tables.stability),
     "sparse": ("sparse.jsonl", feedforward_tables.sparse),
     **{recipe: ("recurrent.jsonl", recurrent_tables.table_of(recipe)) for recipe in recurrent_tables.MEASURES},

@@ -10,7 +10,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from synthgrad_lab import figures, locks, recurrent_report
+from synthgrad_lab.clocks import report as clocks_report
 from synthgrad_lab.config import Settings
+from synthgrad_lab.kinds import CLOCKS, IMAGES, SEQUENCES
 from synthgrad_lab.record import replace
 from synthgrad_lab.settings import describe
 from synthgrad_lab.summary import Run, groups, read, rows, shown, summarise
@@ -82,8 +84,9 @@ def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost =
         ValueError: if no folder is given.
     """
     found, others = read(folders)
-    sequences = [run for run in found if run.recurrent]
-    runs = [run for members in groups(run for run in found if not run.recurrent).values() for run in members]
+    sequences = [run for run in found if run.kind is SEQUENCES]
+    two_clocks = [run for run in found if run.kind is CLOCKS]
+    runs = [run for members in groups(run for run in found if run.kind is IMAGES).values() for run in members]
     numbers = summarise(runs)
     networks: dict[tuple[str, int, int], list[Run]] = {}
     for members in groups(runs).values():
@@ -92,6 +95,7 @@ def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost =
     body = [
         "<h1>Decoupled neural interfaces: runs beside each other</h1>",
         _sequences(sequences),
+        _two_clocks(two_clocks),
         f'<p class="note">{escape(heading(numbers))}</p>' if runs else "",
         _table(cells(numbers, cost)),
         *(_warning(f"{shown(row['method'])}: {note}.") for row in numbers for note in row["notes"]),
@@ -188,6 +192,18 @@ def _sequences(runs: Sequence[Run]) -> str:
         figure = recurrent_report.curves(recipe, members)
         alt = f"{recipe}: what each run has reached, over updates; the table above has the ends"
         parts.append(_figure(escape(recipe), figure, recurrent_report.CAPTION, alt))
+    return "\n".join(parts)
+
+
+def _two_clocks(runs: Sequence[Run]) -> str:
+    if not runs:
+        return ""
+    parts = ["<h2>Two networks, two clocks</h2>", _table(clocks_report.lines(runs))]
+    figure = clocks_report.curves([run for run in runs if run.points])
+    parts.append(_figure("Errors", figure, clocks_report.CURVES, "Both errors over digits; the table has the ends"))
+    if figure := clocks_report.schedules(runs):
+        alt = "A ticks at every step, B at every T-th; with Bprop both are updated every T² steps, else A every T"
+        parts.append(_figure("Schedules", figure, clocks_report.SCHEDULE, alt))
     return "\n".join(parts)
 
 

@@ -48,7 +48,7 @@ def do_demo(options: Namespace) -> None:
 def do_reproduce(options: Namespace) -> None:
     """Run a table of the results, or only write it from its records."""
     from synthgrad_lab import page
-    from synthgrad_lab.experiments import every_layer, feedforward, stability
+    from synthgrad_lab.experiments import clocks, every_layer, feedforward, stability
     from synthgrad_lab.experiments import recurrent as sequences
     from synthgrad_lab.experiments.gathering import gather
 
@@ -56,22 +56,24 @@ def do_reproduce(options: Namespace) -> None:
     runs, kept = Path(options.out) / options.what, results
     budgeted: Any = {"feedforward": feedforward, "recurrent": sequences}.get(options.what)
     if budgeted:
-        data = options.cifar_dir if options.what == "feedforward" else options.text
-        cells = budgeted.cells(budgeted.BUDGETS[options.budget], data)
+        budget = budgeted.BUDGETS[options.budget]
+        data = (options.cifar_dir,) if budgeted is feedforward else (options.text, options.tasks)
+        cells = budgeted.cells(budget, *data)
         runs = runs.with_name(f"{options.what}-{options.budget}")
         if options.budget != "standard":
             kept, pages = runs, []  # the documents report the standard one
     else:
-        cells = {"every-layer": every_layer, "stability": stability}[options.what].cells()
+        cells = {"every-layer": every_layer, "stability": stability, "clocks": clocks}[options.what].cells()
     if not options.tables_only:
         file = gather(cells, runs, kept / f"{options.what}.jsonl", options.workers)
         if budgeted is sequences:  # the other seeds run at the rates that were best
-            cells = sequences.cells(sequences.BUDGETS[options.budget], options.text, read_lines(file))
-            gather(cells, runs, file, options.workers)
+            gather(budgeted.cells(budget, *data, read_lines(file)), runs, file, options.workers)
     for text in pages:
         page.fill(text, results)
     if budgeted:
         pages.insert(0, budgeted.write_page(options.budget, runs, kept))
+    if options.what == "clocks":
+        pages.append(clocks.draw(results / "clocks.svg"))
     told = {"results": str(results), "pages": [str(path) for path in pages]}
     print(to_json(told) if options.json else "written: " + " ".join(told["pages"]))
 
@@ -93,6 +95,7 @@ def do_sweep(options: Namespace) -> None:
 def do_bench(options: Namespace) -> None:
     """Measure, show and keep."""
     from synthgrad_lab import page
+    from synthgrad_lab.bench.clocks import LENGTHS, bench_clocks
     from synthgrad_lab.bench.memory import DEPTHS, bench_memory
     from synthgrad_lab.bench.methods import bench_methods
     from synthgrad_lab.bench.recurrent import CELLS, bench_recurrent
@@ -116,6 +119,9 @@ def do_bench(options: Namespace) -> None:
                 rows += bench_recurrent(
                     units, repeats=options.repeats, progress=lambda done, bar=bar: bar(done, float("nan"))
                 )
+        elif options.what == "clocks":
+            bar = bars.bar("T", len(LENGTHS))
+            rows = bench_clocks(progress=lambda done: bar(done, float("nan")))
         else:
             bar = bars.bar("memory", 2 * len(DEPTHS))
             rows = bench_memory(progress=lambda done: bar(done, float("nan")))

@@ -10,6 +10,7 @@ from typing import Any
 
 from synthgrad_lab import paper
 from synthgrad_lab.config import METHODS, SHOWN
+from synthgrad_lab.kinds import IMAGES, Kind, kind_of
 from synthgrad_lab.record import Record
 
 Key = tuple[str, int, int, str, int]
@@ -36,9 +37,9 @@ class Run:
     """In words: finished, interrupted at step 40 of 200, ..."""
 
     @property
-    def recurrent(self) -> bool:
-        """Whether it is of a recurrent recipe."""
-        return "T" in self.settings
+    def kind(self) -> Kind:
+        """What its recipe is about."""
+        return kind_of(self.settings.get("recipe"))
 
     @property
     def key(self) -> Key:
@@ -146,7 +147,7 @@ def rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 def summarise(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """``rows`` of runs that are read already; empty if none is finished."""
-    finished = groups(run for run in runs if run.result and not run.recurrent)
+    finished = groups(run for run in runs if run.result and run.kind is IMAGES)
     bprop: dict[tuple[Any, ...], list[float]] = {}
     for (*network, method, _), members in finished.items():
         if method == "bprop":

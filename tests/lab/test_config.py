@@ -166,5 +166,5 @@ def test_every_recipe_and_setting_is_listed(capsys):
     assert "with method=critic" in text[parts[-1] :]
     assert main(["list", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert list(told) == [*RECIPES, *SEQUENCES]
+    assert list(told) == [*RECIPES, *SEQUENCES, "clocks"]
     assert all(told[name]["width"] == str(recipe("cdni").width) for name, recipe in RECIPES.items())

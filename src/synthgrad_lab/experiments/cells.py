@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from synthgrad_lab.clocks import config as clocks
 from synthgrad_lab.kinds import AnySettings, fetch, fetched
 from synthgrad_lab.methods.base import run as run_parts
 from synthgrad_lab.networks import IMAGES, network
@@ -86,6 +87,8 @@ def work_of(s: AnySettings) -> float:
     if isinstance(s, recurrent.Settings):
         # The nets are small: calls are what costs.
         return s.updates * (s.T + 3) * {"frozen": 1, "bptt": 1}.get(s.method, 2)
+    if isinstance(s, clocks.Settings):
+        return s.steps * s.T**2.0
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         channels, side = IMAGES[s.data]
         run_parts(network(s), torch.empty(2, channels, side, side))
@@ -149,6 +152,12 @@ def _cell(index: int, settings: AnySettings) -> dict[str, Any]:
         raise
 
 
+def _reached(result: dict[str, Any]) -> float:
+    """What a run's bar shows at its end."""
+    keys = ("validation_error", "validation")
+    return next((result[key] for key in keys if key in result), math.nan)
+
+
 def _orphaned() -> bool:
     return os.getppid() != _parent
 
@@ -166,7 +175,7 @@ def _run_on(index: int, settings: AnySettings) -> dict[str, Any]:
     if recorded(folder) == settings:
         try:
             result = resume(folder, progress)
-            progress(settings.steps, result.get("validation_error", result.get("validation", math.nan)))
+            progress(settings.steps, _reached(result))
             return result
         except FileNotFoundError:
             pass  # it died before its first checkpoint

@@ -33,8 +33,8 @@ BUDGETS = {
     "quick": Budget(1, (1e-4, 3e-4), {"add": 4000, "delay": 4000, "copy": 3000, "char-lm": 1500}),
     "standard": Budget(
         5,
-        (1e-4, 3e-4, 1e-3),
-        {"add": 15_000, "delay": 30_000, "copy": 40_000, "repeat-copy": 40_000, "char-lm": 16_000},
+        (1e-4, 3e-4, 1e-3, 3e-3),
+        {"add": 30_000, "delay": 20_000, "copy": 40_000, "repeat-copy": 40_000, "char-lm": 16_000},
     ),
     "paper": Budget(3, (7e-5,), {"copy": 2_000_000, "repeat-copy": 2_000_000, "char-lm": 500_000}, paper=True),
 }
@@ -44,12 +44,15 @@ Arm = tuple[str, str, Method, dict[str, Any]]
 """Recipe, the arm's name in tables, method, what it changes."""
 
 
-def cells(budget: Budget, text: str | None = None, records: Sequence[Row] = ()) -> dict[str, Settings]:
+def cells(
+    budget: Budget, text: str | None = None, tasks: Sequence[str] | None = None, records: Sequence[Row] = ()
+) -> dict[str, Settings]:
     """The runs of a budget by name: arm, rate, seed.
 
     Args:
         budget: how much.
         text: Penn Treebank's folder, or any text; without it there is no char-lm.
+        tasks: only these.
         records: of runs that have ended; without them every rate with the first seed, with them each arm's best
             rate with the other seeds, all arms once before any twice.
     """
@@ -64,6 +67,8 @@ def cells(budget: Budget, text: str | None = None, records: Sequence[Row] = ()) 
             if recipe not in budget.updates or (seed > 2 and recipe not in ("add", "delay")):
                 continue
             if (recipe == "char-lm" and text is None) or (records and arm not in tried):
+                continue
+            if tasks and recipe not in tasks:
                 continue
             for rate in budget.rates if seed == 0 else (chosen(tried[arm], recipe)[0]["settings"]["lr"],):
                 settings = replace(
@@ -82,13 +87,13 @@ def arms() -> Iterator[Arm]:
         yield "add", f"{cell}, T=5, read-out only", "frozen", common
         yield "add", f"{cell}, T=5, BPTT", "bptt", common
         yield "add", f"{cell}, T=5, DNI", "dni", common
-        yield "add", f"{cell}, T=5, DNI + Aux", "dni-aux", common
-    yield "add", "rnn, T=5, BP(λ)", "bp-lambda", {}
-    yield "add", "rnn, T=5, DNI, copy of M", "dni", {"target_every": 100}
-    yield "add", "rnn, T=5, DNI, critic", "dni", {"model_form": "critic"}
     yield "add", "rnn, T=3, BPTT", "bptt", {"T": 3}
     yield "add", "rnn, T=3, DNI", "dni", {"T": 3}
     yield "add", "rnn, T=15, BPTT", "bptt", {"T": 15}
+    yield "add", "rnn, T=5, DNI + Aux", "dni-aux", {}
+    yield "add", "rnn, T=5, DNI, copy of M", "dni", {"target_every": 10}
+    yield "add", "rnn, T=5, DNI, critic", "dni", {"model_form": "critic", "model_lr": 3e-3}
+    yield "add", "rnn, T=5, BP(λ)", "bp-lambda", {}
     for T in (2, 5):
         for method, shown in COMPARED:
             yield "delay", f"rnn, T={T}, {shown}", method, {"T": T}

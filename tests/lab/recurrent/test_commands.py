@@ -89,7 +89,7 @@ def test_show_copy_with_two_bits(synthgrad):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["show", "mnist-fcn"], 2, "only recurrent tasks can be shown: add, delay, copy"),
+        (["show", "mnist-fcn"], 2, "only these can be shown: add, delay, copy"),
         (["show", "kopy"], 2, "unknown recipe 'kopy'; did you mean 'copy'"),
         (["run", "ad"], 2, "unknown recipe 'ad'; did you mean 'add'"),
         (["run", "add", "T=0"], 1, "T=0: it must be a number of at least 1"),

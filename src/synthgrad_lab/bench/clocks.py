@@ -1,0 +1,56 @@
+"""Memory of a round of the multi-network system over T: end to end it holds T² steps, with an interface T."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from synthgrad_lab.clocks.config import SHOWN, clocks
+from synthgrad_lab.clocks.digits import moments
+from synthgrad_lab.clocks.training import system
+from synthgrad_lab.memory import allocated
+
+LENGTHS = (2, 4, 6, 8)
+
+
+def bench_clocks(progress: Callable[[int], None] = lambda done: None) -> list[dict[str, Any]]:
+    """The peak of one round above what was there before it, on noise.
+
+    Args:
+        progress: called with the number of lengths done.
+
+    Returns:
+        A row per T and method: ``T, method, memory_mb, memory_ratio`` (to Bprop at the same T).
+    """
+    rows = []
+    for done, T in enumerate(LENGTHS, start=1):
+        memory = {method: _memory(T, method) for method in ("bprop", "dni", "cdni")}
+        rows += [
+            {
+                "T": T,
+                "method": SHOWN[method],
+                "memory_mb": value / 2**20,
+                "memory_ratio": value / memory["bprop"],
+            }
+            for method, value in memory.items()
+        ]
+        progress(done)
+    return rows
+
+
+def _memory(T: int, method: Any) -> int:
+    s = replace(clocks(method), T=T)
+    networks, _ = system(s)
+    stream = networks.stream()
+    random = torch.Generator().manual_seed(0)
+    x, y = torch.rand(500, 1, 28, 28, generator=random), torch.randint(0, 10, (500,), generator=random)
+
+    def one_round() -> None:
+        for moment in moments(x, y, T, s.batch, random):
+            stream.step(moment)
+
+    one_round()  # optimizers allocate their state
+    return allocated(one_round)
