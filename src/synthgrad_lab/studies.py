@@ -55,10 +55,9 @@ def do_reproduce(options: Namespace) -> None:
     results, pages = Path(options.results), [Path(name) for name in options.pages]
     runs, kept = Path(options.out) / options.what, results
     budgeted: Any = {"feedforward": feedforward, "recurrent": sequences}.get(options.what)
+    data = (options.cifar_dir,) if budgeted is feedforward else (options.text, options.tasks)
     if budgeted:
-        budget = budgeted.BUDGETS[options.budget]
-        data = (options.cifar_dir,) if budgeted is feedforward else (options.text, options.tasks)
-        cells = budgeted.cells(budget, *data)
+        cells = budgeted.cells(budgeted.BUDGETS[options.budget], *data)
         runs = runs.with_name(f"{options.what}-{options.budget}")
         if options.budget != "standard":
             kept, pages = runs, []  # the documents report the standard one
@@ -67,7 +66,9 @@ def do_reproduce(options: Namespace) -> None:
     if not options.tables_only:
         file = gather(cells, runs, kept / f"{options.what}.jsonl", options.workers)
         if budgeted is sequences:  # the other seeds run at the rates that were best
-            gather(budgeted.cells(budget, *data, read_lines(file)), runs, file, options.workers)
+            budget, done = sequences.BUDGETS[options.budget], read_lines(file)
+            further = sequences.cells(budget, options.text, options.tasks, done)
+            gather(further, runs, file, options.workers)
     for text in pages:
         page.fill(text, results)
     if budgeted:
