@@ -7,7 +7,6 @@ Start with `Interface`; `decouple` cuts a net by module names; `unlocked` trains
 from synthgrad import models as models
 from synthgrad.auxiliary import Auxiliary as Auxiliary
 from synthgrad.clocks import Clocks as Clocks
-from synthgrad.clocks import Tick as Tick
 from synthgrad.critic import Critic as Critic
 from synthgrad.cut import Cut as Cut
 from synthgrad.cut import decouple as decouple
@@ -19,6 +18,7 @@ from synthgrad.quality import Quality as Quality
 from synthgrad.quality import compare as compare
 from synthgrad.quality import probe as probe
 from synthgrad.recurrent import Recurrent as Recurrent
+from synthgrad.stream import Tick as Tick
 from synthgrad.traces import Traces as Traces
 from synthgrad.unlocked import chained as chained
 from synthgrad.unlocked import completely_unlocked as completely_unlocked

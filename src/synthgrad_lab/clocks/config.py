@@ -35,6 +35,8 @@ class Settings:
     """Rounds of T² digits per stream; each ends with an answer of B's."""
     lr: float = 1e-3
     """Adam's learning rate for both networks."""
+    decay: Literal["none", "cosine"] = "cosine"
+    """How learning rates fall over the run."""
     model_lr: float = 3e-3
     """Adam's learning rate for the gradient models."""
     model_hidden: int = 128
@@ -45,8 +47,8 @@ class Settings:
     """Adam's beta2 for the gradient models."""
     unit_factor: float = 32.0
     """M's unit in root mean squares of the gradient; larger learns faster, and less finely."""
-    scale: float = 1.0
-    """Factor on the message's synthetic gradient (the paper's 10, for its own rates)."""
+    scale: float = 10.0
+    """Factor on the message's synthetic gradient, beside which A has a loss of its own (the paper's 10)."""
     data_dir: str | None = None
     """A folder with MNIST's files; else the cache, else a download."""
     seed: int = 0

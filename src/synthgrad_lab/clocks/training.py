@@ -13,6 +13,7 @@ from synthgrad_lab.clocks.config import Settings
 from synthgrad_lab.clocks.digits import moments
 from synthgrad_lab.clocks.networks import A, B
 from synthgrad_lab.clocks.schedule import event
+from synthgrad_lab.optimizers import decayed
 from synthgrad_lab.recurrent.tasks.base import held_out
 from synthgrad_lab.tasks import load
 
@@ -47,6 +48,8 @@ class TwoClocks:
         """One round, after so many; B's loss in it."""
         s = self.settings
         self.rounds = done + 1
+        for optimizer in self.optimizers:
+            decayed(optimizer, s.decay, done / s.steps)
         loss = 0.0
         for moment in moments(self.data.train_x, self.data.train_y, s.T, s.batch, self.random):
             outs = self.stream.step(moment)
@@ -145,10 +148,12 @@ def system(s: Settings) -> tuple[Clocks, list[torch.optim.Adam]]:
     ):
         recurrent = later()
         models = [p for m in (recurrent, model) if m is not None for p in m.parameters()]
-        groups: list[dict[str, Any]] = [{"params": list(net.parameters())}]
+        groups: list[dict[str, Any]] = [{"params": list(net.parameters()), "initial_lr": s.lr}]
         if models:
-            groups.append({"params": models, "lr": s.model_lr, "betas": (s.model_beta1, s.model_beta2)})
-        optimizers.append(torch.optim.Adam(groups, lr=s.lr, fused=True))
+            betas = s.model_beta1, s.model_beta2
+            groups.append({"params": models, "initial_lr": s.model_lr, "betas": betas})
+        optimizers.append(torch.optim.Adam(groups, fused=True))
+        decayed(optimizers[-1], s.decay, 0.0)
         found.add(name, net, every, update, optimizers[-1], recurrent)
     found.connect("A", "B", message, cut=s.method == "cut")
     return found, optimizers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.utils._pytree import tree_map
 
 from synthgrad import Auxiliary, Critic, Interface, Recurrent, Traces
 from synthgrad.models import MLP, Masked
+from synthgrad_lab.optimizers import decayed
 from synthgrad_lab.record import note
 from synthgrad_lab.recurrent.config import Settings
 from synthgrad_lab.recurrent.core import Core, state_size
@@ -110,9 +110,7 @@ class Sequences:
     def _schedule(self, done: int) -> None:
         s = self.settings
         share = done / s.updates
-        factor = (1 + math.cos(math.pi * share)) / 2 if s.decay == "cosine" else 1.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        decayed(self.optimizer, s.decay, share)
         if self.future is not None:
             if share >= s.use_until:
                 self.future.scale = 0.0
