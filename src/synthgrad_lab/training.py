@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from synthgrad_lab.config import Settings
 from synthgrad_lab.methods import METHOD
 from synthgrad_lab.methods.base import criterion, run
 from synthgrad_lab.networks import network
+from synthgrad_lab.optimizers import decayed
 from synthgrad_lab.precision import prepared
 
 EVALUATED = {"fcn": 2500, "cnn": 250}
@@ -74,13 +74,8 @@ class Trainer:
     def schedule(self, step: int) -> None:
         """Set what depends on the step: learning rates, and the method's own schedules."""
         share = step / self.settings.steps
-        if self.settings.decay == "steps":  # the paper's: after 300,000 and 400,000 of 500,000
-            factor = 0.1 ** ((share >= 0.6) + (share >= 0.8))
-        else:
-            factor = (1 + math.cos(math.pi * share)) / 2
         for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
+            decayed(optimizer, self.settings.decay, share)
         self.method.at(step)
 
     @torch.no_grad()
