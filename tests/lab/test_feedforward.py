@@ -115,6 +115,9 @@ def test_what_was_run_before_is_kept_and_what_was_interrupted_goes_on(tiny, tmp_
         same = alone.keys() - MEASURED
         assert {k: row[k] for k in same} == {k: alone[k] for k in same}
     assert gather(todo, folder, file, workers=1).read_bytes() == content
+    other = {"another": replace(done, out=None, seed=7)}
+    gather(other, folder, file, workers=1)  # whoever asks for one cell does not lose the others
+    assert file.read_bytes().splitlines(True)[1:] == content.splitlines(True)
 
 
 # --- tables ------------------------------------------------------------------------------------------------

@@ -1,0 +1,79 @@
+"""Which runs make the recurrent tables, and what the tables say of them."""
+
+from dataclasses import asdict
+
+import pytest
+
+from synthgrad_lab.experiments.recurrent import BUDGETS, Budget, cells
+from synthgrad_lab.kinds import settings_from
+from synthgrad_lab.recurrent_tables import chosen, table_of
+
+SMALL = Budget(5, (1e-4, 1e-3), {"add": 100, "copy": 50})
+
+
+def row(name, settings, validation, **result):
+    return {"cell": name, "recipe": settings.recipe, "seed": settings.seed, "validation": validation,
+            "settings": asdict(settings), "updates": settings.updates, **result}  # fmt: skip
+
+
+@pytest.fixture
+def tried():
+    """Each arm's first seed at both rates; the larger rate is better for DNI, the smaller for the others."""
+    return [
+        row(name, s, (s.lr < 5e-4) == (s.method == "dni"), cross_entropy=0.5, longest=3)
+        for name, s in cells(SMALL).items()
+    ]
+
+
+def test_first_every_rate_with_one_seed():
+    found = cells(SMALL)
+    assert {s.seed for s in found.values()} == {0}
+    arms = {name.rsplit("--lr", 1)[0] for name in found}
+    assert len(found) == 2 * len(arms)
+    assert {s.recipe for s in found.values()} == {"add", "copy"}
+    assert {s.updates for s in found.values() if s.recipe == "add"} == {100}
+
+
+def test_then_the_other_seeds_at_each_arms_best_rate(tried):
+    found = cells(SMALL, records=tried)
+    assert {s.seed for s in found.values() if s.recipe == "add"} == {1, 2, 3, 4}
+    assert {s.seed for s in found.values() if s.recipe == "copy"} == {1, 2}
+    add = {(s.method, s.lr) for s in found.values() if s.recipe == "add"}
+    assert ("dni", 1e-3) in add
+    assert ("bptt", 1e-4) in add
+    assert len(add) == len({method for method, _ in add})
+    copy = {(s.method, s.lr) for s in found.values() if s.recipe == "copy"}  # where more is better
+    assert copy == {("dni", 1e-4), ("bptt", 1e-3), ("dni-aux", 1e-3)}
+
+
+def test_an_arm_without_records_waits(tried):
+    some = [r for r in tried if r["settings"]["method"] == "bptt"]
+    assert {s.method for s in cells(SMALL, records=some).values()} == {"bptt"}
+
+
+def test_only_the_tasks_asked_for_and_texts_only_with_a_text():
+    assert {s.recipe for s in cells(BUDGETS["standard"], tasks=["delay"]).values()} == {"delay"}
+    assert "char-lm" not in {s.recipe for s in cells(BUDGETS["standard"]).values()}
+    with_text = cells(BUDGETS["standard"], "FILE", ["char-lm"])
+    assert {s.text for s in with_text.values()} == {"FILE"}
+
+
+def test_cells_come_back_from_their_records():
+    for s in cells(BUDGETS["quick"]).values():
+        assert settings_from(asdict(s)) == s
+
+
+def test_a_rate_is_chosen_on_the_seeds_that_all_rates_have(tried):
+    arm = [r for r in tried if r["cell"].startswith("add--rnn, T=5, BPTT--")]
+    best = chosen(arm, "add")
+    assert [r["settings"]["lr"] for r in best] == [1e-4]
+    more = [{**best[0], "seed": seed, "validation": 9.0} for seed in (1, 2)]  # bad luck later changes nothing
+    assert {r["settings"]["lr"] for r in chosen([*arm, *more], "add")} == {1e-4}
+    assert len(chosen([*arm, *more], "add")) == 3
+
+
+def test_the_table_has_an_arm_a_line(tried):
+    rows = {r["arm"]: r for r in table_of("add")(tried)}
+    assert rows["rnn, T=5, DNI"]["learning rate"] == "0.001"
+    assert rows["rnn, T=5, BPTT"]["learning rate"] == "0.0001"
+    assert {r["rates tried"] for r in rows.values()} == {"2"}
