@@ -164,3 +164,11 @@ def test_refused():
     for lam in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match=f"lam is {lam}; it must be from 0"):
             Traces(Recurrent(Interface(Linear(3))), lam)
+
+
+def test_a_fused_call_is_refused():
+    future = Recurrent(Interface(Linear(UNITS), lam=0.5))
+    traces = Traces(future, 0.5)
+    state = future(future.receive(torch.randn(1, BATCH, UNITS, requires_grad=True)))
+    with pytest.raises(ValueError, match="traces and a fused call inside a chunk"):
+        traces.carry(state)

@@ -62,7 +62,12 @@ class Traces:
         Args:
             state: as the chunk leaves it.
             done: for which examples the episode ends here: their traces end, too.
+
+        Raises:
+            ValueError: after a fused call inside the chunk, for then the way to the chunk's start leads through M.
         """
+        if self.future.fused:
+            raise ValueError("traces and a fused call inside a chunk both spread M's errors; use one of them")
         start = self.future.start
         if start is None:
             self.traces = None
