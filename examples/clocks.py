@@ -21,7 +21,7 @@ class Net(nn.Module):
         return Tick(state, loss=loss, out=loss.item())
 
 
-def train(steps: int = 8000) -> float:
+def train(steps: int = 5000) -> float:
     torch.manual_seed(0)
     clocks, names, nets = Clocks(), ("eyes", "counter", "judge"), (Net(1, "counter"), Net(32, "judge"), Net(32))
     for k, net in enumerate(nets):  # they tick at every step, at every 2nd, at every 4th
