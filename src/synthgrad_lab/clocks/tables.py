@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from synthgrad_lab.clocks.config import SHOWN
+from synthgrad_lab.clocks.config import METHODS, SHOWN
 from synthgrad_lab.results_tables import Row, grouped
 
 
@@ -14,6 +14,7 @@ def table(records: list[Row]) -> list[dict[str, str]]:
     *digits to Bprop's end*: until A's error on validation digits is what Bprop's was at its end.
     """
     rows = []
+    records = sorted(records, key=lambda r: (r["T"], METHODS.index(r["method"])))
     for (T, method), runs in grouped(records, lambda r: (r["T"], r["method"])).items():
         ends = {r["seed"]: r["curve"][-1][1] for r in records if (r["T"], r["method"]) == (T, "bprop")}
         goal = statistics.mean(ends.values()) if ends else None
