@@ -180,7 +180,7 @@ class Recurrent(nn.Module):
         return unpack(message, state, self.batch_dim, self.only)
 
     def probe(self, episode: Callable[[], Tensor]) -> list[Quality]:
-        """The synthetic gradients of an episode against those of full backpropagation through time.
+        """The synthetic gradients of an episode against those of full backpropagation through time, undiscounted.
 
         Args:
             episode: runs its chunks as in training (``receive`` and ``send`` are called, and let everything through
