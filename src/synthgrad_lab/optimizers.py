@@ -1,10 +1,28 @@
-"""Learning rates over a run."""
+"""Adam for what learns the task and for the gradient models beside it; learning rates over a run."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
-from torch.optim import Optimizer
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+
+def adam(parameters: Sequence[Tensor], models: Sequence[Tensor], s: Any) -> Adam:
+    """One Adam, the gradient models' parameters in a group of their own with their own rate and betas.
+
+    Args:
+        parameters: of what learns the task.
+        models: of the gradient models, if there are any.
+        s: settings: ``lr, model_lr, model_beta1, model_beta2``.
+    """
+    groups: list[dict[str, Any]] = [{"params": parameters, "lr": s.lr, "initial_lr": s.lr}]
+    if models:
+        rates = {"lr": s.model_lr, "initial_lr": s.model_lr, "betas": (s.model_beta1, s.model_beta2)}
+        groups.append({"params": models, **rates})
+    return Adam(groups, fused=True)
 
 
 def decayed(optimizer: Optimizer, how: str, share: float) -> None:

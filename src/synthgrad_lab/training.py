@@ -13,7 +13,7 @@ from synthgrad_lab.config import Settings
 from synthgrad_lab.methods import METHOD
 from synthgrad_lab.methods.base import criterion, run
 from synthgrad_lab.networks import network
-from synthgrad_lab.optimizers import decayed
+from synthgrad_lab.optimizers import adam, decayed
 from synthgrad_lab.precision import prepared
 
 EVALUATED = {"fcn": 2500, "cnn": 250}
@@ -33,13 +33,9 @@ class Trainer:
         self.parts = [prepared(part, s) for part in network(s)]
         self.method = METHOD[s.method](s, self.parts).to(s.device)
         self.updates = [0] * s.layers
-        self.optimizers = []
-        for k, part in enumerate(self.parts):
-            groups: list[dict[str, Any]] = [{"params": list(part.parameters()), "initial_lr": s.lr}]
-            if beside := self.method.beside(k):
-                betas = s.model_beta1, s.model_beta2
-                groups.append({"params": beside, "initial_lr": s.model_lr, "betas": betas})
-            self.optimizers.append(torch.optim.Adam(groups, lr=s.lr, fused=True))
+        self.optimizers = [
+            adam(list(part.parameters()), self.method.beside(k), s) for k, part in enumerate(self.parts)
+        ]
 
     @property
     def interfaces(self) -> Sequence[Any]:

@@ -6,11 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from synthgrad_lab.clocks.config import SHOWN, clocks
-from synthgrad_lab.clocks.digits import moments
-from synthgrad_lab.clocks.training import system
+from synthgrad_lab.clocks.training import on_noise
 from synthgrad_lab.memory import allocated
 
 LENGTHS = (2, 4, 6, 8)
@@ -42,15 +39,6 @@ def bench_clocks(progress: Callable[[int], None] = lambda done: None) -> list[di
 
 
 def _memory(T: int, method: Any) -> int:
-    s = replace(clocks(method), T=T)
-    networks, _ = system(s)
-    stream = networks.stream()
-    random = torch.Generator().manual_seed(0)
-    x, y = torch.rand(500, 1, 28, 28, generator=random), torch.randint(0, 10, (500,), generator=random)
-
-    def one_round() -> None:
-        for moment in moments(x, y, T, s.batch, random):
-            stream.step(moment)
-
+    one_round = on_noise(replace(clocks(method), T=T))
     one_round()  # optimizers allocate their state
     return allocated(one_round)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,17 +20,12 @@ COLOUR = {"tick": "#0072B2", "send": "#8a8a8a", "update": "#D55E00"}
 
 def schedule(s: Settings, rounds: int = 2) -> list[Event]:
     """What happens in the first rounds, found by running them, on noise."""
-    from synthgrad_lab.clocks.digits import moments
-    from synthgrad_lab.clocks.training import system
+    from synthgrad_lab.clocks.training import on_noise
 
     events: list[Event] = []
-    networks, _ = system(s)
-    stream = networks.stream(heard=lambda time, network, what: events.append(event(time, network, what)))
-    random = torch.Generator().manual_seed(s.seed)
-    x, y = torch.rand(50, 1, 28, 28, generator=random), torch.randint(0, 10, (50,), generator=random)
+    one_round = on_noise(s, lambda *told: events.append(event(*told)))
     for _ in range(rounds):
-        for moment in moments(x, y, s.T, s.batch, random):
-            stream.step(moment)
+        one_round()
     return events
 
 

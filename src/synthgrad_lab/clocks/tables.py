@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from synthgrad_lab.clocks.config import METHODS, SHOWN
-from synthgrad_lab.results_tables import Row, grouped
+from synthgrad_lab.results_tables import Row, grouped, spread
 
 
 def table(records: list[Row]) -> list[dict[str, str]]:
@@ -23,8 +23,8 @@ def table(records: list[Row]) -> list[dict[str, str]]:
                 "T": str(T),
                 "method": SHOWN[method],
                 "seeds": str(len(runs)),
-                "A: odd miscounted %": _mean([r["odd_error"] for r in runs]),
-                "B: 3s miscounted %": _mean([r["threes_error"] for r in runs]),
+                "A: odd miscounted %": spread(runs, "odd_error"),
+                "B: 3s miscounted %": spread(runs, "threes_error"),
                 "digits to Bprop's end": _reached(runs, goal),
                 "of": f"{runs[0]['samples']:,}",
                 "updates of A": f"{runs[0]['updates_a']:,}",
@@ -32,11 +32,6 @@ def table(records: list[Row]) -> list[dict[str, str]]:
             }
         )
     return rows
-
-
-def _mean(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def _reached(runs: list[Row], goal: float | None) -> str:

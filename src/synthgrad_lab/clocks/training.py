@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from synthgrad_lab.clocks.config import Settings
 from synthgrad_lab.clocks.digits import moments
 from synthgrad_lab.clocks.networks import A, B
 from synthgrad_lab.clocks.schedule import event
-from synthgrad_lab.optimizers import decayed
+from synthgrad_lab.optimizers import adam, decayed
 from synthgrad_lab.recurrent.tasks.base import held_out
 from synthgrad_lab.tasks import load
 
@@ -128,6 +129,19 @@ class TwoClocks:
             setattr(self, name, value)
 
 
+def on_noise(s: Settings, heard: Callable[[int, str, str], None] | None = None) -> Callable[[], None]:
+    """A new system on random images; each call is one round."""
+    stream = system(s)[0].stream(heard=heard)
+    random = torch.Generator().manual_seed(s.seed)
+    x, y = torch.rand(500, 1, 28, 28, generator=random), torch.randint(0, 10, (500,), generator=random)
+
+    def one_round() -> None:
+        for moment in moments(x, y, s.T, s.batch, random):
+            stream.step(moment)
+
+    return one_round
+
+
 def system(s: Settings) -> tuple[Clocks, list[torch.optim.Adam]]:
     """The two networks as the method joins them; A's and B's optimizers."""
     a, b = A(s.T, s.units).to(s.device), B(s.T, s.units).to(s.device)
@@ -148,12 +162,7 @@ def system(s: Settings) -> tuple[Clocks, list[torch.optim.Adam]]:
     ):
         recurrent = later()
         models = [p for m in (recurrent, model) if m is not None for p in m.parameters()]
-        groups: list[dict[str, Any]] = [{"params": list(net.parameters()), "initial_lr": s.lr}]
-        if models:
-            betas = s.model_beta1, s.model_beta2
-            groups.append({"params": models, "initial_lr": s.model_lr, "betas": betas})
-        optimizers.append(torch.optim.Adam(groups, fused=True))
-        decayed(optimizers[-1], s.decay, 0.0)
+        optimizers.append(adam(list(net.parameters()), models, s))
         found.add(name, net, every, update, optimizers[-1], recurrent)
     found.connect("A", "B", message, cut=s.method == "cut")
     return found, optimizers

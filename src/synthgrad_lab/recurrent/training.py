@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from synthgrad import Auxiliary, Critic, Interface, Recurrent, Traces
 from synthgrad.models import MLP, Masked
-from synthgrad_lab.optimizers import decayed
+from synthgrad_lab.optimizers import adam, decayed
 from synthgrad_lab.record import note
 from synthgrad_lab.recurrent.config import Settings
 from synthgrad_lab.recurrent.core import Core, state_size
@@ -44,12 +44,7 @@ class Sequences:
             if s.traces is not None:
                 self.traces = Traces(self.future, s.traces)
         learning = [p for p in self.net.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [{"params": learning, "initial_lr": s.lr}]
-        if models:
-            found = [p for m in models for p in m.parameters() if p.requires_grad]
-            betas = s.model_beta1, s.model_beta2
-            groups.append({"params": found, "initial_lr": s.model_lr, "betas": betas})
-        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self.optimizer = adam(learning, [p for m in models for p in m.parameters() if p.requires_grad], s)
         self.models = nn.ModuleList(models)
         self.state: Any = None
         self.context: Any = None
