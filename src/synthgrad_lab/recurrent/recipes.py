@@ -31,7 +31,15 @@ def repeat_copy(method: Method = "dni") -> Settings:
 def char_lm(method: Method = "dni") -> Settings:
     """Predict the next character of a text: Penn Treebank's word files, or text=FILE. Bits per character."""
     return Settings(
-        recipe="char-lm", method=method, cell="lstm", units=256, model_hidden=256, batch=64, lr=1e-3, updates=16_000
+        recipe="char-lm",
+        method=method,
+        cell="lstm",
+        units=256,
+        model_hidden=256,
+        batch=64,
+        lr=1e-3,
+        updates=16_000,
+        decay="cosine",
     )
 
 
