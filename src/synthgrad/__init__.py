@@ -18,6 +18,7 @@ from synthgrad.quality import Quality as Quality
 from synthgrad.quality import compare as compare
 from synthgrad.quality import probe as probe
 from synthgrad.recurrent import Recurrent as Recurrent
+from synthgrad.stage import Stage as Stage
 from synthgrad.stream import Tick as Tick
 from synthgrad.traces import Traces as Traces
 from synthgrad.unlocked import chained as chained

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from synthgrad.checkpoint import replace
 from synthgrad_lab import feedforward_tables, recurrent_tables, results_tables
 from synthgrad_lab.clocks import tables as clocks_tables
-from synthgrad_lab.record import read_lines, replace
+from synthgrad_lab.record import read_lines
 
 PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import synthgrad
+from synthgrad.checkpoint import replace
 
 
 class Record:
@@ -80,19 +81,6 @@ def lines_to(path: Path, rows: list[dict[str, Any]]) -> Path:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a file that ``lines_to`` wrote."""
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file so that after a crash the old one or the new one is there, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def environment() -> dict[str, Any]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from synthgrad.checkpoint import replace
 from synthgrad_lab import figures, locks, recurrent_report
 from synthgrad_lab.clocks import report as clocks_report
 from synthgrad_lab.config import Settings
 from synthgrad_lab.kinds import CLOCKS, IMAGES, SEQUENCES
-from synthgrad_lab.record import replace
 from synthgrad_lab.settings import describe
 from synthgrad_lab.summary import Run, groups, read, rows, shown, summarise
 from synthgrad_lab.tables import LEFT, Cost, cells, heading, table

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from synthgrad_lab import checkpoint
+from synthgrad import checkpoint
 from synthgrad_lab.kinds import AnySettings, Training, settings_from, training_of
 from synthgrad_lab.record import Record, environment
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from synthgrad_lab import checkpoint
+from synthgrad import checkpoint
 from synthgrad_lab.config import INTERFACED, METHODS
 from synthgrad_lab.methods import METHOD
 from synthgrad_lab.networks import IMAGES

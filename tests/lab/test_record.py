@@ -3,7 +3,8 @@ import math
 
 import pytest
 
-from synthgrad_lab.record import Record, replace, to_json
+from synthgrad.checkpoint import replace
+from synthgrad_lab.record import Record, to_json
 
 
 def test_lines_come_back_and_a_torn_one_does_not(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from synthgrad_lab import checkpoint
+from synthgrad import checkpoint
 from synthgrad_lab.classification import rows_of
 from synthgrad_lab.record import Record
 from synthgrad_lab.run import Diverged, Interrupted, recorded, resume, run

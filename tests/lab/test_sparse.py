@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from synthgrad_lab import checkpoint
+from synthgrad import checkpoint
 from synthgrad_lab.config import INTERFACED, METHODS
 from synthgrad_lab.experiments import cells, sparse
 from synthgrad_lab.methods.base import run as run_parts

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from synthgrad.checkpoint import replace as write
 from synthgrad_lab.clocks.config import METHODS, Method, Settings, clocks
 from synthgrad_lab.clocks.schedule import drawn, schedule
 from synthgrad_lab.figures import svg
-from synthgrad_lab.record import replace as write
 
 SEEDS = 3
 DIGITS = 1_536_000

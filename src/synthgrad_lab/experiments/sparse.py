@@ -8,12 +8,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from synthgrad.checkpoint import replace as write
 from synthgrad_lab.config import SHOWN, Method, Settings
 from synthgrad_lab.experiments.gathering import gather
 from synthgrad_lab.figures import METHOD, shade, sheet, svg
 from synthgrad_lab.recipes import mnist_fcn
 from synthgrad_lab.record import read_lines
-from synthgrad_lab.record import replace as write
 
 VALUES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 STEPS = (600, 3000)

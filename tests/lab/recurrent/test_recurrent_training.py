@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from synthgrad_lab import checkpoint
+from synthgrad import checkpoint
 from synthgrad_lab.record import Record, to_json
 from synthgrad_lab.recurrent.config import METHODS, Settings
 from synthgrad_lab.recurrent.recipes import RECIPES

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-
-from synthgrad_lab.record import replace
 
 NAME = "checkpoint.pt"
 
@@ -36,3 +35,16 @@ def load(folder: Path) -> dict[str, Any]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).partition("\n")[0] or "it is empty"
         raise ValueError(f"{path} is not a checkpoint that can be trusted ({reason}); start the run anew") from None
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file so that after a crash the old one or the new one is there, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from synthgrad_lab import checkpoint
+from synthgrad import checkpoint
 
 
 def test_round_trip(tmp_path):

@@ -1,0 +1,116 @@
+"""A packet as bytes: a fixed header and the tensors' raw memory. Nothing is ever unpickled from a socket."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synthgrad.channels.packet import Kind, Packet
+
+VERSION = 1
+TENSORS, DIMENSIONS = 2, 6
+"""The most of each that a packet may have."""
+DTYPES: tuple[torch.dtype, ...] = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+)
+"""By their number on the wire: new ones go to the end."""
+# Magic, version, run, kind, ended, sender, generation, echo, step, ack, how many tensors.
+_HEAD = struct.Struct("!4sB16sBBHIIqqB")
+# Of each tensor: dtype, how many dimensions, the dimensions.
+_TENSOR = struct.Struct(f"!BB{DIMENSIONS}I")
+_MAGIC = b"SGRD"
+HEADER = _HEAD.size + TENSORS * _TENSOR.size
+"""Bytes of every header."""
+
+
+class Refused(ValueError):
+    """Bytes that are no packet of this run; its text is the reason, in a word."""
+
+
+def encode(packet: Packet, run: bytes) -> list[Any]:
+    """The frames of a packet: its header, and one per tensor, which shares the tensor's memory.
+
+    Args:
+        packet: what to send; its tensors must not be written to until they are sent.
+        run: 16 bytes that name the run.
+
+    Raises:
+        ValueError: if a tensor is of a dtype, or has more dimensions, than the wire knows.
+    """
+    tensors = [t.detach().cpu().contiguous() for t in packet.tensors]
+    if len(tensors) > TENSORS or any(t.dim() > DIMENSIONS or t.dtype not in DTYPES for t in tensors):
+        came = ", ".join(f"{t.dtype} {tuple(t.shape)}" for t in tensors)
+        raise ValueError(
+            f"cannot send {came}: at most {TENSORS} tensors of up to {DIMENSIONS} dimensions, {DTYPES}"
+        )
+    head = (packet.kind, packet.ended, packet.stage, packet.generation, packet.echo, packet.step, packet.ack)
+    header = _HEAD.pack(_MAGIC, VERSION, run, *head, len(tensors))
+    for t in tensors:
+        header += _TENSOR.pack(DTYPES.index(t.dtype), t.dim(), *t.shape, *[0] * (DIMENSIONS - t.dim()))
+    return [header.ljust(HEADER, b"\0"), *map(_memory, tensors)]
+
+
+def decode(frames: Sequence[Any], run: bytes, limit: int) -> Packet:
+    """The packet that the frames are.
+
+    Args:
+        frames: bytes, or what has their buffer interface.
+        run: 16 bytes that name the run.
+        limit: the most bytes of one tensor.
+
+    Raises:
+        Refused: if they are none of this run, by whatever they miss.
+    """
+    if not frames or len(frames[0]) != HEADER:
+        raise Refused("header")
+    magic, version, sent_by, kind, ended, *head, count = _HEAD.unpack_from(frames[0])
+    stage, generation, echo, step, ack = head
+    if magic != _MAGIC:
+        raise Refused("magic")
+    if version != VERSION:
+        raise Refused("version")
+    if sent_by != run:
+        raise Refused("run")
+    if kind not in (*Kind,) or ended > 1:
+        raise Refused("kind")
+    if count > TENSORS or len(frames) != 1 + count:
+        raise Refused("frames")
+    tensors = tuple(_tensor(frames[0], i, frames[1 + i], limit) for i in range(count))
+    return Packet(Kind(kind), stage, generation, step, echo, ack, bool(ended), tensors)
+
+
+def _tensor(header: Any, i: int, content: Any, limit: int) -> Tensor:
+    number, dimensions, *shape = _TENSOR.unpack_from(header, _HEAD.size + i * _TENSOR.size)
+    if number >= len(DTYPES):
+        raise Refused("dtype")
+    if dimensions > DIMENSIONS or any(shape[dimensions:]):
+        raise Refused("shape")
+    dtype, shape = DTYPES[number], shape[:dimensions]
+    # Python's own numbers: a product of six 32-bit ones never overflows.
+    if not math.prod(shape) * dtype.itemsize == len(content) <= limit:
+        raise Refused("size")
+    if len(content) == 0:
+        return torch.empty(shape, dtype=dtype)
+    if dtype is torch.bool and any(byte > 1 for byte in bytes(content)):
+        raise Refused("bool")
+    return torch.frombuffer(bytearray(content), dtype=dtype).view(shape)
+
+
+def _memory(t: Tensor) -> Any:
+    """The tensor's bytes, not copied; they keep it alive."""
+    memory: Any = (ctypes.c_char * (t.numel() * t.element_size())).from_address(t.data_ptr())
+    memory.tensor = t
+    return memory

@@ -1,0 +1,192 @@
+"""A channel between processes, on one machine or many: the receiver binds, the sender connects, nobody waits.
+
+Off loopback CURVE is on: one pair of keys per run, which every stage has; a peer without it is refused and counted.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils.monitor import recv_monitor_message
+
+from synthgrad.channels.packet import Packet
+from synthgrad.channels.wire import HEADER, Refused, decode, encode
+
+LIMIT = 1 << 30
+"""Bytes of one tensor at most, unless said otherwise."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A run's CURVE keys; they go to the stages over the launcher's own ways, never over a channel."""
+
+    public: bytes
+    secret: bytes
+
+    @staticmethod
+    def made() -> Keys:
+        """A new pair."""
+        return Keys(*zmq.curve_keypair())
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether a peer may come in, as pyzmq's authenticator asks it: only with the run's own key."""
+        import zmq.utils.z85 as z85
+
+        return z85.encode(key) == self.public
+
+
+class Hub:
+    """What the sockets of one process share.
+
+    Args:
+        run: 16 bytes that name the run.
+        keys: for CURVE; required off loopback.
+        limit: bytes of one tensor at most.
+    """
+
+    def __init__(self, run: bytes, keys: Keys | None = None, limit: int = LIMIT):
+        self.run, self.keys, self.limit = run, keys, limit
+        self.context = zmq.Context()
+        self.guard = None
+        if keys is not None:
+            self.guard = ThreadAuthenticator(self.context)
+            self.guard.start()
+            self.guard.configure_curve_callback("*", credentials_provider=keys)
+
+    def socket(self, kind: int, address: str) -> zmq.Socket[bytes]:
+        """A socket that never waits at its end, with CURVE where there are keys.
+
+        Raises:
+            ValueError: if the address is off loopback and there are no keys.
+        """
+        if self.keys is None and not _at_home(address):
+            raise ValueError(f"{address} is off loopback and this run has no keys; give keys=Keys.made()")
+        socket = self.context.socket(kind)
+        socket.linger = 0
+        if self.keys is not None:
+            socket.curve_publickey, socket.curve_secretkey = self.keys.public, self.keys.secret
+            if kind == zmq.PULL:
+                socket.curve_server = True
+            else:
+                socket.curve_serverkey = self.keys.public
+        return socket
+
+    def wait(self, inlets: Sequence[Any], seconds: float) -> None:
+        """Sleep until something comes in at one of the inlets, at most so long."""
+        poller = zmq.Poller()
+        for inlet in inlets:
+            poller.register(inlet.socket, zmq.POLLIN)
+        poller.poll(int(1000 * seconds))
+
+    def close(self) -> None:
+        """Close all sockets; what is still to be sent is lost."""
+        if self.guard is not None:
+            self.guard.stop()
+        self.context.destroy(linger=0)
+
+
+class ZmqInlet:
+    """Binds to an address and takes in what comes; foreign, damaged and oversized packets are dropped and counted.
+
+    Args:
+        hub: the process' sockets.
+        address: ``ipc://PATH`` or ``tcp://HOST:PORT``; port 0 or ``*`` is one that is free.
+        queue: packets that may wait in the socket.
+
+    Raises:
+        ValueError: if the address is in use, or no address of this machine.
+    """
+
+    def __init__(self, hub: Hub, address: str, queue: int = 8):
+        self.hub, self.refused = hub, Counter[str]()
+        self.socket = hub.socket(zmq.PULL, address)
+        self.socket.rcvhwm = queue
+        self.socket.maxmsgsize = max(hub.limit, HEADER)
+        self.monitor: Any = self.socket.get_monitor_socket(_HANDSHAKES)
+        try:
+            self.socket.bind(address)
+        except zmq.ZMQError as error:
+            raise ValueError(f"cannot listen at {address}: {error}; choose another, or end who uses it") from None
+        self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    def get(self) -> Packet | None:
+        """The next packet of this run, or None."""
+        while self.monitor.poll(0):
+            self.refused["handshake"] += int(recv_monitor_message(self.monitor)["event"]) in _FAILED
+        while True:
+            try:
+                frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return None
+            try:
+                return decode([frame.buffer for frame in frames], self.hub.run, self.hub.limit)
+            except Refused as reason:
+                self.refused[str(reason)] += 1
+
+
+class ZmqOutlet:
+    """Connects to an inlet's address, again and again until somebody is there.
+
+    Args:
+        hub: the process' sockets.
+        address: of the inlet.
+        queue: packets that may wait in the socket.
+    """
+
+    def __init__(self, hub: Hub, address: str, queue: int = 1):
+        self.hub, self.address = hub, address
+        self.socket = hub.socket(zmq.PUSH, address)
+        self.socket.sndhwm = queue
+        self.socket.immediate = True  # nothing is queued for a neighbour that is not there
+        self.socket.reconnect_ivl = 20
+        self.monitor: Any = self.socket.get_monitor_socket(_CONNECTIONS)
+        self._cut = False
+        self.socket.connect(address)
+
+    @property
+    def cut(self) -> bool:
+        """Whether there was a connection, and is none."""
+        while self.monitor.poll(0):
+            self._cut = int(recv_monitor_message(self.monitor)["event"]) != zmq.Event.HANDSHAKE_SUCCEEDED
+        return self._cut
+
+    def put(self, packet: Packet) -> bool:
+        """Send, if there is somebody who has room."""
+        try:
+            self.socket.send_multipart(encode(packet, self.hub.run), zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
+        return True
+
+    def redirect(self, address: str) -> None:
+        """From now on to another address."""
+        if address != self.address:
+            self.socket.disconnect(self.address)
+            self.address = address
+            self.socket.connect(address)
+
+
+_FAILED = (
+    zmq.Event.HANDSHAKE_FAILED_AUTH,
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL,
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL,
+)
+_HANDSHAKES = _FAILED[0] | _FAILED[1] | _FAILED[2]
+_CONNECTIONS = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
+
+
+def _at_home(address: str) -> bool:
+    kind, _, place = address.partition("://")
+    if kind in ("ipc", "inproc"):
+        return True
+    host = place.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

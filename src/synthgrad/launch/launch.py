@@ -1,0 +1,77 @@
+"""One call for every way to run the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from synthgrad.launch.outcome import Outcome, Status
+from synthgrad.launch.policy import Policy
+from synthgrad.launch.simulator import Faults, simulate
+from synthgrad.stage import Stage
+
+Build = Callable[[int], Stage]
+"""Makes stage k. It runs in that stage's process: a function of a module, or a ``functools.partial`` of one."""
+Watch = Callable[[Sequence[Status]], None]
+"""Called several times a second with how every stage is doing."""
+
+
+def launch(
+    build: Build,
+    stages: int,
+    steps: int,
+    on: Literal["simulated", "processes", "ray"] = "processes",
+    *,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    policy: Policy | None = None,
+    faults: Mapping[int, Faults] | None = None,
+    seed: int = 0,
+    address: str | None = None,
+    watch: Watch = lambda statuses: None,
+) -> Outcome:
+    """Train the stages of a chain to the end of their steps.
+
+    Args:
+        build: makes stage k, with weights that depend on nothing but k.
+        stages: how many.
+        steps: of the data; the first stage asks for each once.
+        on: simulated, one after the other in this process, exactly repeatable; processes of this machine; or ray.
+        folder: of the stages' checkpoints; without one they are gone at the end. On Ray, one that
+            all machines share.
+        resume: go on from the checkpoints in the folder.
+        policy: how long a stage waits for whom, how often it is saved, restarted, …
+        faults: of a simulation, by stage.
+        seed: of a simulation's losses.
+        address: of a Ray cluster; the default is one on this machine, for this launch only.
+        watch: called several times a second (in a simulation, after each tick).
+
+    Returns:
+        The stages' last states, what became of their messages, restarts, and a timeline.
+
+    Raises:
+        StageFailed: if a stage fails every time, with its traceback.
+        Stopped: after Ctrl-C; with a folder, ``resume=True`` goes on.
+        FileExistsError: if the folder holds a run, or one is under way there.
+        ValueError: if there is no such stage, policy or address.
+
+    Example:
+        >>> outcome = launch(build, stages=4, steps=3000)
+    """
+    if stages < 2 or steps < 1:
+        raise ValueError(f"stages={stages}, steps={steps}: a chain has at least 2 stages and 1 step")
+    policy = policy or Policy()
+    if on != "simulated" and faults:
+        raise ValueError('faults are for on="simulated"; real stages have their own')
+    if on == "simulated":
+        return simulate(build, stages, steps, policy, faults or {}, seed, watch)
+    if on == "ray":
+        from synthgrad.launch.onray import on_ray
+
+        return on_ray(build, stages, steps, policy, folder, resume, address, watch)
+    if on == "processes":
+        from synthgrad.launch.supervisor import Supervisor
+
+        return Supervisor(build, stages, steps, policy, folder, resume, watch).run()
+    raise ValueError(f'on={on!r}: wanted "simulated", "processes" or "ray"')

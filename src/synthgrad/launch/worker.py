@@ -1,0 +1,227 @@
+"""The loop of one stage in a process of its own, wherever that process is."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthgrad import checkpoint
+from synthgrad.channels import Inlet, Links
+from synthgrad.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
+from synthgrad.launch.node import Node, Told, Turn
+from synthgrad.launch.outcome import Event
+from synthgrad.launch.policy import Policy
+from synthgrad.stage import Stage
+
+NUMBERS = (*(field.name for field in fields(Told)), "turned", "stepped", "ended", "generation")
+"""What a stage tells its supervisor, in this order, as floating-point numbers in shared memory."""
+EVENTS = 4000
+"""What a stage keeps of its timeline."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that every stage of a run knows."""
+
+    build: Callable[[int], Stage]
+    stages: int
+    steps: int
+    policy: Policy
+    folder: Path
+    run: bytes
+    sockets: Path | None = None
+    keys: Keys | None = None
+
+    def of_stage(self, k: int) -> Path:
+        """Stage k's own folder."""
+        return self.folder / f"stage-{k}"
+
+
+def work(plan: Plan, k: int, generation: int, numbers: Any, alive: Any) -> None:
+    """Run stage k to its end: what a process of this machine does.
+
+    Args:
+        plan: of the run.
+        k: the stage.
+        generation: how often it has been started, this time counted.
+        numbers: shared memory, of this stage; see ``NUMBERS``.
+        alive: a connection that ends when the supervisor does.
+    """
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which stops all
+    hub = Hub(plan.run, plan.keys, plan.policy.limit)
+    try:
+        worker = Worker(plan, k, generation, hub, _ipc_links(plan, k, hub))
+        worker.run(lambda told: _tell(numbers, told), lambda: bool(stopping), alive.poll)
+    except BaseException:
+        (plan.of_stage(k) / "error.txt").write_text(traceback.format_exc())
+        raise SystemExit(1) from None
+    finally:
+        hub.close()
+        if alive.poll() and plan.sockets is not None:  # nobody else is left to tidy up
+            with contextlib.suppress(OSError):
+                plan.sockets.rmdir()
+
+
+class Worker:
+    """A node, its checkpoints and its timeline.
+
+    Args:
+        plan: of the run.
+        k: the stage.
+        generation: how often it has been started.
+        hub: of this process' sockets.
+        links: to the neighbours.
+
+    Raises:
+        BlockingIOError: if another process works on this stage in the same folder.
+    """
+
+    def __init__(self, plan: Plan, k: int, generation: int, hub: Hub, links: Links):
+        torch.set_num_threads(plan.policy.threads)
+        self.plan, self.k, self.generation, self.hub = plan, k, generation, hub
+        self.folder = plan.of_stage(k)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = locked(self.folder)
+        for torn in self.folder.glob(f".{checkpoint.NAME}.*"):
+            torn.unlink()
+        self.events: deque[tuple[str, float, float, int]] = deque(maxlen=EVENTS)
+        stage = plan.build(k)
+        stage.timed = self.timed
+        self.node = Node(stage, k, links, plan.steps, plan.policy, generation, time.monotonic)
+        if (self.folder / checkpoint.NAME).exists():
+            self.node.load_state_dict(checkpoint.load(self.folder))
+        self.stepped = 0
+
+    def run(
+        self,
+        tell: Callable[[dict[str, float]], None],
+        stop: Callable[[], bool],
+        orphaned: Callable[[], bool],
+    ) -> None:
+        """Turn after turn until told to stop; with its checkpoint written.
+
+        Args:
+            tell: called after each turn with ``NUMBERS``.
+            stop: whether to stop now.
+            orphaned: whether nobody is left to tell it when to stop: then it stops when it has had nothing to do
+                for ``policy.linger`` seconds.
+        """
+        policy, ended, busy = self.plan.policy, False, time.monotonic()
+        while not stop():
+            turn = self.node.turn()
+            now = time.monotonic()
+            if turn is Turn.STEPPED:
+                self.stepped, busy = self.stepped + 1, now
+            tell(self.numbers(now))
+            if turn is Turn.STEPPED:
+                if self.node.told.steps % policy.checkpoint_every == 0:
+                    self.save()
+                continue
+            if turn is Turn.ENDED and not ended:
+                ended = True
+                self.save()
+            if now - busy > policy.linger and orphaned():
+                break
+            self.hub.wait(self.node.waits_for(), policy.beat)
+            self._record("wait", now, time.monotonic())
+        self.save()
+        told = [asdict(Event(*event)) for event in self.events]
+        checkpoint.replace(self.folder / "events.json", json.dumps(told).encode())
+
+    def numbers(self, now: float) -> dict[str, float]:
+        """How it is doing."""
+        told, node = vars(self.node.told), self.node
+        inlets: list[Inlet | None] = [node.links.messages_in, node.links.gradients_in]
+        refused = node.told.refused + sum(sum(inlet.refused.values()) for inlet in inlets if inlet)
+        own = {"turned": now, "stepped": self.stepped, "ended": node.over, "generation": self.generation}
+        return {**told, **own, "refused": refused}
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        checkpoint.save(self.folder, self.node.state_dict())
+
+    @contextmanager
+    def timed(self, kind: str) -> Iterator[None]:
+        """Add what is done inside to the timeline."""
+        start = time.monotonic()
+        yield
+        self._record(kind, start, time.monotonic())
+
+    def _record(self, kind: str, start: float, end: float) -> None:
+        last = self.events[-1] if self.events else None
+        if kind == "wait" and last is not None and last[0] == kind:  # one wait, however often it looked up
+            self.events[-1] = (kind, last[1], end, last[3])
+        else:
+            self.events.append((kind, start, end, self.node.told.clock))
+
+
+def locked(folder: Path) -> Any:
+    """Hold a folder for this process, until it ends, however it ends.
+
+    Raises:
+        BlockingIOError: if another process holds it.
+    """
+    file = (folder / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BlockingIOError(f"{folder} is in use by a run under way; end it, or choose another folder") from None
+    return file
+
+
+def _ipc_links(plan: Plan, k: int, hub: Hub) -> Links:
+    """Sockets in the run's own folder, which only this user can enter; receivers bind."""
+    queue, last = plan.policy.queue, plan.stages - 1
+
+    def at(kind: str, stage: int) -> str:
+        return f"ipc://{plan.sockets}/{kind}{stage}"
+
+    return Links(
+        messages_in=ZmqInlet(hub, at("messages", k), queue) if k > 0 else None,
+        gradients_out=ZmqOutlet(hub, at("gradients", k - 1)) if k > 0 else None,
+        messages_out=ZmqOutlet(hub, at("messages", k + 1)) if k < last else None,
+        gradients_in=ZmqInlet(hub, at("gradients", k), queue) if k < last else None,
+    )
+
+
+def _tell(numbers: Any, told: dict[str, float]) -> None:
+    numbers[:] = [float(told[name]) for name in NUMBERS]
+
+
+def told_from(numbers: Any) -> tuple[Told, dict[str, float]]:
+    """What a stage has told, and the numbers besides."""
+    values = dict(zip(NUMBERS, numbers, strict=True))
+    own = {name: values.pop(name) for name in NUMBERS[-4:]}
+    whole = {f.name for f in fields(Told) if f.type == "int"}
+    return Told(**{name: int(v) if name in whole else v for name, v in values.items()}), own
+
+
+def state_of(plan: Plan, k: int) -> dict[str, Any]:
+    """A stage's last checkpoint."""
+    return checkpoint.load(plan.of_stage(k))
+
+
+def events_of(plan: Plan, k: int) -> list[Event]:
+    """A stage's timeline, once it has stopped."""
+    path = plan.of_stage(k) / "events.json"
+    return [Event(**event) for event in json.loads(path.read_text())] if path.exists() else []
+
+
+def fresh_run() -> bytes:
+    """16 random bytes, the name of a run."""
+    return os.urandom(16)

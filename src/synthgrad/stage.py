@@ -1,0 +1,164 @@
+"""One part of a chain on its own: it learns when it runs, and its gradient model when the late gradient comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from synthgrad.interface import Interface
+
+Data = Callable[[int], tuple[Any, Tensor | None]]
+"""The data of a step: the chain's input, and the context (labels), by the step's number alone."""
+
+
+class Done(NamedTuple):
+    """What a step leaves to be sent."""
+
+    message: Tensor | None
+    """h, for the stage above; the last stage has none."""
+    delta: Tensor | None
+    """The gradient of the received h, for the stage below; the first stage has none."""
+    loss: Tensor | None
+    """The task's, of the last stage."""
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """A part, its optimizer and its ends of the interfaces to its neighbours.
+
+    The interface *above* is asked for this stage's synthetic gradients, and taught when the gradient comes,
+    however late. The interface *below* is needed for its input model only: with one, this stage runs on synthetic
+    inputs (complete unlock) and waits for nobody at all.
+
+    Args:
+        part: the module.
+        optimizer: moves the part and what is learnt here beside it: the gradient model above, the input model
+            below.
+        above: the interface to the next stage; None in the last.
+        below: the interface to the stage below, if it has an input model.
+        criterion: ``criterion(output, context)``, the task's loss; in the last stage.
+        data: in the first stage; with an input model below, in every stage.
+        schedule: called with the step's number before each step, for instance to set learning rates.
+        conditioned: whether the gradient model sees the context.
+        patient: whether it waits, for a while, when the stage above has no room for its messages; else the oldest
+            is dropped. With an input model, the stage above does not need every one.
+        clip: the largest norm of the part's gradient; longer ones are shortened.
+
+    Raises:
+        ValueError: if it is a stage that could not learn.
+
+    References:
+        Jaderberg et al. 2017, Fig. 1, section 2.1; Fig. 6 for the complete unlock.
+    """
+
+    part: nn.Module
+    optimizer: Optimizer
+    above: Interface | None = None
+    below: Interface | None = None
+    criterion: Callable[[Tensor, Any], Tensor] | None = None
+    data: Data | None = None
+    schedule: Callable[[int], None] = lambda step: None
+    conditioned: bool = True
+    patient: bool = True
+    clip: float | None = None
+    timed: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    """Opened around everything that takes time: forward, update, send, fit."""
+
+    def __post_init__(self) -> None:
+        if (self.above is None) == (self.criterion is None):
+            raise ValueError("a stage has an interface above it or, if it is the last one, a criterion")
+        if self.unlocked and self.data is None:
+            raise ValueError("a stage that runs on synthetic inputs needs the data that its input model sees")
+
+    @property
+    def unlocked(self) -> bool:
+        """Whether it runs on synthetic inputs."""
+        return self.below is not None and self.below.input_model is not None
+
+    def step(self, h: Any, context: Tensor | None, first: bool = False) -> Done:
+        """Run forwards, learn, and hand out what the neighbours want.
+
+        Args:
+            h: the message from below; in the first stage the data.
+            context: of the message, for instance labels.
+            first: whether nobody below wants a gradient.
+        """
+        h, context = self._here(h), self._here(context)
+        with self.timed("forward"):
+            leaf = h if first else h.detach().requires_grad_()
+            out = self.part(leaf)
+            task = None if self.criterion is None else self.criterion(out, context)
+        with self.timed("update"):
+            loss = self.above.send(out, self._seen(context)) if self.above is not None else task
+            assert loss is not None  # by __post_init__
+            loss.backward()
+            if self.clip is not None:
+                torch.nn.utils.clip_grad_norm_(self.part.parameters(), self.clip)
+            self._update()
+        return Done(
+            out.detach() if self.above is not None else None,
+            None if first else leaf.grad,
+            None if task is None else task.detach(),
+        )
+
+    def synthetic_input(self, source: Any) -> Tensor:
+        """I(x), to run on instead of a message."""
+        assert self.below is not None
+        return self.below.synthetic_input(self._here(source))
+
+    def learn(self, h: Tensor, context: Tensor | None, delta: Tensor) -> None:
+        """Teach the gradient model above what the message received.
+
+        Raises:
+            ValueError: if the gradient has another shape than its message.
+        """
+        assert self.above is not None
+        if delta.shape != h.shape:
+            raise ValueError(f"the gradient has shape {tuple(delta.shape)}, its message {tuple(h.shape)}")
+        with self.timed("fit"):
+            # The receiver's own backward pass, so that a gradient on time teaches the same, bit for bit.
+            self.above.receive(h, self._seen(self._here(context))).backward(delta.to(h.device))
+            self._update()
+
+    def learn_input(self, source: Any, h: Tensor) -> None:
+        """Teach the input model below the message that it stands in for."""
+        assert self.below is not None
+        with self.timed("fit"):
+            self.below.fit(self._here(h), source=self._here(source)).backward()
+            self._update()
+
+    @property
+    def regression_loss(self) -> float:
+        """‖δ̂ - δ‖² / ‖δ‖² of the last gradient that came; NaN where there is none."""
+        return float("nan") if self.above is None else self.above.regression_loss.item()
+
+    def _seen(self, context: Tensor | None) -> Tensor | None:
+        return context if self.conditioned else None
+
+    def _here(self, t: Any) -> Any:
+        """On the part's device."""
+        place = next((p.device for p in self.part.parameters()), None)
+        return t if place is None or not isinstance(t, Tensor) else t.to(place)
+
+    def _update(self) -> None:
+        """Move whatever has a gradient: the part, or one of the models."""
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later step depends on."""
+        return {name: getattr(self, name).state_dict() for name in self._stateful()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a ``state_dict``."""
+        for name in self._stateful():
+            getattr(self, name).load_state_dict(state[name])
+
+    def _stateful(self) -> list[str]:
+        return [name for name in ("part", "optimizer", "above", "below") if getattr(self, name) is not None]

@@ -1,0 +1,1 @@
+"""Recipes in stages: a process per stage, or a simulation of them."""
