@@ -68,7 +68,7 @@ class Stage:
     patient: bool = True
     clip: float | None = None
     timed: Callable[[str], AbstractContextManager[Any]] = nullcontext
-    """Opened around everything that takes time: forward, update, send, fit."""
+    """Opened around everything that takes time: forward, backward, update, send, fit."""
 
     def __post_init__(self) -> None:
         if (self.above is None) == (self.criterion is None):
@@ -94,10 +94,11 @@ class Stage:
             leaf = h if first else h.detach().requires_grad_()
             out = self.part(leaf)
             task = None if self.criterion is None else self.criterion(out, context)
-        with self.timed("update"):
+        with self.timed("backward"):
             loss = self.above.send(out, self._seen(context)) if self.above is not None else task
             assert loss is not None  # by __post_init__
             loss.backward()
+        with self.timed("update"):
             if self.clip is not None:
                 torch.nn.utils.clip_grad_norm_(self.part.parameters(), self.clip)
             self._update()

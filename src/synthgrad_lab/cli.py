@@ -9,6 +9,7 @@ from typing import Any
 
 from synthgrad_lab import commands, studies
 from synthgrad_lab.kinds import SEQUENCES
+from synthgrad_lab.launching.command import do_launch
 from synthgrad_lab.record import note
 from synthgrad_lab.settings import BadSetting
 
@@ -61,6 +62,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "words", nargs="*", metavar="RECIPE | key=value", help="see `synthgrad list`; resume=RUN_FOLDER goes on"
     )
+    sub = command(
+        "launch",
+        do_launch,
+        "Run an image recipe in stages, a process each (or simulated, or on Ray), or go on with such a run.",
+        "synthgrad launch mnist-fcn layers=4 stages=4 method=cdni",
+    )
+    sub.add_argument(
+        "words",
+        nargs="*",
+        metavar="RECIPE | key=value",
+        help="the recipe's settings (`synthgrad list`) and the launch's (--list); resume=RUN_FOLDER goes on",
+    )
+    sub.add_argument("--list", action="store_true", help="the settings of a launch, and what they are")
     sub = command(
         "show",
         commands.do_show,

@@ -23,13 +23,13 @@ def do_run(options: Namespace) -> None:
     from synthgrad_lab import run
     from synthgrad_lab.progress import Bars
 
-    recipe, pairs = _recipe(options.words)
+    recipe, pairs = recipe_of(options.words)
     if folder := pairs.pop("resume", None):
         if pairs or recipe:
             raise BadSetting("resume= goes on with a run's own settings; leave out everything else")
         settings = run.recorded(Path(folder))
     else:
-        settings = _settings(recipe, pairs)
+        settings = settings_of(recipe, pairs)
     with Bars() as bars:
         bar = bars.bar(settings.label, settings.steps, settings.told)
         result = run.resume(Path(folder), bar) if folder else run.run(settings, bar)
@@ -63,14 +63,16 @@ def _tell_images(result: dict[str, Any]) -> None:
     print(f"record            {result['record']}")
 
 
-def _recipe(arguments: Sequence[str]) -> tuple[str | None, dict[str, str]]:
+def recipe_of(arguments: Sequence[str]) -> tuple[str | None, dict[str, str]]:
+    """The recipe's name, if there is one, and the words of the form key=value."""
     plain = [word for word in arguments if "=" not in word]
     if len(plain) > 1:
         raise BadSetting(f"one recipe at a time, not {' and '.join(plain)}; settings are of the form key=value")
     return (plain[0] if plain else None), words(word for word in arguments if "=" in word)
 
 
-def _settings(recipe: str | None, pairs: dict[str, str]) -> AnySettings:
+def settings_of(recipe: str | None, pairs: dict[str, str]) -> AnySettings:
+    """A recipe's settings with what the words change."""
     known = [name for kind in KINDS for name in kind.recipes]
     if recipe is None:
         raise BadSetting(f"which recipe? there are: {', '.join(known)}")
@@ -116,8 +118,8 @@ def do_list(options: Namespace) -> None:
 
 def do_show(options: Namespace) -> None:
     """Print an example of a recurrent task, or who does what when on two clocks."""
-    recipe, pairs = _recipe(options.words)
-    settings: Any = _settings(recipe, pairs)
+    recipe, pairs = recipe_of(options.words)
+    settings: Any = settings_of(recipe, pairs)
     if kind_of(recipe) is SEQUENCES:
         from synthgrad_lab.recurrent.tasks import task_of
 

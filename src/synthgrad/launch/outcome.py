@@ -28,7 +28,7 @@ class Event:
     """Something that a stage did, for a timeline."""
 
     kind: str
-    """forward, update, send, fit or wait."""
+    """forward, backward, update, send, fit or wait."""
     start: float
     """Seconds, on a clock that all processes of a machine share."""
     end: float

@@ -121,12 +121,14 @@ class _Simulation:
             node = self.nodes[k] = self.node(k, self.build(k), self.generations[k])
             node.load_state_dict(copy.deepcopy(self.saved[k]))
             self.cut(k, False)
-        if self.nodes[k] is not None and node is not None and self.tick % fault.slow == 0:
-            if node.turn() is Turn.STEPPED and node.told.steps % self.policy.checkpoint_every == 0:
-                self.saved[k] = copy.deepcopy(node.state_dict())
+        alive = self.nodes[k]
+        if alive is None or self.tick % fault.slow:
+            return
+        if alive.turn() is Turn.STEPPED and alive.told.steps % self.policy.checkpoint_every == 0:
+            self.saved[k] = copy.deepcopy(alive.state_dict())
 
     def cut(self, k: int, gone: bool) -> None:
-        """What its neighbours see of a stage's death: their channels to it are cut, and what was in them is lost."""
+        """What its neighbours see of a stage's death: their channels to it are cut, what was in them lost."""
         for queues, at in ((self.up, k - 1), (self.down, k)):
             if 0 <= at < len(queues):
                 queues[at].cut = gone

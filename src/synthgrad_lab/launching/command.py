@@ -1,0 +1,60 @@
+"""The command ``synthgrad launch``."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from synthgrad_lab.commands import recipe_of, settings_of
+from synthgrad_lab.config import Settings
+from synthgrad_lab.kinds import IMAGES
+from synthgrad_lab.record import note, to_json
+from synthgrad_lab.settings import BadSetting
+
+
+def do_launch(options: Namespace) -> None:
+    """Run a recipe in stages, or go on with such a run."""
+    from synthgrad.launch import StageFailed
+    from synthgrad_lab import page
+    from synthgrad_lab.launching import launched
+    from synthgrad_lab.launching.config import described, divided
+    from synthgrad_lab.launching.live import Board
+    from synthgrad_lab.launching.stages import cuts_of
+
+    if options.list:
+        print("\n".join(f"  {key + '=' + default:24} {text}" for key, default, text in described()))
+        return
+    recipe, pairs = recipe_of(options.words)
+    folder = pairs.pop("resume", None)
+    if folder:
+        if pairs or recipe:
+            raise BadSetting("resume= goes on with a run's own settings; leave out everything else")
+        settings, how, cuts = launched.recorded(Path(folder))
+    else:
+        how, words = divided(pairs)
+        settings: Any = settings_of(recipe, words)
+        if not isinstance(settings, Settings):
+            raise BadSetting(f"{recipe} is no chain of layers; there are: {', '.join(IMAGES.recipes)}")
+        launched.refuse(settings)
+        cuts = cuts_of(settings, how.stages or settings.layers, how.at)
+    if not options.json:
+        note(page.markdown(launched.split_shown(settings, cuts)))
+    try:
+        with Board(settings.steps) as board:
+            result = launched.resume(Path(folder), board) if folder else launched.run(settings, how, board)
+    except StageFailed as error:
+        raise ValueError(str(error)) from None
+    if options.json:
+        print(to_json(result))
+        return
+    for name in ("test_error", "validation_error"):
+        print(f"{name.replace('_', ' '):17} {result[name]:.2f} %")
+    print(f"{'seconds':17} {result['seconds']:.1f}, {settings.steps / result['seconds']:.0f} steps/s")
+    print(f"{'restarts':17} {result['restarts']}, {result['steps_lost']} steps made again")
+    for k, told in enumerate(result["per_stage"]):
+        counts = ", ".join(f"{name} {told[name]}" for name in ("steps", "dropped", "lost", "refused", "replayed"))
+        print(
+            f"{f'stage {k}':17} {counts}, staleness {told['staleness']:.2f}, M's loss {told['regression_loss']:.2f}"
+        )
+    print(f"{'record':17} {result['record']}")

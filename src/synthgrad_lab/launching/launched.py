@@ -1,0 +1,184 @@
+"""Launch a recipe in stages: one record, one folder, one result, as ``run`` has them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from synthgrad.checkpoint import replace as write
+from synthgrad.launch import Outcome, Status, Stopped, launch
+from synthgrad_lab.config import Settings
+from synthgrad_lab.launching.config import Launch, launch_from
+from synthgrad_lab.launching.stages import assembled, build_stage, costs, cuts_of, refuse
+from synthgrad_lab.launching.trace import chrome
+from synthgrad_lab.precision import precision
+from synthgrad_lab.record import Record, environment, to_json
+from synthgrad_lab.run import Interrupted
+from synthgrad_lab.tasks import load
+from synthgrad_lab.training import Trainer
+
+Watch = Callable[[Sequence[Status]], None]
+POINT_EVERY = 2.0
+"""Seconds between two lines about the stages in the record."""
+
+
+def run(s: Settings, how: Launch, watch: Watch = lambda statuses: None) -> dict[str, Any]:
+    """Train a recipe in stages, in a new folder.
+
+    Args:
+        s: the recipe's settings.
+        how: the stages.
+        watch: called several times a second.
+
+    Returns:
+        The result, as in the record's last line.
+
+    Raises:
+        FileExistsError: if the folder holds a run already.
+        Interrupted: after Ctrl-C, with all stages' checkpoints written.
+        StageFailed: if a stage fails every time.
+        ValueError: if the recipe cannot be run in stages.
+    """
+    refuse(s)
+    cuts = cuts_of(s, how.stages or s.layers, how.at)
+    name = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{s.label}-{len(cuts) + 1}-stages-seed{s.seed}"
+    folder = Path(s.out or Path("runs") / name)
+    record = Record(folder)
+    if record.path.exists():
+        raise FileExistsError(
+            f"{folder} holds a run already; resume={folder} goes on with it, or choose another out"
+        )
+    load(s.data, s.data_dir)  # once, not by every stage
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {"settings": asdict(s), "launch": {**asdict(how), "cuts": cuts}}
+    record.write("settings", **told, environment=environment())
+    return _launch(s, how, cuts, record, False, watch)
+
+
+def resume(folder: Path, watch: Watch = lambda statuses: None) -> dict[str, Any]:
+    """Go on with an interrupted launch from its stages' checkpoints.
+
+    Raises:
+        FileNotFoundError: if the folder holds no launch.
+    """
+    s, how, cuts = recorded(folder)
+    record = Record(folder)
+    if ended := record.read("result"):
+        return {key: value for key, value in ended[-1].items() if key != "kind"}
+    record.write("resumed", environment=environment())
+    return _launch(s, how, cuts, record, True, watch)
+
+
+def recorded(folder: Path) -> tuple[Settings, Launch, tuple[int, ...]]:
+    """The settings, the launch and the cuts of the run in a folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    record = Record(folder)
+    lines = record.read("settings") if record.path.exists() else []
+    if not lines or "launch" not in lines[0]:
+        raise FileNotFoundError(f"{folder} holds no launch (no {record.path.name} with its stages)")
+    values = dict(lines[0]["launch"])
+    cuts = tuple(values.pop("cuts"))
+    return Settings(**lines[0]["settings"]), launch_from(values), cuts
+
+
+def _launch(
+    s: Settings, how: Launch, cuts: tuple[int, ...], record: Record, again: bool, watch: Watch
+) -> dict[str, Any]:
+    watched = _Recorded(record, watch)
+    try:
+        outcome = launch(
+            partial(build_stage, replace(s, out=None), cuts),
+            len(cuts) + 1,
+            s.steps,
+            how.on,
+            folder=None if how.on == "simulated" else record.folder / "stages",
+            resume=again,
+            policy=how.policy,
+            faults=how.faults(len(cuts) + 1),
+            seed=s.seed,
+            address=how.address,
+            watch=watched,
+        )
+    except Stopped:
+        steps = [status.told.clock for status in watched.last]
+        record.write("interrupted", step=min(steps, default=0), steps=steps)
+        where = f"at steps {', '.join(map(str, steps))} of {s.steps}"
+        raise Interrupted(f"stopped {where}; go on with synthgrad launch resume={record.folder}") from None
+    if any(outcome.events):
+        write(record.folder / "trace.json", to_json(chrome(outcome.events)).encode())
+        shown = [[asdict(event) for event in events[-600:]] for events in outcome.events]
+        record.write("timeline", events=shown)
+    for restart in outcome.restarts:
+        record.write("restart", **asdict(restart))
+    result = {**_result(s, how, cuts, outcome), "record": str(record.path)}
+    record.write("result", **result)
+    return result
+
+
+class _Recorded:
+    """Passes the statuses on, and writes a line of them now and then."""
+
+    def __init__(self, record: Record, watch: Watch):
+        self.record, self.watch = record, watch
+        self.began = self.wrote = time.monotonic()
+        self.last: Sequence[Status] = ()
+
+    def __call__(self, statuses: Sequence[Status]) -> None:
+        self.last = statuses
+        self.watch(statuses)
+        now = time.monotonic()
+        if now - self.wrote > POINT_EVERY:
+            self.wrote = now
+            stages = [{"state": status.state, **vars(status.told)} for status in statuses]
+            step = min(status.told.clock for status in statuses)
+            self.record.write("point", step=step, seconds=now - self.began, stages=stages)
+
+
+def _result(s: Settings, how: Launch, cuts: tuple[int, ...], outcome: Outcome) -> dict[str, Any]:
+    """What the record's last line says; reads the test images."""
+    trainer = assembled(s, cuts, outcome.states)
+    images = load(s.data, s.data_dir).to(s.device)
+    return {
+        **{
+            key: getattr(s, key)
+            for key in ("recipe", "method", "layers", "width", "steps", "seed", "data", "unlock")
+        },
+        "images": images.source,
+        "precision": precision(s),
+        "stages": len(cuts) + 1,
+        "cuts": cuts,
+        "on": how.on,
+        "test_error": trainer.error(images.test_x, images.test_y),
+        "validation_error": trainer.error(images.validation_x, images.validation_y),
+        "seconds": outcome.seconds,
+        "restarts": len(outcome.restarts),
+        "steps_lost": sum(restart.steps_lost for restart in outcome.restarts),
+        "per_stage": [vars(told) for told in outcome.told],
+    }
+
+
+def split_shown(s: Settings, cuts: tuple[int, ...]) -> list[dict[str, str]]:
+    """Each stage's layers, its share of the arithmetic, its parameters and those of the model above it."""
+    weights, trainer = costs(s), Trainer(s)
+    rows = []
+    for k, (a, b) in enumerate(pairwise((0, *cuts, s.layers))):
+        above = list(trainer.interfaces[b - 1].gradient_model.parameters()) if b < s.layers else []
+        rows.append(
+            {
+                "stage": str(k),
+                "layers": f"{a + 1}" if b == a + 1 else f"{a + 1} to {b}",
+                "arithmetic": f"{sum(weights[a:b]) / sum(weights):.0%}",
+                "parameters": f"{sum(p.numel() for part in trainer.parts[a:b] for p in part.parameters()):,}",
+                "model above": f"{sum(p.numel() for p in above):,}",
+            }
+        )
+    return rows
