@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from synthgrad_lab import commands, studies
+from synthgrad_lab.bench.command import BENCHES, do_bench
 from synthgrad_lab.kinds import SEQUENCES
 from synthgrad_lab.launching.command import do_launch
 from synthgrad_lab.record import note
@@ -144,15 +145,25 @@ def _parser() -> argparse.ArgumentParser:
     _workers(sub)
     sub = command(
         "bench",
-        studies.do_bench,
-        "What decoupling costs in time (step; methods: all image recipes; recurrent) or saves in memory "
-        "(memory; clocks).",
-        "synthgrad bench step",
+        do_bench,
+        "What decoupling costs in time (step; methods: all image recipes; recurrent) or saves in memory (memory; "
+        "clocks); stages beside pipelines (stages), under faults (faults), and many of them (scale).",
+        "synthgrad bench stages --emulate",
     )
-    sub.add_argument("what", choices=["step", "memory", "methods", "recurrent", "clocks"])
+    sub.add_argument("what", choices=[*BENCHES])
     sub.add_argument("--widths", type=int, nargs="+", help="units: of step (256 1024) or recurrent (32 256)")
-    sub.add_argument("--repeats", type=int, default=15, help="rounds over all cases (%(default)s)")
-    sub.add_argument("--record", metavar="FILE", help="also write the rows to a .jsonl file")
+    sub.add_argument("--repeats", type=int, help="rounds over all cases (15; of stages 3)")
+    sub.add_argument("--emulate", action="store_true", help="of stages: compute that only takes time")
+    sub.add_argument(
+        "--stages", type=int, nargs="+", help="how many: of stages --emulate (2 4 8) or scale (2 4 8 16)"
+    )
+    sub.add_argument("--faults", type=int, default=40, help="of faults: how many (%(default)s)")
+    sub.add_argument(
+        "--unlock", choices=["complete", "update"], default="complete", help="of faults: what waits (%(default)s)"
+    )
+    sub.add_argument(
+        "--record", metavar="FILE", help="also write the rows to a .jsonl file, and pictures beside it"
+    )
     command(
         "env", studies.do_env, "What a number here depends on: versions, processor, cache.", "synthgrad env --json"
     )

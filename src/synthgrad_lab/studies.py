@@ -1,4 +1,4 @@
-"""The commands that look at many runs: report, demo, reproduce, sweep, bench; and env."""
+"""The commands that look at many runs: report, demo, reproduce, sweep; and env."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from synthgrad_lab.recipes import RECIPES
-from synthgrad_lab.record import environment, lines_to, read_lines, to_json
+from synthgrad_lab.record import environment, read_lines, to_json
 
 
 def do_report(options: Namespace) -> None:
@@ -91,49 +90,6 @@ def do_sweep(options: Namespace) -> None:
         steps = options.steps or sparse.STEPS
         path = sparse.sweep(Path(options.out), record, values, steps, options.seeds, options.workers)
     print(to_json({"record": str(record), "figure": str(path)}) if options.json else f"figure: {path}")
-
-
-def do_bench(options: Namespace) -> None:
-    """Measure, show and keep."""
-    from synthgrad_lab import page
-    from synthgrad_lab.bench.clocks import LENGTHS, bench_clocks
-    from synthgrad_lab.bench.memory import DEPTHS, bench_memory
-    from synthgrad_lab.bench.methods import bench_methods
-    from synthgrad_lab.bench.recurrent import CELLS, bench_recurrent
-    from synthgrad_lab.bench.step import bench_step
-    from synthgrad_lab.progress import Bars
-    from synthgrad_lab.results_tables import bench
-
-    with Bars() as bars:
-        if options.what == "step":
-            rows = []
-            for width in options.widths or (256, 1024):
-                bar = bars.bar(f"width {width}", options.repeats)
-                rows += bench_step(width, options.repeats, lambda done, bar=bar: bar(done, float("nan")))
-        elif options.what == "methods":
-            bar = bars.bar("networks", len(RECIPES))
-            rows = bench_methods(repeats=options.repeats, progress=lambda done: bar(done, float("nan")))
-        elif options.what == "recurrent":
-            rows = []
-            for units in options.widths or (32, 256):
-                bar = bars.bar(f"{units} units", len(CELLS))
-                rows += bench_recurrent(
-                    units, repeats=options.repeats, progress=lambda done, bar=bar: bar(done, float("nan"))
-                )
-        elif options.what == "clocks":
-            bar = bars.bar("T", len(LENGTHS))
-            rows = bench_clocks(progress=lambda done: bar(done, float("nan")))
-        else:
-            bar = bars.bar("memory", 2 * len(DEPTHS))
-            rows = bench_memory(progress=lambda done: bar(done, float("nan")))
-    if options.record:
-        lines_to(
-            Path(options.record), [{"bench": options.what, **row, "environment": environment()} for row in rows]
-        )
-    if options.json:
-        print(to_json({"bench": options.what, "rows": rows, "environment": environment()}))
-        return
-    print(page.markdown(bench(rows)), end="")
 
 
 def do_env(options: Namespace) -> None:

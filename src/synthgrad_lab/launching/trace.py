@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -58,6 +60,15 @@ def drawn(panels: dict[str, Sequence[Sequence[Event]]], seconds: float) -> Figur
     handles.append(Patch(facecolor="white", edgecolor="#cccccc", label="wait"))
     figure.legend(handles=handles, loc="outside right upper", frameon=False)  # pyright: ignore
     return figure
+
+
+def longest_step(panels: dict[str, Sequence[Sequence[Event]]]) -> float:
+    """Seconds of the longest step of any schedule: from a stage's update to its next one, the median."""
+    found = [0.001]
+    for stages in panels.values():
+        ends = [[e.end for e in stage if e.kind == "update"] for stage in stages]
+        found += [statistics.median(b - a for a, b in pairwise(times)) for times in ends if len(times) > 1]
+    return max(found)
 
 
 def window(stages: Sequence[Sequence[Event]], seconds: float) -> float:
