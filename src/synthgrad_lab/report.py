@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from synthgrad.checkpoint import replace
-from synthgrad_lab import figures, locks, recurrent_report
-from synthgrad_lab.clocks import report as clocks_report
+from synthgrad_lab import figures, html, locks
+from synthgrad_lab import report_sections as sections
 from synthgrad_lab.config import Settings
-from synthgrad_lab.kinds import CLOCKS, IMAGES, SEQUENCES
+from synthgrad_lab.kinds import CLOCKS, SEQUENCES
 from synthgrad_lab.settings import describe
 from synthgrad_lab.summary import Run, groups, read, rows, shown, summarise
-from synthgrad_lab.tables import LEFT, Cost, cells, heading, table
+from synthgrad_lab.tables import Cost, cells, heading, table
 
 __all__ = ["rows", "table", "write"]
 
@@ -46,26 +43,6 @@ NOTES = (
     "once. Its time leaves evaluation out",
 )
 
-CSS = """
-:root { color-scheme: light }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 60rem; margin: 0 auto;
-  padding: 1rem; overflow-wrap: break-word }
-h1 { font-size: 1.6rem; margin: .5rem 0 0 } h2 { font-size: 1.25rem; margin: 2.2rem 0 .4rem }
-h3 { font-size: 1.05rem; margin: 1.6rem 0 .2rem }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }
-th { border-bottom: 2px solid #888 } td { white-space: nowrap }
-.text, .words th, .words td { text-align: left } .words td + td { white-space: normal; overflow-wrap: anywhere }
-.wide { overflow-x: auto } figure { margin: .4rem 0 1.5rem }
-figure img { width: 100%; min-width: 40rem; height: auto }
-figcaption, .note, .notes { font-size: .92rem; color: #444; max-width: 46rem } .notes { padding-left: 1.2rem }
-.warn { color: #8a3b00 }
-details { margin: .3rem 0 } summary { cursor: pointer } code { overflow-wrap: anywhere }
-@media print { body { max-width: none; padding: 0; font-size: 11pt } .wide { overflow: visible }
-  figure img { min-width: 0; width: auto; max-width: 100%; max-height: 19cm }
-  figure, tr { break-inside: avoid } h2, h3 { break-after: avoid } }
-"""
-
 
 def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost = None) -> Path:
     """Write the page.
@@ -86,7 +63,9 @@ def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost =
     found, others = read(folders)
     sequences = [run for run in found if run.kind is SEQUENCES]
     two_clocks = [run for run in found if run.kind is CLOCKS]
-    runs = [run for members in groups(run for run in found if run.kind is IMAGES).values() for run in members]
+    staged = [run for run in found if run.launch]
+    images = [run for run in found if run.classifies]
+    runs = [run for members in groups(images).values() for run in members]
     numbers = summarise(runs)
     networks: dict[tuple[str, int, int], list[Run]] = {}
     for members in groups(runs).values():
@@ -94,11 +73,12 @@ def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost =
         networks.setdefault((data, layers, width), []).extend(members)
     body = [
         "<h1>Decoupled neural interfaces: runs beside each other</h1>",
-        _sequences(sequences),
-        _two_clocks(two_clocks),
+        sections.sequences(sequences),
+        sections.two_clocks(two_clocks),
+        sections.staged(staged),
         f'<p class="note">{escape(heading(numbers))}</p>' if runs else "",
-        _table(cells(numbers, cost)),
-        *(_warning(f"{shown(row['method'])}: {note}.") for row in numbers for note in row["notes"]),
+        html.table(cells(numbers, cost)),
+        *(html.warning(f"{shown(row['method'])}: {note}.") for row in numbers for note in row["notes"]),
         _unfinished(runs, others),
         _notes(cost) if runs else "",
         extra_html,
@@ -110,25 +90,11 @@ def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost =
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>synthgrad report</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{CSS}</style></head><body>\n{chr(10).join(part for part in body if part)}\n</body></html>\n"
+        f"<style>{html.CSS}</style></head><body>\n{chr(10).join(part for part in body if part)}\n</body></html>\n"
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     replace(out, page.encode())
     return out
-
-
-def _table(lines: Iterable[dict[str, str]], kind: str = "") -> str:
-    lines = list(lines)
-    if not lines:
-        return ""
-    style = {name: ' class="text"' if name in LEFT else "" for name in lines[0]}
-    head = "".join(f"<th{style[name]}>{escape(name)}</th>" for name in lines[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td{style[name]}>{escape(text)}</td>" for name, text in line.items()) + "</tr>\n"
-        for line in lines
-    )
-    drawn = f'<table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
-    return f'<div class="wide">{drawn}</div>'
 
 
 def _notes(cost: Cost) -> str:
@@ -140,14 +106,10 @@ def _notes(cost: Cost) -> str:
     return '<ul class="notes"><li>' + "</li>\n<li>".join(NOTES) + f"{times}</li></ul>"
 
 
-def _warning(text: str) -> str:
-    return f'<p class="warn">{escape(text)}</p>'
-
-
 def _unfinished(runs: Iterable[Run], others: Iterable[Path]) -> str:
     named = [f"{run.folder} ({run.state})" for run in runs if not run.result]
     named += [f"{folder} (no run in it)" for folder in others]
-    return _warning(f"Not in the table: {', '.join(named)}.") if named else ""
+    return html.warning(f"Not in the table: {', '.join(named)}.") if named else ""
 
 
 def _network(network: tuple[str, int, int], runs: list[Run]) -> str:
@@ -156,7 +118,7 @@ def _network(network: tuple[str, int, int], runs: list[Run]) -> str:
     if any(run.points for run in runs):
         last = ", ".join(f"{shown(r.key[3])} {r.points[-1]['validation_error']:.2f} %" for r in first if r.points)
         alt = f"Validation error over steps, a line per method; where the first seed ends: {last}"
-        parts.append(_figure("Validation error", figures.curves(runs), CURVES, alt))
+        parts.append(html.picture("Validation error", figures.curves(runs), CURVES, alt))
     if drawn := figures.quality(runs):
         last = "; ".join(
             f"{shown(r.key[3])} "
@@ -167,43 +129,12 @@ def _network(network: tuple[str, int, int], runs: list[Run]) -> str:
         alt = (
             f"Cosine, norm ratio and relative error of each interface over steps; last cosines, first seed: {last}"
         )
-        parts.append(_figure("Quality of the synthetic gradients", drawn, QUALITY, alt))
+        parts.append(html.picture("Quality of the synthetic gradients", drawn, QUALITY, alt))
     if drawn := figures.timeline(runs):
         noted = [(shown(r.key[3]), locks.first_update(r.events)) for r in first]
         last = ", ".join(f"{method} {note[0]:.1f} ms" for method, note in noted if note)
         alt = f"One step of each method, a row per layer; layer 1 is updated after (first seed): {last}"
-        parts.append(_figure("One step: who waits for whom", drawn, TIMELINE, alt))
-    return "\n".join(parts)
-
-
-def _figure(title: str, figure: Figure, caption: str, alt: str) -> str:
-    image = f"data:image/svg+xml;base64,{base64.b64encode(figures.svg(figure)).decode()}"
-    return (
-        f'<h3>{title}</h3>\n<figure><div class="wide"><img alt="{escape(alt)}" src="{image}"></div>\n'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _sequences(runs: Sequence[Run]) -> str:
-    if not runs:
-        return ""
-    parts = ["<h2>Recurrent runs</h2>", _table(recurrent_report.lines(runs))]
-    for recipe, members in recurrent_report.by_task(runs).items():
-        figure = recurrent_report.curves(recipe, members)
-        alt = f"{recipe}: what each run has reached, over updates; the table above has the ends"
-        parts.append(_figure(escape(recipe), figure, recurrent_report.CAPTION, alt))
-    return "\n".join(parts)
-
-
-def _two_clocks(runs: Sequence[Run]) -> str:
-    if not runs:
-        return ""
-    parts = ["<h2>Two networks, two clocks</h2>", _table(clocks_report.lines(runs))]
-    figure = clocks_report.curves([run for run in runs if run.points])
-    parts.append(_figure("Errors", figure, clocks_report.CURVES, "Both errors over digits; the table has the ends"))
-    if figure := clocks_report.schedules(runs):
-        alt = "A ticks at every step, B at every T-th; with Bprop both are updated every T² steps, else A every T"
-        parts.append(_figure("Schedules", figure, clocks_report.SCHEDULE, alt))
+        parts.append(html.picture("One step: who waits for whom", drawn, TIMELINE, alt))
     return "\n".join(parts)
 
 
@@ -221,7 +152,7 @@ def _settings(runs: Iterable[Run]) -> str:
             if name != "out"
         ]
         title = escape(f"{shown(method)}: {data}, {layers} layers, width {width}, {steps} steps")
-        parts.append(f"<details><summary>{title}</summary>{_table(lines, 'words')}</details>")
+        parts.append(f"<details><summary>{title}</summary>{html.table(lines, 'words')}</details>")
     return "\n".join(parts)
 
 
@@ -231,7 +162,7 @@ def _environment(runs: Sequence[Run]) -> str:
         {"what": name, "value": ", ".join(dict.fromkeys(str(run.environment.get(name)) for run in runs))}
         for name in names
     ]
-    return f"<h2>Environment</h2>\n{_table(lines, 'words')}" if lines else ""
+    return f"<h2>Environment</h2>\n{html.table(lines, 'words')}" if lines else ""
 
 
 def _folders(runs: Iterable[Run], others: Iterable[Path]) -> str:
@@ -246,4 +177,4 @@ def _folders(runs: Iterable[Run], others: Iterable[Path]) -> str:
         for run in runs
     ]
     lines += [{**dict.fromkeys(lines[0], ""), "state": "no run", "folder": str(folder)} for folder in others]
-    return f"<h2>Runs</h2>\n{_table(lines, 'words')}"
+    return f"<h2>Runs</h2>\n{html.table(lines, 'words')}"

@@ -35,11 +35,18 @@ class Run:
     """None if the run has not ended."""
     state: str
     """In words: finished, interrupted at step 40 of 200, ..."""
+    launch: dict[str, Any] | None = None
+    """Of a run in stages: how it was cut and where it ran."""
 
     @property
     def kind(self) -> Kind:
         """What its recipe is about."""
         return kind_of(self.settings.get("recipe"))
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it is a run on images, in one process."""
+        return self.kind is IMAGES and self.launch is None
 
     @property
     def key(self) -> Key:
@@ -98,6 +105,7 @@ def _read(folder: Path) -> Run | None:
             events=next((line["events"] for line in reversed(lines) if line["kind"] == "timeline"), []),
             result=next((line for line in reversed(lines) if line["kind"] == "result"), None),
             state=_state(lines, first["settings"].get("steps") or first["settings"]["updates"]),
+            launch=first.get("launch"),
         )
     except (FileNotFoundError, StopIteration, KeyError, TypeError, UnicodeDecodeError):
         return None  # no record, or not one of ours
@@ -147,7 +155,7 @@ def rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 def summarise(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """``rows`` of runs that are read already; empty if none is finished."""
-    finished = groups(run for run in runs if run.result and run.kind is IMAGES)
+    finished = groups(run for run in runs if run.result and run.classifies)
     bprop: dict[tuple[Any, ...], list[float]] = {}
     for (*network, method, _), members in finished.items():
         if method == "bprop":

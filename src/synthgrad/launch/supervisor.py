@@ -188,7 +188,8 @@ def _context(module: str) -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "synthgrad.launch.worker", module])
+    # torch._dynamo: the first optimizer of a process imports it, which takes seconds.
+    context.set_forkserver_preload(["__main__", "synthgrad.launch.worker", "torch._dynamo", module])
     return context
 
 
