@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "Run a table of docs/results.md (what has run already is kept) and write it from the records.",
         "synthgrad reproduce feedforward --budget=quick",
     )
-    sub.add_argument("what", choices=["every-layer", "feedforward", "stability", "recurrent", "clocks"])
+    sub.add_argument("what", choices=["every-layer", "feedforward", "stability", "recurrent", "clocks", "stages"])
     sub.add_argument(
         "--budget",
         choices=["quick", "standard", "paper"],

@@ -9,6 +9,7 @@ from pathlib import Path
 from synthgrad.checkpoint import replace
 from synthgrad_lab import feedforward_tables, recurrent_tables, results_tables
 from synthgrad_lab.clocks import tables as clocks_tables
+from synthgrad_lab.launching import tables as launching_tables
 from synthgrad_lab.record import read_lines
 
 PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -74,6 +75,12 @@ TABLES: dict[str, tuple[str, Callable[[list[results_tables.Row]], list[dict[str,
     "costs": ("feedforward.jsonl", feedforward_tables.costs),
     "clocks": ("clocks.jsonl", clocks_tables.table),
     "bench-clocks": ("bench-clocks.jsonl", results_tables.bench),
+    "stages": ("stages.jsonl", launching_tables.learning),
+    "bench-emulated": ("bench-emulated.jsonl", launching_tables.schedules),
+    "bench-stages": ("bench-stages.jsonl", launching_tables.schedules),
+    "bench-links": ("bench-stages.jsonl", launching_tables.links),
+    "bench-faults": ("bench-faults.jsonl", launching_tables.faults),
+    "bench-scale": ("bench-scale.jsonl", results_tables.bench),
     "stability": ("stability.jsonl", feedforward_tables.stability),
     "sparse": ("sparse.jsonl", feedforward_tables.sparse),
     **{recipe: ("recurrent.jsonl", recurrent_tables.table_of(recipe)) for recipe in recurrent_tables.MEASURES},

@@ -76,7 +76,7 @@ def quality(records: list[Row]) -> list[dict[str, str]]:
 def bench(records: list[Row]) -> list[dict[str, str]]:
     """A benchmark's rows as they were recorded."""
     rows = [{k: v for k, v in r.items() if k not in ("bench", "environment")} for r in records]
-    order = ("network", "case", "depth", "cell", "units", "T", "method")  # text first
+    order = ("network", "case", "stages", "depth", "cell", "units", "T", "method")  # text first
     return [
         {
             k.replace("_", " "): _number(row[k])

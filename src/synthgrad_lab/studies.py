@@ -47,27 +47,17 @@ def do_demo(options: Namespace) -> None:
 def do_reproduce(options: Namespace) -> None:
     """Run a table of the results, or only write it from its records."""
     from synthgrad_lab import page
-    from synthgrad_lab.experiments import clocks, every_layer, feedforward, stability
-    from synthgrad_lab.experiments import recurrent as sequences
-    from synthgrad_lab.experiments.gathering import gather
+    from synthgrad_lab.experiments import clocks, feedforward, recurrent
 
     results, pages = Path(options.results), [Path(name) for name in options.pages]
     runs, kept = Path(options.out) / options.what, results
-    budgeted: Any = {"feedforward": feedforward, "recurrent": sequences}.get(options.what)
-    data = (options.cifar_dir,) if budgeted is feedforward else (options.text, options.tasks)
+    budgeted: Any = {"feedforward": feedforward, "recurrent": recurrent}.get(options.what)
     if budgeted:
-        cells = budgeted.cells(budgeted.BUDGETS[options.budget], *data)
         runs = runs.with_name(f"{options.what}-{options.budget}")
         if options.budget != "standard":
             kept, pages = runs, []  # the documents report the standard one
-    else:
-        cells = {"every-layer": every_layer, "stability": stability, "clocks": clocks}[options.what].cells()
     if not options.tables_only:
-        file = gather(cells, runs, kept / f"{options.what}.jsonl", options.workers)
-        if budgeted is sequences:  # the other seeds run at the rates that were best
-            budget, done = sequences.BUDGETS[options.budget], read_lines(file)
-            further = sequences.cells(budget, options.text, options.tasks, done)
-            gather(further, runs, file, options.workers)
+        _gather(options, runs, kept / f"{options.what}.jsonl")
     for text in pages:
         page.fill(text, results)
     if budgeted:
@@ -76,6 +66,28 @@ def do_reproduce(options: Namespace) -> None:
         pages.append(clocks.draw(results / "clocks.svg"))
     told = {"results": str(results), "pages": [str(path) for path in pages]}
     print(to_json(told) if options.json else "written: " + " ".join(told["pages"]))
+
+
+def _gather(options: Namespace, runs: Path, file: Path) -> None:
+    """Run what the file of gathered records does not hold yet."""
+    from synthgrad_lab.experiments import clocks, every_layer, feedforward, recurrent, stability, stages
+    from synthgrad_lab.experiments.gathering import gather
+
+    match options.what:
+        case "stages":
+            stages.gather(runs, file)
+        case "feedforward":
+            cells = feedforward.cells(feedforward.BUDGETS[options.budget], options.cifar_dir)
+            gather(cells, runs, file, options.workers)
+        case "recurrent":
+            budget = recurrent.BUDGETS[options.budget]
+            gather(recurrent.cells(budget, options.text, options.tasks), runs, file, options.workers)
+            # The other seeds run at the rates that were best.
+            further = recurrent.cells(budget, options.text, options.tasks, read_lines(file))
+            gather(further, runs, file, options.workers)
+        case what:
+            cells = {"every-layer": every_layer, "stability": stability, "clocks": clocks}[what].cells()
+            gather(cells, runs, file, options.workers)
 
 
 def do_sweep(options: Namespace) -> None:
