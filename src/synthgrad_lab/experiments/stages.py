@@ -23,7 +23,7 @@ DROP = (0.2, 0.5, 0.8)
 
 
 def cells() -> dict[str, tuple[Settings, Launch]]:
-    """Every run by name: four processes, a simulation without faults (a run in one process, bit for bit), faults."""
+    """Every run by name: in one process (a simulation without faults is that, bit for bit), in four, with faults."""
     return {
         f"{s.method}--{name}--seed{s.seed}": (s, how)
         for seed in range(SEEDS)
@@ -37,7 +37,7 @@ def _arms(s: Settings) -> Iterator[tuple[str, Settings, Launch]]:
     yield "in four processes", s, Launch()
     if s.seed > 0:
         return
-    patient = Policy(queue=512, in_flight=512)  # what is late must not make the sender wait
+    patient = Policy(queue=512, in_flight=512)  # what is late must not make a sender wait
     for lateness in LATENESS:
         yield f"{lateness} steps late", s, Launch(on="simulated", lateness=lateness, policy=patient)
     for drop in DROP:
