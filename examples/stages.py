@@ -26,11 +26,12 @@ def build(k):
     above = None if last else Interface(MLP(64, hidden=32, context=2))
     learns = [*part.parameters(), *(above.parameters() if above else [])]  # the model above is taught here, too
     criterion = F.cross_entropy if last else None
-    return Stage(part=part, optimizer=torch.optim.Adam(learns, lr=3e-3), above=above, criterion=criterion, data=data)
+    optimizer = torch.optim.Adam(learns, lr=3e-3)
+    return Stage(part=part, optimizer=optimizer, above=above, criterion=criterion, data=data)
 
 
 def train(on="simulated"):
-    return launch(build, stages=3, steps=400, on=on).told[-1].loss
+    return launch(build, stages=3, steps=600, on=on).told[-1].loss
 
 
 if __name__ == "__main__":

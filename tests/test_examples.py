@@ -21,7 +21,14 @@ def test_an_example_learns(path):
     assert (trained[0] if isinstance(trained, tuple) else trained) < 0.1  # guessing is at 0.69
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/all-of-synthgrad.md", "docs/recurrent.md", "docs/clocks.md"])
+def test_the_stages_example_runs_unchanged_in_processes():
+    program = [sys.executable, str(ROOT / "examples/stages.py"), "processes"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.rpartition(" ")[2]) < 0.2
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/all-of-synthgrad.md", "docs/recurrent.md", "docs/clocks.md", "docs/stages.md"])
 def test_the_python_of_a_page_runs_from_top_to_bottom(page):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks

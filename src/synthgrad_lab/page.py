@@ -10,6 +10,7 @@ from synthgrad.checkpoint import replace
 from synthgrad_lab import feedforward_tables, recurrent_tables, results_tables
 from synthgrad_lab.clocks import tables as clocks_tables
 from synthgrad_lab.launching import tables as launching_tables
+from synthgrad_lab.launching.projection import projection
 from synthgrad_lab.record import read_lines
 
 PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -81,6 +82,7 @@ TABLES: dict[str, tuple[str, Callable[[list[results_tables.Row]], list[dict[str,
     "bench-links": ("bench-stages.jsonl", launching_tables.links),
     "bench-faults": ("bench-faults.jsonl", launching_tables.faults),
     "bench-scale": ("bench-scale.jsonl", results_tables.bench),
+    "projection": ("bench-scale.jsonl", projection),
     "stability": ("stability.jsonl", feedforward_tables.stability),
     "sparse": ("sparse.jsonl", feedforward_tables.sparse),
     **{recipe: ("recurrent.jsonl", recurrent_tables.table_of(recipe)) for recipe in recurrent_tables.MEASURES},

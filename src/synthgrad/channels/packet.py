@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -41,6 +41,7 @@ class Packet:
     tensors: tuple[Tensor, ...] = ()
 
 
+@runtime_checkable
 class Inlet(Protocol):
     """Where packets come in."""
 
@@ -52,6 +53,7 @@ class Inlet(Protocol):
         ...
 
 
+@runtime_checkable
 class Outlet(Protocol):
     """Where packets go out, to one neighbour."""
 

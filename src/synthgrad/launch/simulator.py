@@ -71,7 +71,7 @@ class _Simulation:
     ):
         self.build, self.steps, self.watch = build, steps, watch
         # Nobody is ever silent for lack of time here: whoever is out is known to be.
-        self.policy = replace(policy, patience=math.inf, start_within=math.inf, beat=0)
+        self.policy = replace(policy, patience=math.inf, start_within=math.inf, beat=0.0)
         self.faults = [faults.get(k, Faults()) for k in range(stages)]
         self.tick = 0
         random = torch.Generator().manual_seed(seed)

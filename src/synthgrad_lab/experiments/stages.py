@@ -23,7 +23,7 @@ DROP = (0.2, 0.5, 0.8)
 
 
 def cells() -> dict[str, tuple[Settings, Launch]]:
-    """Every run by name: in one process (a simulation without faults is that, bit for bit), in four, with faults."""
+    """Every run by name; in one process is a simulation without faults, which is that bit for bit."""
     return {
         f"{s.method}--{name}--seed{s.seed}": (s, how)
         for seed in range(SEEDS)

@@ -15,12 +15,11 @@ from synthgrad.checkpoint import replace as write
 from synthgrad.launch import Outcome, Status, Stopped, launch
 from synthgrad_lab.config import Settings
 from synthgrad_lab.launching.config import Launch, launch_from
-from synthgrad_lab.launching.stages import assembled, build_stage, costs, cuts_of, refuse
+from synthgrad_lab.launching.stages import assembled, build_stage, costs, cuts_of, images_of, refuse
 from synthgrad_lab.launching.trace import chrome
 from synthgrad_lab.precision import precision
 from synthgrad_lab.record import Record, environment, to_json
 from synthgrad_lab.run import Interrupted
-from synthgrad_lab.tasks import load
 from synthgrad_lab.training import Trainer
 
 Watch = Callable[[Sequence[Status]], None]
@@ -54,7 +53,7 @@ def run(s: Settings, how: Launch, watch: Watch = lambda statuses: None) -> dict[
         raise FileExistsError(
             f"{folder} holds a run already; resume={folder} goes on with it, or choose another out"
         )
-    load(s.data, s.data_dir)  # once, not by every stage
+    images_of(s.data, s.data_dir)  # fetched once, not by every stage
     folder.mkdir(parents=True, exist_ok=True)
     told = {"settings": asdict(s), "launch": {**asdict(how), "cuts": cuts}}
     record.write("settings", **told, environment=environment())
@@ -146,7 +145,7 @@ class _Recorded:
 def _result(s: Settings, how: Launch, cuts: tuple[int, ...], outcome: Outcome) -> dict[str, Any]:
     """What the record's last line says; reads the test images."""
     trainer = assembled(s, cuts, outcome.states)
-    images = load(s.data, s.data_dir).to(s.device)
+    images = images_of(s.data, s.data_dir).to(s.device)
     return {
         **{
             key: getattr(s, key)

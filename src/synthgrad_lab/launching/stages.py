@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -60,12 +60,16 @@ def _schedule(optimizer: torch.optim.Optimizer, s: Settings, step: int) -> None:
     decayed(optimizer, s.decay, step / s.steps)
 
 
+images_of = lru_cache(1)(load)
+"""A process that simulates all stages holds the images once."""
+
+
 class Data:
     """Images and labels of a step: the same, in the same order, as in a run in one process."""
 
     def __init__(self, s: Settings):
         self.settings = s
-        images = load(s.data, s.data_dir)
+        images = images_of(s.data, s.data_dir)
         self.x, self.y = images.train_x, images.train_y
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -93,7 +97,7 @@ def cuts_of(s: Settings, stages: int, at: Sequence[str] = ()) -> tuple[int, ...]
         return tuple(sorted({known.index(name) + 1 for name in at}))
     if not 2 <= stages <= s.layers:
         raise ValueError(f"stages={stages}: a chain of {s.layers} layers has 2 to {s.layers} stages")
-    return _balanced(costs(s), stages)
+    return balanced(costs(s), stages)
 
 
 def costs(s: Settings) -> list[float]:
@@ -108,20 +112,16 @@ def costs(s: Settings) -> list[float]:
     return found
 
 
-def _balanced(weights: Sequence[float], stages: int) -> tuple[int, ...]:
-    """Where to cut so that the heaviest of the stages is lightest."""
-
-    def heaviest(cuts: tuple[int, ...]) -> float:
-        return max(sum(weights[a:b]) for a, b in pairwise((0, *cuts, len(weights))))
-
-    best: dict[int, list[tuple[int, ...]]] = {1: [()] * (len(weights) + 1)}
-    # best[n][j]: the best cuts of the first j layers into n stages.
+def balanced(weights: Sequence[float], stages: int) -> tuple[int, ...]:
+    """Where to cut so that the heaviest of the stages is lightest: after so many, from 1."""
+    # best[j]: the best cuts of the first j into as many as have been come to.
+    best: dict[int, tuple[int, ...]] = {j: () for j in range(1, len(weights) + 1)}
     for n in range(2, stages + 1):
-        best[n] = [()] * (len(weights) + 1)
-        for j in range(n, len(weights) + 1):
-            options = [(*best[n - 1][i], i) for i in range(n - 1, j)]
-            best[n][j] = min(options, key=lambda cuts: _heaviest(weights[:j], cuts))
-    return best[stages][len(weights)]
+        best = {
+            j: min(((*best[i], i) for i in range(n - 1, j)), key=lambda cuts, j=j: _heaviest(weights[:j], cuts))
+            for j in range(n, len(weights) + 1)
+        }
+    return best[len(weights)]
 
 
 def _heaviest(weights: Sequence[float], cuts: tuple[int, ...]) -> float:
