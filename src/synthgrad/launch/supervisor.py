@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from synthgrad import checkpoint
-from synthgrad.launch.node import Told
-from synthgrad.launch.outcome import Outcome, Restart, StageFailed, Status, Stopped
+from synthgrad.launch.outcome import Outcome, Status, Stopped
 from synthgrad.launch.policy import Policy
-from synthgrad.launch.worker import NUMBERS, Plan, events_of, fresh_run, locked, state_of, told_from, work
+from synthgrad.launch.watched import Watched
+from synthgrad.launch.worker import NUMBERS, Plan, fresh_run, locked, state_of, work
 from synthgrad.stage import Stage
-
-LOOK = 0.05
-"""Seconds between two looks at the stages."""
 
 
 class Supervisor:
     """Starts the stages, watches them, restarts them, stops them. See ``launch`` for the arguments."""
+
+    look_every = 0.05
+    """Seconds between two looks at the stages."""
 
     def __init__(
         self,
@@ -48,15 +48,14 @@ class Supervisor:
     def run(self) -> Outcome:
         """Run the stages to their end."""
         with contextlib.ExitStack() as stack:
-            # Short and private: a socket's path may have 107 characters, and only this user may connect.
-            sockets = stack.enter_context(_temporary())
-            folder = Path(self.folder) if self.folder else stack.enter_context(_temporary())
+            folder = (Path(self.folder) if self.folder else stack.enter_context(temporary())).resolve()
             stack.enter_context(held(folder, self.resume, self.stages))
-            plan = Plan(self.build, self.stages, self.steps, self.policy, folder, fresh_run(), sockets)
-            watched = [_Watched(plan, k) for k in range(self.stages)]
+            watched: Sequence[Watched] = ()
             began = time.monotonic()
             try:
                 with _terminable():
+                    watched = self.placed(folder, stack)
+                    began = time.monotonic()
                     for one in watched:
                         one.start()
                     self._watch(watched, began)
@@ -66,121 +65,94 @@ class Supervisor:
             finally:
                 _stop(watched, self.policy.hang_after)
             seconds = time.monotonic() - began
-            found = [state_of(plan, k) for k in range(self.stages)]
             return Outcome(
-                [state["stage"] for state in found],
+                [state_of(one.plan, one.k)["stage"] for one in watched],
                 [one.told() for one in watched],
                 sorted((r for one in watched for r in one.restarts), key=lambda r: r.at),
-                [events_of(plan, k) for k in range(self.stages)],
+                [one.events() for one in watched],
                 seconds,
             )
 
-    def _watch(self, watched: list[_Watched], began: float) -> None:
+    def placed(self, folder: Path, stack: contextlib.ExitStack) -> Sequence[Watched]:
+        """The stages, not started yet.
+
+        Args:
+            folder: of the run.
+            stack: closed when all have stopped.
+        """
+        # Short and private: a socket's path may have 107 characters, and only this user may connect.
+        sockets = stack.enter_context(temporary())
+        plan = Plan(self.build, self.stages, self.steps, self.policy, folder, fresh_run(), sockets)
+        return [_Process(plan, k) for k in range(self.stages)]
+
+    def _watch(self, watched: Sequence[Watched], began: float) -> None:
         while True:
             for one in watched:
                 one.look(time.monotonic() - began)
             self.watch([one.status() for one in watched])
             if all(one.ended() for one in watched):
                 return
-            time.sleep(LOOK)
+            time.sleep(self.look_every)
 
 
-class _Watched:
-    """One stage's process, as its supervisor sees it."""
+class _Process(Watched):
+    """A stage in a process of this machine, which tells its numbers in shared memory."""
 
     def __init__(self, plan: Plan, k: int):
-        self.plan, self.k = plan, k
+        super().__init__(plan, k)
         self.context: Any = _context(_module_of(plan.build))
         self.numbers = self.context.RawArray("d", len(NUMBERS))
-        self.generation, self.started = 0, 0.0
-        self.best = self.in_a_row = 0
-        self.restarts: list[Restart] = []
-        self.out: tuple[str, float, float, int] | None = None  # why, at, when noticed, steps then
         self.process: Any = None
 
-    def start(self) -> None:
-        """Start it, or start it again."""
-        self.generation += 1
-        self.started = time.monotonic()
+    def begin(self) -> None:
         # The child's end tells it when the supervisor's, held by nobody else, is gone.
         theirs, self.mine = self.context.Pipe(duplex=False)
-        self.process = self.context.Process(
+        process = self.context.Process(
             target=work, args=(self.plan, self.k, self.generation, self.numbers, theirs), name=f"stage {self.k}"
         )
-        self.process.start()
+        process.start()
         theirs.close()
+        if self.process is not None:
+            self.process.close()
+        self.process = process
 
-    def look(self, at: float) -> None:
-        """See whether it is alive; restart it if not.
+    def dead(self) -> str | None:
+        code = self.process.exitcode
+        if code is None:
+            return None
+        return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
-        Raises:
-            StageFailed: if that has not helped so often.
-        """
-        told, own = told_from(self.numbers)
-        here = own["generation"] == self.generation
-        if here and self.out is not None and (own["stepped"] or own["ended"]):
-            why, since, noticed, steps = self.out
-            lost = max(steps - (told.steps - int(own["stepped"])), 0)
-            self.restarts.append(Restart(self.k, why, since, lost, time.monotonic() - noticed))
-            self.out = None
-        if told.steps > self.best:
-            self.best, self.in_a_row = told.steps, 0
-        turned = own["turned"] if here else 0.0
-        patience = self.plan.policy.hang_after if turned else self.plan.policy.start_within
-        why = None
-        if self.process.exitcode is not None:
-            code = self.process.exitcode
-            why = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        elif time.monotonic() - max(turned, self.started) > patience:
-            why = "hung"
-            self.process.kill()
-            self.process.join()
-        if why is None:
-            return
-        self.process.close()
-        if self.in_a_row >= self.plan.policy.max_restarts:
-            raise StageFailed(self.obituary(why))
-        self.in_a_row += 1
-        noticed = self.out[2] if self.out else time.monotonic()
-        self.out = (why, at, noticed, self.out[3] if self.out else told.steps)
-        self.start()
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
 
-    def obituary(self, why: str) -> str:
-        """What is said of a stage that cannot be helped."""
+    def last_words(self) -> str:
         error = self.plan.of_stage(self.k) / "error.txt"
-        told = error.read_text().strip() if why.startswith("ended") and error.exists() else "it left no traceback"
-        return f"stage {self.k} failed {self.in_a_row + 1} times in a row ({why}):\n{told}"
+        return error.read_text() if self.process.exitcode >= 0 and error.exists() else ""
 
-    def ended(self) -> bool:
-        """Whether it has made all its steps."""
-        own = told_from(self.numbers)[1]
-        return bool(own["ended"]) and own["generation"] == self.generation
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
 
-    def told(self) -> Told:
-        """What it has told last."""
-        return told_from(self.numbers)[0]
+    def join(self, deadline: float) -> None:
+        if self.process is None:
+            return
+        self.process.join(max(deadline - time.monotonic(), 0.1))
+        if self.process.exitcode is None:
+            self.kill()
 
-    def status(self) -> Status:
-        """How it is doing."""
-        told, own = told_from(self.numbers)
-        here = own["generation"] == self.generation
-        state = (
-            "ended" if self.ended() else "running" if here and not self.out else "out" if self.out else "starting"
-        )
-        return Status(self.k, state, self.generation, told, self.process.pid)
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid
 
 
-def _stop(watched: Sequence[_Watched], patience: float) -> None:
+def _stop(watched: Sequence[Watched], patience: float) -> None:
     """Ask all to stop with their checkpoints; kill who does not."""
-    alive = [one.process for one in watched if one.process is not None and one.process._popen is not None]
-    for process in alive:
-        process.terminate()
+    for one in watched:
+        one.stop()
     deadline = time.monotonic() + patience
-    for process in alive:
-        process.join(max(deadline - time.monotonic(), 0.1))
-        if process.exitcode is None:
-            process.kill()
-            process.join()
+    for one in watched:
+        one.join(deadline)
 
 
 def _context(module: str) -> Any:
@@ -218,7 +190,7 @@ def held(folder: Path, resume: bool, stages: int) -> Iterator[None]:
 
 
 @contextmanager
-def _temporary() -> Iterator[Path]:
+def temporary() -> Iterator[Path]:
     """A folder for this launch. Not ``TemporaryDirectory``: a stage may still be writing when it is removed."""
     path = Path(tempfile.mkdtemp(prefix="synthgrad-"))
     try:

@@ -1,0 +1,121 @@
+"""One stage as its supervisor sees it, wherever it runs: restarted when dead or hung, in the end given up."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from synthgrad.launch.node import Told
+from synthgrad.launch.outcome import Event, Restart, StageFailed, Status
+from synthgrad.launch.worker import NUMBERS, Plan, events_of, told_from
+
+
+class Watched(ABC):
+    """Judges a stage by what it tells; how to reach it is for the subclass.
+
+    Args:
+        plan: of the run.
+        k: the stage.
+    """
+
+    def __init__(self, plan: Plan, k: int):
+        self.plan, self.k = plan, k
+        self.numbers: Sequence[float] = [0.0] * len(NUMBERS)
+        """What it has told last; ``turned`` on this process' clock."""
+        self.generation, self.started = 0, 0.0
+        self.best = self.in_a_row = 0
+        self.restarts: list[Restart] = []
+        self.out: tuple[str, float, float, int] | None = None  # why, at, when noticed, steps then
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        self.generation += 1
+        self.started = time.monotonic()
+        self.begin()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Bring it to life as ``generation``."""
+
+    @abstractmethod
+    def dead(self) -> str | None:
+        """Why it is dead, or None."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End it, since it has hung."""
+
+    @abstractmethod
+    def last_words(self) -> str:
+        """The traceback that it left."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ask it to stop, with its checkpoint."""
+
+    @abstractmethod
+    def join(self, deadline: float) -> None:
+        """Wait until it has stopped; kill it if it has not by then. It does not come back."""
+
+    @property
+    @abstractmethod
+    def pid(self) -> int | None:
+        """Its process."""
+
+    def look(self, at: float) -> None:
+        """See whether it is alive; restart it if not.
+
+        Raises:
+            StageFailed: if that has not helped so often.
+        """
+        told, own = told_from(self.numbers)
+        here = own["generation"] == self.generation
+        if here and self.out is not None and (own["stepped"] or own["ended"]):
+            why, since, noticed, steps = self.out
+            lost = max(steps - (told.steps - int(own["stepped"])), 0)
+            self.restarts.append(Restart(self.k, why, since, lost, time.monotonic() - noticed))
+            self.out = None
+        if told.steps > self.best:
+            self.best, self.in_a_row = told.steps, 0
+        turned = own["turned"] if here else 0.0
+        patience = self.plan.policy.hang_after if turned else self.plan.policy.start_within
+        why = self.dead()
+        if why is None and time.monotonic() - max(turned, self.started) > patience:
+            why = "hung"
+            self.kill()
+        if why is None:
+            return
+        if self.in_a_row >= self.plan.policy.max_restarts:
+            raise StageFailed(self.obituary(why))
+        self.in_a_row += 1
+        noticed = self.out[2] if self.out else time.monotonic()
+        self.out = (why, at, noticed, self.out[3] if self.out else told.steps)
+        self.start()
+
+    def obituary(self, why: str) -> str:
+        """What is said of a stage that cannot be helped."""
+        told = self.last_words().strip() or "it left no traceback"
+        return f"stage {self.k} failed {self.in_a_row + 1} times in a row ({why}):\n{told}"
+
+    def ended(self) -> bool:
+        """Whether it has made all its steps."""
+        own = told_from(self.numbers)[1]
+        return bool(own["ended"]) and own["generation"] == self.generation
+
+    def told(self) -> Told:
+        """What it has told last."""
+        return told_from(self.numbers)[0]
+
+    def events(self) -> list[Event]:
+        """Its timeline, once it has stopped."""
+        return events_of(self.plan, self.k)
+
+    def status(self) -> Status:
+        """How it is doing."""
+        told, own = told_from(self.numbers)
+        here = own["generation"] == self.generation
+        state = (
+            "ended" if self.ended() else "running" if here and not self.out else "out" if self.out else "starting"
+        )
+        return Status(self.k, state, self.generation, told, self.pid)

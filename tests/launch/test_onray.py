@@ -1,0 +1,202 @@
+"""Stages on a Ray of this machine: the same numbers as simulated, restarts, failures, and nothing left behind."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from synthgrad import Interface
+from synthgrad.launch import Policy, StageFailed, launch
+from synthgrad.launch.supervisor import temporary
+from synthgrad.models import Linear
+from synthgrad.stage import Stage
+
+ray = pytest.importorskip("ray")
+
+
+def chain(stages, *, slow=0.0, once=None, broken=False):
+    """Makes ``build``, which actors get by value: they cannot import this file.
+
+    Args:
+        stages: how many.
+        slow: seconds that a step takes.
+        once: a file that stage 0 makes when it fails, for the first time only.
+        broken: whether stage 1 fails every time.
+    """
+
+    class Descent(torch.optim.Optimizer):
+        """Gradient descent. Torch's own imports its compiler, which takes every actor seconds."""
+
+        def __init__(self, parameters):
+            self.parameters = parameters
+
+        def step(self, closure=None):
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.data -= 0.03 * parameter.grad
+
+        def zero_grad(self, set_to_none=True):
+            for parameter in self.parameters:
+                parameter.grad = None
+
+        def state_dict(self):
+            return {}
+
+        def load_state_dict(self, state_dict):
+            pass
+
+    def build(k):
+        torch.manual_seed(k)
+        last = k == stages - 1
+        part = nn.Linear(5, 3) if last else nn.Sequential(nn.Linear(5, 5), nn.Tanh())
+        above = None if last else Interface(Linear(5))
+
+        def data(step):
+            x = torch.randn(8, 5, generator=torch.Generator().manual_seed(step))
+            return x, x.argmax(1) % 3
+
+        def schedule(step):
+            time.sleep(slow)
+            if k == 1 and broken:
+                raise ValueError("stage 1 is broken")
+            if k == 0 and once is not None and step > 40 and not once.exists():
+                once.touch()
+                raise ArithmeticError("only once")
+
+        return Stage(
+            part=part,
+            optimizer=Descent([*part.parameters(), *(above.parameters() if above else ())]),
+            above=above,
+            criterion=F.cross_entropy if last else None,
+            data=None if k else data,
+            schedule=schedule,
+            conditioned=False,
+        )
+
+    return build
+
+
+def flat(state):
+    if isinstance(state, dict | list | tuple):
+        return [leaf for item in (state.values() if isinstance(state, dict) else state) for leaf in flat(item)]
+    return [state.tolist() if isinstance(state, torch.Tensor) else state]
+
+
+def processes():
+    """All of Ray that this test has started, by the mark that they have inherited."""
+    mark = f"STARTED_BY_TEST={os.getpid()}".encode()
+    found = set()
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark in environ.read_bytes():
+                found.add(environ.parent.name)
+        except OSError:  # another user's, or it has ended meanwhile
+            continue
+    return found
+
+
+def within(seconds, condition):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    return condition()
+
+
+@pytest.fixture(autouse=True)
+def _marked(monkeypatch):
+    monkeypatch.setenv("STARTED_BY_TEST", str(os.getpid()))
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a Ray that is there before and after a launch."""
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    with temporary() as folder:
+        ray.init("local", num_cpus=3, object_store_memory=100 << 20, _temp_dir=str(folder / "ray"), **quiet)
+        yield ray.get_runtime_context().gcs_address
+        ray.shutdown()
+
+
+def actors():
+    return ray.util.list_named_actors(all_namespaces=True)
+
+
+def test_in_lockstep_it_is_the_simulation_and_its_own_ray_leaves_nothing_behind(monkeypatch):
+    assert not ray.is_initialized()
+    before = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
+    policy, seen = Policy(lockstep=True, patience=60.0), []  # however busy the machine, nobody is given up
+    simulated = launch(chain(3), 3, 40, "simulated", policy=policy)
+    with temporary() as folder:
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        outcome = launch(chain(3), 3, 40, "ray", policy=policy, watch=lambda now: seen.append((now, processes())))
+        assert not [*folder.iterdir()]
+    assert flat(outcome.states) == flat(simulated.states)
+    assert [told.learnt for told in outcome.told] == [40, 40, 0]
+    assert [told.refused for told in outcome.told] == [0, 0, 0]
+    assert all({"forward", "update", "send"} <= {event.kind for event in events} for events in outcome.events)
+    assert not outcome.restarts
+    assert all(status.state == "ended" for status in seen[-1][0])
+    assert {str(status.pid) for status in seen[-1][0]} <= seen[-1][1]
+    assert not ray.is_initialized()
+    assert [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)] == before
+    assert within(10, lambda: not processes())
+
+
+def test_who_is_killed_or_fails_comes_back_and_the_run_ends(cluster, tmp_path):
+    killed = []
+
+    def watch(statuses):
+        if statuses[1].told.steps > 30 and not killed:
+            killed.append(statuses[1].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    build, policy = chain(2, slow=0.02, once=tmp_path / "once"), Policy(checkpoint_every=10)
+    outcome = launch(build, 2, 200, "ray", policy=policy, address=cluster, folder=tmp_path / "run", watch=watch)
+    assert killed
+    why = {restart.k: restart.why for restart in outcome.restarts}
+    assert why == {0: "ArithmeticError: only once", 1: "its process or machine died"}
+    assert all(0 <= restart.steps_lost <= 20 and restart.seconds > 0 for restart in outcome.restarts)
+    assert [told.clock for told in outcome.told] == [200, 200]
+    assert within(10, lambda: not actors())
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        launch(build, 2, 200, "ray", folder=tmp_path / "run")
+
+
+def test_who_always_fails_ends_the_run_with_its_traceback_and_all_checkpoints(cluster, tmp_path):
+    with pytest.raises(StageFailed, match=r"(?s)stage 1 failed 1 times.*, in schedule.*stage 1 is broken"):
+        launch(chain(2, slow=0.02, broken=True), 2, 9000, "ray", policy=Policy(max_restarts=0), folder=tmp_path)
+    assert (tmp_path / "stage-0" / "checkpoint.pt").exists()
+    assert ray.is_initialized()
+    assert within(10, lambda: not actors())
+
+
+def test_a_wrong_address_is_told_at_once(cluster):
+    with pytest.raises(ValueError, match="connected to the Ray at"):
+        launch(chain(2), 2, 9, "ray", address="10.0.0.1:6379")
+
+
+@pytest.mark.parametrize(
+    ("address", "why"), [("127.0.0.1:1", "there is no Ray"), ("ray://head:10001", "wanted HOST:PORT")]
+)
+def test_an_address_without_a_ray_is_told_at_once(monkeypatch, address, why):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ValueError, match=why):
+        launch(chain(2), 2, 9, "ray", address=address)
+
+
+def test_without_ray_the_error_says_how_to_get_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "synthgrad.launch.onray", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'synthgrad\[ray\]'"):
+        importlib.import_module("synthgrad.launch.onray")
