@@ -28,7 +28,9 @@ def test_the_stages_example_runs_unchanged_in_processes():
     assert float(done.stdout.rpartition(" ")[2]) < 0.2
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/all-of-synthgrad.md", "docs/recurrent.md", "docs/clocks.md", "docs/stages.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/all-of-synthgrad.md", "docs/recurrent.md", "docs/clocks.md", "docs/stages.md"]
+)
 def test_the_python_of_a_page_runs_from_top_to_bottom(page):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks

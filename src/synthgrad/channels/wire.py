@@ -102,11 +102,15 @@ def _tensor(header: Any, i: int, content: Any, limit: int) -> Tensor:
     # Python's own numbers: a product of six 32-bit ones never overflows.
     if not math.prod(shape) * dtype.itemsize == len(content) <= limit:
         raise Refused("size")
+    # But torch's strides do, of an empty tensor whose other sizes are absurd.
+    if math.prod(max(n, 1) for n in shape) * dtype.itemsize > limit:
+        raise Refused("size")
     if len(content) == 0:
         return torch.empty(shape, dtype=dtype)
-    if dtype is torch.bool and any(byte > 1 for byte in bytes(content)):
+    memory = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    if dtype is torch.bool and (memory > 1).any():
         raise Refused("bool")
-    return torch.frombuffer(bytearray(content), dtype=dtype).view(shape)
+    return memory.view(dtype).view(shape)
 
 
 def _memory(t: Tensor) -> Any:

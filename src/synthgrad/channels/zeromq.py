@@ -6,9 +6,11 @@ Off loopback CURVE is on: one pair of keys per run, which every stage has; a pee
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -51,6 +53,8 @@ class Hub:
     def __init__(self, run: bytes, keys: Keys | None = None, limit: int = LIMIT):
         self.run, self.keys, self.limit = run, keys, limit
         self.context = zmq.Context()
+        self.sockets: list[zmq.Socket[bytes]] = []  # kept until close, also where an address was wrong
+        self.files: list[Path] = []  # of ipc: ZeroMQ makes them, and leaves them
         self.guard = None
         if keys is not None:
             self.guard = ThreadAuthenticator(self.context)
@@ -66,6 +70,7 @@ class Hub:
         if self.keys is None and not _at_home(address):
             raise ValueError(f"{address} is off loopback and this run has no keys; give keys=Keys.made()")
         socket = self.context.socket(kind)
+        self.sockets.append(socket)
         socket.linger = 0
         if self.keys is not None:
             socket.curve_publickey, socket.curve_secretkey = self.keys.public, self.keys.secret
@@ -75,8 +80,18 @@ class Hub:
                 socket.curve_serverkey = self.keys.public
         return socket
 
+    def forget(self, socket: zmq.Socket[bytes]) -> None:
+        """Close a socket; what it has still to send is lost."""
+        self.sockets.remove(socket)
+        socket.get_monitor_socket().close(linger=0)  # the one that it has
+        socket.disable_monitor()
+        socket.close(linger=0)
+
     def wait(self, inlets: Sequence[Any], seconds: float) -> None:
         """Sleep until something comes in at one of the inlets, at most so long."""
+        if not inlets:
+            time.sleep(seconds)  # a poller of nothing would not wait
+            return
         poller = zmq.Poller()
         for inlet in inlets:
             poller.register(inlet.socket, zmq.POLLIN)
@@ -87,6 +102,8 @@ class Hub:
         if self.guard is not None:
             self.guard.stop()
         self.context.destroy(linger=0)
+        while self.files:
+            self.files.pop().unlink(missing_ok=True)
 
 
 class ZmqInlet:
@@ -112,6 +129,8 @@ class ZmqInlet:
         except zmq.ZMQError as error:
             raise ValueError(f"cannot listen at {address}: {error}; choose another, or end who uses it") from None
         self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        if address.startswith("ipc://"):
+            hub.files.append(Path(self.address.removeprefix("ipc://")))
 
     def get(self) -> Packet | None:
         """The next packet of this run, or None."""
@@ -135,17 +154,27 @@ class ZmqOutlet:
         hub: the process' sockets.
         address: of the inlet.
         queue: packets that may wait in the socket.
+
+    Raises:
+        ValueError: if it is no address, or off loopback without keys.
     """
 
     def __init__(self, hub: Hub, address: str, queue: int = 1):
-        self.hub, self.address = hub, address
-        self.socket = hub.socket(zmq.PUSH, address)
-        self.socket.sndhwm = queue
+        self.hub, self.queue = hub, queue
+        self._connect(address)
+
+    def _connect(self, address: str) -> None:
+        self.socket = self.hub.socket(zmq.PUSH, address)
+        self.socket.sndhwm = self.queue
         self.socket.immediate = True  # nothing is queued for a neighbour that is not there
         self.socket.reconnect_ivl = 20
         self.monitor: Any = self.socket.get_monitor_socket(_CONNECTIONS)
         self._cut = False
-        self.socket.connect(address)
+        self.address = address
+        try:
+            self.socket.connect(address)
+        except zmq.ZMQError as error:
+            raise ValueError(f"cannot send to {address}: {error}; choose another") from None
 
     @property
     def cut(self) -> bool:
@@ -155,7 +184,13 @@ class ZmqOutlet:
         return self._cut
 
     def put(self, packet: Packet) -> bool:
-        """Send, if there is somebody who has room."""
+        """Send, if there is somebody who has room.
+
+        Raises:
+            ValueError: if a tensor is larger than the receiver lets in.
+        """
+        if (largest := max((t.nbytes for t in packet.tensors), default=0)) > self.hub.limit:
+            raise ValueError(f"cannot send a tensor of {largest} bytes: the limit is {self.hub.limit}; raise it")
         try:
             self.socket.send_multipart(encode(packet, self.hub.run), zmq.NOBLOCK, copy=False)
         except zmq.Again:
@@ -165,9 +200,10 @@ class ZmqOutlet:
     def redirect(self, address: str) -> None:
         """From now on to another address."""
         if address != self.address:
-            self.socket.disconnect(self.address)
-            self.address = address
-            self.socket.connect(address)
+            # A new socket: after disconnect() the old one would still take, for a moment, what then is lost.
+            old = self.socket
+            self._connect(address)
+            self.hub.forget(old)
 
 
 _FAILED = (

@@ -53,7 +53,8 @@ def launch(
     Raises:
         StageFailed: if a stage fails every time, with its traceback.
         Stopped: after Ctrl-C; with a folder, ``resume=True`` goes on.
-        FileExistsError: if the folder holds a run, or one is under way there.
+        FileExistsError: if the folder holds a run, and is not to be resumed.
+        BlockingIOError: if a run is under way there.
         ValueError: if there is no such stage, policy or address.
 
     Example:

@@ -42,8 +42,9 @@ class Neighbour:
             return False
         now = self.now()
         if packet.generation > self.generation:
+            if self.generation or packet.generation > 1:
+                self.under_way.clear()  # what it had not taken in died with it
             self.generation = packet.generation
-            self.under_way.clear()  # what it had not taken in died with it
         elif self.last is not None:
             self.packets += 1
             interval = now - self.last

@@ -79,6 +79,9 @@ class Node:
     ):
         if k == 0 and stage.data is None:
             raise ValueError("the first stage needs data")
+        if (stage.above is None) != (links.messages_out is None):
+            wanted = "a criterion, as the last one" if links.messages_out is None else "an interface above it"
+            raise ValueError(f"stage {k} needs {wanted}: is it built for another number of stages?")
         self.stage, self.k, self.links, self.steps = stage, k, links, steps
         self.policy, self.generation, self.now = policy, generation, now
         self.told = Told()
@@ -86,8 +89,10 @@ class Node:
         self.outbox: deque[Packet] = deque(maxlen=policy.queue)
         self.past: deque[Packet] = deque(maxlen=policy.replay or None)
         self.below, self.above = Neighbour(policy, now), Neighbour(policy, now)
-        self.taken = -1  # the last step that has come from below
-        self.shapes: dict[Kind, tuple[torch.dtype, torch.Size]] = {}
+        self.taken = -1  # the last step that has come, or been lost on the way, from below
+        self.put = -1  # the last step that has gone up
+        self.answer: Packet | None = None  # the newest gradient that found no room
+        self.forms: dict[Kind, Any] = {}
         self.spoke = -math.inf
         self.over = False
 
@@ -98,9 +103,7 @@ class Node:
         if self.over:
             self._speak(self.policy.beat)
             return Turn.ENDED
-        # A message that found no room is not thrown away while the stage above is alive to make some.
-        waits = (self.outbox and self.stage.patient and not self._above_is_out()) or self._owes()
-        found = None if waits else self._input()
+        found = None if self._waits() else self._input()
         if found is None:
             self._speak(self.policy.beat)
             return Turn.ENDED if self.over else Turn.WAITED
@@ -155,9 +158,10 @@ class Node:
         while inlet is not None and (packet := inlet.get()) is not None:
             if not self._fits(packet, self.k - 1, Kind.MESSAGE):
                 self.told.refused += 1
-            elif self.below.heard(packet) and packet.kind is Kind.MESSAGE:
-                self.taken = packet.step
-                return packet
+            elif self.below.heard(packet):
+                self.taken = packet.step  # a word's is the last that was sent: what has not come by now is lost
+                if packet.kind is Kind.MESSAGE:
+                    return packet
         return None
 
     def _listen(self) -> None:
@@ -191,17 +195,23 @@ class Node:
             return not packet.tensors
         if not packet.tensors or not 0 <= packet.step < self.steps:
             return False
-        h = packet.tensors[0]
-        shape = self.shapes.setdefault(kind, (h.dtype, h.shape[1:])) if h.dim() and h.is_floating_point() else None
-        return shape == (h.dtype, h.shape[1:])
+        if kind is Kind.GRADIENT:  # like the messages that went up; before the first nobody can say
+            return all(_form(t) == self.forms.get(kind, _form(t)) for t in packet.tensors)
+        h, *rest = packet.tensors
+        if h.dim() == 0 or not h.is_floating_point():
+            return False
+        form = [_form(h), *((_form(t), t.shape[:1] == h.shape[:1]) for t in rest)]
+        return form == self.forms.setdefault(kind, form)
 
     def _learn(self, packet: Packet) -> None:
         """Teach the gradient model above, if the gradient is not too old and belongs to a message that is known."""
         told, staleness = self.told, max(self.told.clock - 1 - packet.step, 0)
         if len(packet.tensors) == 2:  # the stage above ran on a synthetic input, and says on which
-            h = packet.tensors[1]
+            h = packet.tensors[1] if Kind.GRADIENT in self.forms else None
             self.owed.pop(packet.step, None)
             context = None if self.stage.data is None else self.stage.data(packet.step)[1]
+            if context is not None and h is not None and context.shape[:1] != h.shape[:1]:
+                h = None
         else:
             h, context = (
                 self.owed.pop(packet.step, (None, None)) if packet.echo == self.generation else (None, None)
@@ -210,16 +220,33 @@ class Node:
         if h is None or h.shape != packet.tensors[0].shape or (limit is not None and staleness > limit):
             told.lost += 1
             return
-        told.staleness = _running(told.staleness, staleness, told.learnt + 1)
+        told.staleness = _running(told.staleness, float(staleness), told.learnt + 1)
         told.learnt += 1
         self.stage.learn(h, context, packet.tensors[0])
         told.regression_loss = self.stage.regression_loss
 
+    @property
+    def done(self) -> bool:
+        """Whether it has made all its steps, and nothing of theirs is still to go or, in lockstep, to come."""
+        return self.over and not self._waits()
+
+    def _waits(self) -> bool:
+        """Whether the stage above must do something first."""
+        # A message that found no room is not thrown away while the stage above is alive to make some.
+        full = bool(self.outbox) and self.stage.patient
+        return (full or self._owes()) and not self._above_is_out()
+
     def _owes(self) -> bool:
-        """Whether a gradient must come first: only in lockstep, and not from a stage that is out."""
-        return self.policy.lockstep and bool(self.owed) and not self._above_is_out()
+        """Whether the last message must be answered first, in lockstep.
+
+        By its gradient; where that is lost, by a word that the message was taken in, or that its receiver died.
+        """
+        last = next(reversed(self.owed), None)
+        return self.policy.lockstep and last is not None and (bool(self.outbox) or last in self.above.under_way)
 
     def _up(self, h: Tensor, context: Tensor | None, step: int) -> None:
+        self.forms[Kind.GRADIENT] = _form(h)
+        self.owed.pop(step, None)  # thrown back by the stage below, it comes again
         self.owed[step] = (h, context)
         while len(self.owed) > self.policy.in_flight:
             self.owed.popitem(last=False)
@@ -229,39 +256,44 @@ class Node:
         self._flush()
 
     def _flush(self) -> None:
-        """Send what waits, as far as the stage above has room."""
+        """Send what waits, as far as there is room."""
         outlet = self.links.messages_out
         while outlet is not None and self.outbox and self.above.room(self.policy.queue):
             if not outlet.put(self.outbox[0]):
                 break
-            self.above.under_way.append(self.outbox.popleft().step)
+            self.put = self.outbox.popleft().step
+            self.above.under_way.append(self.put)
         self.told.queue = len(self.outbox) + len(self.above.under_way)
+        outlet = self.links.gradients_out
+        if outlet is not None and self.answer is not None and outlet.put(self.answer):
+            self.answer, self.spoke = None, self.now()
 
     def _down(self, packet: Packet) -> None:
-        outlet = self.links.gradients_out
-        if outlet is not None:
-            outlet.put(replace(packet, echo=self.below.generation, ack=self.taken))
-            self.spoke = self.now()
+        self.answer = replace(packet, echo=self.below.generation, ack=self.taken)
+        self._flush()
 
     def _speak(self, every: float) -> None:
         """A word to both neighbours, unless there has just been one."""
         if self.now() - self.spoke < every:
             return
-        word = Packet(Kind.WORD, self.k, self.generation, self.told.clock, ended=self.over)
-        self._down(word)
-        if self.links.messages_out is not None and not self.outbox:  # nothing may overtake a message
-            self.links.messages_out.put(word)
+        word = Packet(Kind.WORD, self.k, self.generation, self.told.clock - 1, ended=self.over)
+        below, above = self.links.gradients_out, self.links.messages_out
+        if below is not None and self.answer is None:  # a word must not overtake the answer that it acknowledges
+            below.put(replace(word, echo=self.below.generation, ack=self.taken))
+        if above is not None:
+            above.put(replace(word, step=self.put, ended=self.over and not self.outbox))
         self.spoke = self.now()
 
     def waits_for(self) -> list[Inlet]:
         """Where something must come in before another turn makes sense."""
-        room = self.stage.unlocked or not (self.over or self.outbox or self._owes())
+        room = self.stage.unlocked or not (self.over or self._waits())
         found = (self.links.messages_in if room else None, self.links.gradients_in)
         return [inlet for inlet in found if inlet is not None]
 
     def _above_is_out(self) -> bool:
+        """Whether it takes in nothing: dead, hung, or at its end (and this stage thrown back by a restart)."""
         outlet = self.links.messages_out
-        return outlet is not None and self.above.out(outlet.cut)
+        return outlet is not None and (self.above.ended or self.above.out(outlet.cut))
 
     def _below_is_out(self) -> bool:
         outlet = self.links.gradients_out
@@ -283,6 +315,11 @@ class Node:
 def _running(mean: float, value: float, count: int) -> float:
     """A running mean over some hundred values; a plain one at first."""
     return value if math.isnan(mean) else mean + (value - mean) / min(count, 100)
+
+
+def _form(t: Tensor) -> Any:
+    """What all tensors of a kind have in common, whatever the batch."""
+    return t.dtype, t.shape[1:], t.dim() > 0
 
 
 def _without_none(pair: tuple[Tensor, Tensor | None]) -> tuple[Tensor, ...]:

@@ -84,7 +84,8 @@ class _Simulation:
             return Queue(lambda: self.tick, fault.lateness + extra, fault.drop, random)
 
         self.up = [queue(k, self.later[k]) for k in range(stages - 1)]
-        self.down = [queue(k + 1) for k in range(stages - 1)]
+        # A gradient is there when the stage below has its next turn, a tick later: what is late is later than that.
+        self.down = [queue(k + 1, 1) for k in range(stages - 1)]
         self.nodes: list[Node | None] = [self.node(k, stage, 1) for k, stage in enumerate(built)]
         self.generations = [1] * stages
         self.saved = [copy.deepcopy(node.state_dict()) for node in self.nodes if node]
@@ -97,7 +98,9 @@ class _Simulation:
         return Node(stage, k, links, self.steps, self.policy, generation, lambda: self.tick)
 
     def run(self) -> Outcome:
-        limit = 100 * self.steps * max(f.slow for f in self.faults) + 10_000
+        late, down = (max(getattr(f, name) for f in self.faults) for name in ("lateness", "down"))
+        crashes = sum(len(f.crashes) for f in self.faults)
+        limit = (1 + crashes) * (self.steps * (100 * max(f.slow for f in self.faults) + 10 * late) + down) + 10_000
         while not self.over():
             for k in range(len(self.nodes)):
                 self.turn(k)
@@ -113,7 +116,7 @@ class _Simulation:
         fault, node = self.faults[k], self.nodes[k]
         if node is not None and self.tick in fault.crashes:
             lost = node.told.steps - self.saved[k]["told"]["steps"]
-            self.restarts.append(Restart(k, "crash", self.tick, lost, fault.down))
+            self.restarts.append(Restart(k, "crash", float(self.tick), lost, float(fault.down)))
             self.nodes[k], self.back_at[k] = None, self.tick + fault.down
             self.cut(k, True)
         elif node is None and self.tick >= self.back_at[k]:
@@ -143,6 +146,6 @@ class _Simulation:
 
     def status(self, k: int) -> Status:
         node = self.nodes[k]
-        told = node.told if node else Told(**self.saved[k]["told"])
+        told = replace(node.told) if node else Told(**self.saved[k]["told"])
         state = "out" if node is None else "ended" if node.over else "running"
         return Status(k, state, self.generations[k], told)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import multiprocessing
 import shutil
 import signal
@@ -176,6 +177,7 @@ def held(folder: Path, resume: bool, stages: int) -> Iterator[None]:
     """The run's folder, for this launch alone.
 
     Raises:
+        BlockingIOError: if a run is under way there.
         FileExistsError: if it holds a run, and is not to be resumed.
         ValueError: if the run in it has another number of stages.
     """
@@ -184,8 +186,11 @@ def held(folder: Path, resume: bool, stages: int) -> Iterator[None]:
         found = len([*folder.glob(f"stage-*/{checkpoint.NAME}")])
         if found and not resume:
             raise FileExistsError(f"{folder} holds a run already; resume it, or choose another folder")
-        if found > stages:
-            raise ValueError(f"{folder} holds a run of {found} stages, not {stages}")
+        path = folder / "launch.json"
+        before = json.loads(path.read_text())["stages"] if found and path.exists() else max(found, stages)
+        if before != stages:
+            raise ValueError(f"{folder} holds a run of {before} stages, not {stages}")
+        checkpoint.replace(path, json.dumps({"stages": stages}).encode())
         yield
 
 

@@ -68,6 +68,7 @@ def work(plan: Plan, k: int, generation: int, numbers: Any, alive: Any) -> None:
         worker = Worker(plan, k, generation, hub, _ipc_links(plan, k, hub))
         worker.run(lambda told: _tell(numbers, told), lambda: bool(stopping), alive.poll)
     except BaseException:
+        plan.of_stage(k).mkdir(parents=True, exist_ok=True)
         (plan.of_stage(k) / "error.txt").write_text(traceback.format_exc())
         raise SystemExit(1) from None
     finally:
@@ -148,7 +149,7 @@ class Worker:
         told, node = vars(self.node.told), self.node
         inlets: list[Inlet | None] = [node.links.messages_in, node.links.gradients_in]
         refused = node.told.refused + sum(sum(inlet.refused.values()) for inlet in inlets if inlet)
-        own = {"turned": now, "stepped": self.stepped, "ended": node.over, "generation": self.generation}
+        own = {"turned": now, "stepped": self.stepped, "ended": node.done, "generation": self.generation}
         return {**told, **own, "refused": refused}
 
     def save(self) -> None:
@@ -180,6 +181,7 @@ def locked(folder: Path) -> Any:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        file.close()
         raise BlockingIOError(f"{folder} is in use by a run under way; end it, or choose another folder") from None
     return file
 

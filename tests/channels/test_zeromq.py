@@ -1,0 +1,451 @@
+"""Real sockets: what is sent arrives, what is foreign does not, and nothing ever waits."""
+
+import socket
+import struct
+import threading
+import time
+from dataclasses import astuple, replace
+
+import pytest
+import torch
+import zmq
+
+from synthgrad.channels import Inlet, Kind, Outlet, Packet
+from synthgrad.channels.wire import encode
+from synthgrad.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
+
+RUN = b"0123456789abcdef"
+WORD = Packet(Kind.WORD, 1, 2)
+PLACES = ["ipc", "tcp"]
+
+
+@pytest.fixture
+def hubs():
+    """Makes hubs; each can be closed in a moment, whatever has happened."""
+    made = []
+
+    def make(run=RUN, **settings):
+        made.append(Hub(run, **settings))
+        return made[-1]
+
+    yield make
+    for hub in made:
+        closed(hub)
+
+
+def closed(hub):
+    closing = threading.Thread(target=hub.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive(), "close() hangs"
+
+
+@pytest.fixture
+def at(tmp_path):
+    """A free address of a kind; tcp's port is chosen when it is bound."""
+    return lambda place: f"ipc://{tmp_path}/inlet" if place == "ipc" else "tcp://127.0.0.1:*"
+
+
+@pytest.fixture
+def pair(hubs, at):
+    """Two ends, each in a hub of its own."""
+
+    def make(place="ipc", **settings):
+        inlet = ZmqInlet(hubs(**settings), at(place))
+        return inlet, ZmqOutlet(hubs(**settings), inlet.address)
+
+    return make
+
+
+def soon(ask, seconds=10.0):
+    """What ask says as soon as it is anything."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := ask():
+            return found
+        time.sleep(0.002)
+    raise AssertionError(f"not within {seconds} s")
+
+
+def arrives(outlet, inlet, packet):
+    soon(lambda: outlet.put(packet))
+    return soon(inlet.get)
+
+
+def message(step, *tensors):
+    return Packet(Kind.MESSAGE, 0, 1, step, tensors=tensors)
+
+
+def intruder(address, kind=zmq.PUSH, **settings):
+    """A context and a socket of somebody else."""
+    context = zmq.Context()
+    stranger = context.socket(kind)
+    stranger.linger = 0
+    for name, value in settings.items():
+        setattr(stranger, name, value)
+    stranger.connect(address)
+    return context, stranger
+
+
+def nothing_comes(inlet, seconds=0.3):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert inlet.get() is None
+        time.sleep(0.01)
+
+
+# --- what is sent arrives ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_packets_arrive_whole_and_in_order(pair, place):
+    inlet, outlet = pair(place)
+    assert isinstance(inlet, Inlet)
+    assert isinstance(outlet, Outlet)
+    sent = [
+        Packet(Kind.GRADIENT, 3, 2, 17, 4, 16, tensors=(torch.randn(5, 2, dtype=torch.float64), torch.ones(5, 2))),
+        message(1, torch.randn(512, 1024), torch.arange(512)),  # above what pyzmq copies: our own memory
+        message(2, torch.empty(0, 7)),
+        message(3, torch.tensor(2.5), torch.tensor([True, False])),
+        replace(WORD, ended=True, step=9),
+    ]
+    for packet in sent:
+        came = arrives(outlet, inlet, packet)
+        assert astuple(replace(came, tensors=())) == astuple(replace(packet, tensors=()))
+        assert [t.dtype for t in came.tensors] == [t.dtype for t in packet.tensors]
+        assert all(torch.equal(a, b) for a, b in zip(came.tensors, packet.tensors, strict=True))
+    assert inlet.get() is None
+    assert not +inlet.refused
+
+
+def test_nobody_needs_to_keep_what_is_being_sent(pair):
+    inlet, outlet = pair()
+    for step in range(20):
+        soon(lambda step=step: outlet.put(message(step, torch.full((64, 1024), float(step)))))
+        torch.full((64, 1024), -1.0)  # would take the freed memory
+        came = soon(inlet.get)
+        assert came.step == step
+        assert (came.tensors[0] == step).all()
+
+
+def test_the_receiver_may_come_later(hubs, at):
+    outlet = ZmqOutlet(hubs(), at("ipc"))
+    assert not outlet.put(WORD)
+    inlet = ZmqInlet(hubs(), at("ipc"))
+    assert arrives(outlet, inlet, replace(WORD, step=5)).step == 5  # and not the one that found nobody
+    assert inlet.get() is None
+
+
+def test_several_senders_share_an_inlet(hubs, at):
+    inlet = ZmqInlet(hubs(), at("ipc"))
+    outlets = [ZmqOutlet(hubs(), inlet.address) for _ in range(3)]
+    assert [arrives(outlet, inlet, replace(WORD, step=k)).step for k, outlet in enumerate(outlets)] == [0, 1, 2]
+
+
+# --- nobody waits ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["ipc://{}/nobody", "tcp://127.0.0.1:9"])
+def test_without_a_peer_put_says_no_at_once(hubs, tmp_path, address):
+    outlet, began = ZmqOutlet(hubs(), address.format(tmp_path)), time.monotonic()
+    assert not any(outlet.put(message(step, torch.zeros(1000))) for step in range(200))
+    assert time.monotonic() - began < 2
+    assert not outlet.cut  # nobody was there, so nobody is gone
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_peer_that_does_not_read_gets_a_bounded_number(pair, place):
+    inlet, outlet = pair(place)
+    big, taken = torch.zeros(1 << 20), 0
+    arrives(outlet, inlet, WORD)
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5:
+        taken += outlet.put(message(taken, big))
+    assert 1 <= taken <= 8 + 1 + 16  # its queue, ours, and what the kernel and both ends hold on the way
+    assert [soon(inlet.get).step for _ in range(taken)] == list(range(taken))  # none of them is lost
+    nothing_comes(inlet, 0.1)
+
+
+def test_waiting_ends_when_something_comes_or_in_time(pair, hubs):
+    inlet, outlet = pair()
+    hub, began = inlet.hub, time.monotonic()
+    hub.wait([inlet], 0.1)
+    hub.wait([], 0.1)
+    assert 0.19 < time.monotonic() - began < 2
+    soon(lambda: outlet.put(WORD))
+    began = time.monotonic()
+    hub.wait([inlet], 20.0)
+    assert time.monotonic() - began < 10
+    assert soon(inlet.get) == WORD
+
+
+# --- who is there ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_cut_is_seen_and_mended(hubs, at, place):
+    inlet = ZmqInlet(hubs(), at(place))
+    outlet = ZmqOutlet(hubs(), address := inlet.address)
+    arrives(outlet, inlet, WORD)
+    assert not outlet.cut
+    for life in range(2):
+        closed(inlet.hub)
+        soon(lambda: outlet.cut)
+        assert not outlet.put(WORD)
+        inlet = soon(lambda: bound(hubs(), address))
+        soon(lambda: not outlet.cut)
+        assert arrives(outlet, inlet, replace(WORD, step=life)).step == life
+
+
+def bound(hub, address):
+    """An inlet, if the address is free already."""
+    try:
+        return ZmqInlet(hub, address)
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_redirected_an_outlet_sends_elsewhere(hubs, at, tmp_path, place):
+    old = ZmqInlet(hubs(), at(place))
+    new = ZmqInlet(hubs(), f"ipc://{tmp_path}/new" if place == "ipc" else "tcp://127.0.0.1:0")
+    outlet = ZmqOutlet(hubs(), old.address)
+    arrives(outlet, old, WORD)
+    outlet.redirect(new.address)
+    assert outlet.address == new.address
+    assert arrives(outlet, new, replace(WORD, step=1)).step == 1
+    soon(lambda: not outlet.cut)
+    outlet.redirect(new.address)  # to where it is already: nothing
+    assert arrives(outlet, new, replace(WORD, step=2)).step == 2
+    nothing_comes(old, 0.1)
+    assert not outlet.cut
+
+
+# --- who is not let in -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_foreign_or_damaged_is_dropped_and_counted(pair, place):
+    inlet, outlet = pair(place)
+    good = [bytes(frame) for frame in encode(message(1, torch.ones(2)), RUN)]
+    foreign = [bytes(frame) for frame in encode(WORD, b"another run here")]
+    context, stranger = intruder(inlet.address)
+    try:
+        torch.manual_seed(0)
+        for frames in ([b""], [b"hello"], [bytes(torch.randint(256, (102,), dtype=torch.uint8))], good[:1],
+                       [good[0], good[1][:-1]], [*good, b"more"], foreign, foreign):  # fmt: skip
+            stranger.send_multipart(frames)
+        wanted = {"header": 2, "magic": 1, "frames": 2, "size": 1, "run": 2}
+        soon(lambda: inlet.get() is not None or inlet.refused.total() == 8)
+        assert dict(inlet.refused) == wanted
+    finally:
+        context.destroy(linger=0)
+    assert arrives(outlet, inlet, message(3, torch.ones(2))).step == 3
+    assert dict(inlet.refused) == wanted
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_frame_above_the_limit_does_not_get_in(hubs, at, place):
+    inlet = ZmqInlet(hubs(limit=1000), at(place))
+    careless = ZmqOutlet(hubs(), inlet.address)
+    outlet = ZmqOutlet(hubs(limit=1000), inlet.address)
+    arrives(careless, inlet, WORD)
+    assert arrives(careless, inlet, message(0, torch.zeros(250))).step == 0
+    soon(lambda: careless.put(message(1, torch.zeros(251))))
+    soon(lambda: careless.cut)
+    assert arrives(outlet, inlet, replace(WORD, step=2)).step == 2
+    assert arrives(careless, inlet, replace(WORD, step=3)).step == 3  # let in again
+    nothing_comes(inlet, 0.1)
+
+
+def test_a_sender_is_told_of_its_own_limit(pair):
+    """Or it would send for ever what nobody takes in."""
+    inlet, outlet = pair(limit=1000)
+    assert arrives(outlet, inlet, message(0, torch.zeros(250))).step == 0
+    with pytest.raises(ValueError, match="a tensor of 1004 bytes: the limit is 1000; raise it"):
+        outlet.put(message(1, torch.zeros(251)))
+
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\3\0" + b"NULL".ljust(20, b"\0") + bytes(32)
+READY = b"\x05READY\x0bSocket-Type" + struct.pack("!I", 4) + b"PUSH"
+READY = b"\4" + bytes([len(READY)]) + READY
+
+
+@pytest.mark.parametrize(
+    ("talk", "thrown_out"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: you\r\n\r\n", False),
+        (b"\xff" * 500, True),
+        (GREETING[:20], False),
+        (GREETING.replace(b"NULL", b"NONE"), True),
+        (GREETING + b"\4\3\2bad", True),
+        (GREETING + READY + b"\2" + struct.pack("!Q", 10 * 2**30) + b"x" * 100, True),
+        (GREETING + READY + b"\2" + struct.pack("!Q", 2**64 - 1) + b"x" * 100, True),
+    ],
+    ids=["http", "noise", "a beginning", "no mechanism", "no command", "10 GB", "a negative size"],
+)
+@pytest.mark.parametrize("keys", [None, Keys.made()], ids=["open", "curve"])
+def test_whoever_talks_nonsense_does_no_harm(pair, talk, thrown_out, keys):
+    inlet, outlet = pair("tcp", keys=keys)
+    host, port = inlet.address.removeprefix("tcp://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(talk)
+        if thrown_out:
+            assert gone(client)
+        assert arrives(outlet, inlet, message(1, torch.ones(3))).step == 1
+    assert arrives(outlet, inlet, message(2, torch.ones(3))).step == 2
+    assert inlet.get() is None
+
+
+def gone(client):
+    try:
+        while client.recv(1000):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+# --- keys --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_with_the_runs_keys_all_is_as_without(pair, place):
+    inlet, outlet = pair(place, keys=Keys.made())
+    h = torch.randn(512, 256)
+    assert torch.equal(arrives(outlet, inlet, message(4, h)).tensors[0], h)
+    assert not +inlet.refused
+    assert not outlet.cut
+
+
+def test_without_the_runs_keys_nothing_gets_in(hubs, at):
+    keys, (public, secret) = Keys.made(), zmq.curve_keypair()
+    inlet = ZmqInlet(hubs(keys=keys), at("tcp"))
+    its_own = {"curve_publickey": public, "curve_secretkey": secret}
+    frames = [bytes(frame) for frame in encode(WORD, RUN)]
+    for n, settings in enumerate(({}, {**its_own, "curve_serverkey": public},
+                                  {**its_own, "curve_serverkey": keys.public})):  # fmt: skip
+        before = inlet.refused["handshake"]
+        context, stranger = intruder(inlet.address, immediate=True, **settings)
+        try:
+            soon(lambda before=before: inlet.get() is not None or inlet.refused["handshake"] > before)
+            with pytest.raises(zmq.Again):
+                stranger.send_multipart(frames, zmq.NOBLOCK)
+            nothing_comes(inlet, 0.1)
+        finally:
+            context.destroy(linger=0)
+        assert inlet.refused["handshake"] > n
+    assert set(inlet.refused) == {"handshake"}
+    assert arrives(ZmqOutlet(hubs(keys=keys), inlet.address), inlet, WORD) == WORD
+
+
+def test_a_run_with_other_keys_gets_nothing_in(hubs, at):
+    inlet = ZmqInlet(hubs(keys=Keys.made()), at("tcp"))
+    other = ZmqOutlet(hubs(keys=Keys.made()), inlet.address)
+    soon(lambda: inlet.get() is not None or inlet.refused["handshake"])
+    assert not other.put(WORD)
+    nothing_comes(inlet, 0.1)
+
+
+def test_what_is_sent_under_curve_cannot_be_read_on_the_way(hubs):
+    """By somebody who sees all bytes: here, a relay."""
+    keys = Keys.made()
+    for guarded in (True, False):
+        hub = {"keys": keys} if guarded else {}
+        inlet, seen = ZmqInlet(hubs(**hub), "tcp://127.0.0.1:*"), []
+        with socket.create_server(("127.0.0.1", 0)) as relay:
+            outlet = ZmqOutlet(hubs(**hub), f"tcp://127.0.0.1:{relay.getsockname()[1]}")
+            threading.Thread(target=listen_in, args=(relay, inlet.address, seen), daemon=True).start()
+            assert arrives(outlet, inlet, message(1, torch.full((100,), 7.25))).step == 1
+            outlet.socket.close(linger=0)
+        assert (struct.pack("<f", 7.25) * 100 in b"".join(seen)) != guarded
+
+
+def listen_in(relay, address, seen):
+    host, port = address.removeprefix("tcp://").split(":")
+    with relay.accept()[0] as one, socket.create_connection((host, int(port))) as other:
+
+        def pass_on(a, b):
+            try:
+                while content := a.recv(1 << 16):
+                    seen.append(content)
+                    b.sendall(content)
+                b.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass
+
+        threading.Thread(target=pass_on, args=(other, one), daemon=True).start()
+        pass_on(one, other)
+
+
+AWAY = ["tcp://0.0.0.0:*", "tcp://*:5000", "tcp://192.0.2.1:5000", "tcp://example.org:5000", "tcp://[::]:5000",
+        "tcp://127.0.0.1;192.0.2.1:5000", "nowhere"]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", AWAY)
+def test_off_loopback_keys_are_a_must(hubs, at, address):
+    with pytest.raises(ValueError, match="off loopback and this run has no keys"):
+        ZmqInlet(hubs(), address)
+    with pytest.raises(ValueError, match="off loopback and this run has no keys"):
+        ZmqOutlet(hubs(), address)
+    outlet = ZmqOutlet(hubs(), at("ipc"))
+    with pytest.raises(ValueError, match="off loopback and this run has no keys"):
+        outlet.redirect(address)
+    assert outlet.address == at("ipc")
+
+
+@pytest.mark.parametrize("address", ["tcp://localhost:0", "tcp://127.0.0.1:0", "tcp://127.3.2.1:*"])
+def test_loopback_needs_none(hubs, address):
+    assert ZmqInlet(hubs(), address).address.startswith("tcp://127.")
+
+
+def test_with_keys_another_machine_may_come(hubs):
+    keys = Keys.made()
+    inlet = ZmqInlet(hubs(keys=keys), "tcp://0.0.0.0:*")
+    port = inlet.address.rpartition(":")[2]
+    outlet = ZmqOutlet(hubs(keys=keys), f"tcp://127.0.0.1:{port}")
+    assert arrives(outlet, inlet, WORD) == WORD
+
+
+# --- addresses, and the end --------------------------------------------------------------------------------
+
+
+def test_an_address_in_use_is_said_so(hubs, at):
+    first = ZmqInlet(hubs(), at("tcp"))
+    with pytest.raises(ValueError, match=f"cannot listen at {first.address}: .*in use.*; choose another"):
+        ZmqInlet(hubs(), first.address)
+
+
+@pytest.mark.parametrize("address", ["ipc:///no/such/folder/inlet", "ipc:///tmp/" + 200 * "x", "tcp://127.0.0.1:x"])
+def test_what_is_no_address_here_is_said_so(hubs, address):
+    with pytest.raises(ValueError, match="cannot listen at"):
+        ZmqInlet(hubs(), address)
+    if "no/such" not in address:  # there, somebody may still come
+        with pytest.raises(ValueError, match="cannot send to"):
+            ZmqOutlet(hubs(), address)
+
+
+def test_free_ports_are_different(hubs):
+    hub = hubs()
+    inlets = [ZmqInlet(hub, "tcp://127.0.0.1:0") for _ in range(3)]
+    assert len({inlet.address for inlet in inlets}) == 3
+    assert not any(inlet.address.endswith(":0") for inlet in inlets)
+
+
+@pytest.mark.parametrize("keys", [None, Keys.made()], ids=["open", "curve"])
+@pytest.mark.parametrize("place", PLACES)
+def test_closing_takes_a_moment_and_leaves_no_file(hubs, at, tmp_path, place, keys):
+    """Even with messages that nobody has read, and connections that nobody has answered."""
+    hub, sender = hubs(keys=keys), hubs(keys=keys)
+    inlet = ZmqInlet(hub, at(place))
+    outlet = ZmqOutlet(sender, inlet.address)
+    ZmqOutlet(sender, f"ipc://{tmp_path}/nobody")
+    soon(lambda: outlet.put(message(0, torch.zeros(1 << 20))))
+    while outlet.put(message(1, torch.zeros(1 << 20))):
+        pass
+    began = time.monotonic()
+    closed(sender)
+    closed(hub)
+    assert time.monotonic() - began < 5
+    assert not list(tmp_path.iterdir())
+    hub.close()  # again is nothing
