@@ -137,9 +137,15 @@ def test_in_lockstep_it_is_the_simulation_and_its_own_ray_leaves_nothing_behind(
     before = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
     policy, seen = Policy(lockstep=True, patience=60.0), []  # however busy the machine, nobody is given up
     simulated = launch(chain(3), 3, 40, "simulated", policy=policy)
-    with temporary() as folder:
-        monkeypatch.setattr(tempfile, "tempdir", str(folder))
-        outcome = launch(chain(3), 3, 40, "ray", policy=policy, watch=lambda now: seen.append((now, processes())))
+    with tempfile.TemporaryDirectory(prefix="s") as name:  # short: there is a limit to Ray's paths
+        folder = Path(name)
+        monkeypatch.setattr(tempfile, "tempdir", name)
+
+        def watch(statuses):
+            assert [path.name for held in folder.iterdir() for path in held.glob("ray")]
+            seen.append((statuses, processes()))
+
+        outcome = launch(chain(3), 3, 40, "ray", policy=policy, watch=watch)
         assert not [*folder.iterdir()]
     assert flat(outcome.states) == flat(simulated.states)
     assert [told.learnt for told in outcome.told] == [40, 40, 0]

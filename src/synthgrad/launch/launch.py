@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from synthgrad.launch.outcome import Outcome, Status
 from synthgrad.launch.policy import Policy
@@ -21,7 +20,7 @@ def launch(
     build: Build,
     stages: int,
     steps: int,
-    on: Literal["simulated", "processes", "ray"] = "processes",
+    on: str = "processes",
     *,
     folder: str | Path | None = None,
     resume: bool = False,
