@@ -12,7 +12,8 @@ from synthgrad.channels import Kind, Links, Packet
 from synthgrad.channels.queue import Queue
 from synthgrad.launch import Policy
 from synthgrad.launch.neighbour import Neighbour
-from synthgrad.launch.node import Node, Turn
+from synthgrad.launch.node import Node
+from synthgrad.launch.told import Turn
 
 F64 = torch.float64
 STEPS = 100

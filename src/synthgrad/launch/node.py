@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,43 +14,8 @@ from torch import Tensor
 from synthgrad.channels import Inlet, Kind, Links, Packet
 from synthgrad.launch.neighbour import Neighbour
 from synthgrad.launch.policy import Policy
+from synthgrad.launch.told import Told, Turn
 from synthgrad.stage import Stage
-
-
-class Turn(IntEnum):
-    """What came of a turn."""
-
-    STEPPED = 1
-    WAITED = 2
-    ENDED = 3
-
-
-@dataclass
-class Told:
-    """How a stage is doing, for a person to look at and for records."""
-
-    steps: int = 0
-    """Made since the run began; a restart goes back to its checkpoint."""
-    clock: int = 0
-    """The step of the data that comes next."""
-    queue: int = 0
-    """Messages that the stage above has not taken in yet."""
-    dropped: int = 0
-    """Messages that were not sent, since the stage above was out."""
-    lost: int = 0
-    """Gradients that taught nothing: too old, or of an earlier life."""
-    refused: int = 0
-    """Packets that were none of this run's."""
-    replayed: int = 0
-    """Steps on messages of the past, since none came."""
-    learnt: int = 0
-    """Gradients that the gradient model above has learnt from."""
-    staleness: float = math.nan
-    """Steps between a message and its gradient, a running mean."""
-    regression_loss: float = math.nan
-    """Of the gradient model above: 1 is what M = 0 gets, 0 is perfect."""
-    loss: float = math.nan
-    """The task's, a running mean; of the last stage."""
 
 
 class Node:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from synthgrad.launch.node import Told
+from synthgrad.launch.told import Told
 
 State = Literal["starting", "running", "ended", "out"]
 

@@ -11,9 +11,10 @@ import torch
 
 from synthgrad.channels import Links
 from synthgrad.channels.queue import Queue
-from synthgrad.launch.node import Node, Told, Turn
+from synthgrad.launch.node import Node
 from synthgrad.launch.outcome import Outcome, Restart, Status
 from synthgrad.launch.policy import Policy
+from synthgrad.launch.told import Told, Turn
 from synthgrad.stage import Stage
 
 

@@ -6,8 +6,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from synthgrad.launch.node import Told
 from synthgrad.launch.outcome import Event, Restart, StageFailed, Status
+from synthgrad.launch.told import Told
 from synthgrad.launch.worker import NUMBERS, Plan, events_of, told_from
 
 

@@ -21,9 +21,10 @@ import torch
 from synthgrad import checkpoint
 from synthgrad.channels import Inlet, Links
 from synthgrad.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
-from synthgrad.launch.node import Node, Told, Turn
+from synthgrad.launch.node import Node
 from synthgrad.launch.outcome import Event
 from synthgrad.launch.policy import Policy
+from synthgrad.launch.told import Told, Turn
 from synthgrad.stage import Stage
 
 NUMBERS = (*(field.name for field in fields(Told)), "turned", "stepped", "ended", "generation")

@@ -1,0 +1,43 @@
+"""How a stage is doing: what came of a turn, and what is counted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Turn(IntEnum):
+    """What came of a turn."""
+
+    STEPPED = 1
+    WAITED = 2
+    ENDED = 3
+
+
+@dataclass
+class Told:
+    """How a stage is doing, for a person to look at and for records."""
+
+    steps: int = 0
+    """Made since the run began; a restart goes back to its checkpoint."""
+    clock: int = 0
+    """The step of the data that comes next."""
+    queue: int = 0
+    """Messages that the stage above has not taken in yet."""
+    dropped: int = 0
+    """Messages that were not sent, since the stage above was out."""
+    lost: int = 0
+    """Gradients that taught nothing: too old, or of an earlier life."""
+    refused: int = 0
+    """Packets that were none of this run's."""
+    replayed: int = 0
+    """Steps on messages of the past, since none came."""
+    learnt: int = 0
+    """Gradients that the gradient model above has learnt from."""
+    staleness: float = math.nan
+    """Steps between a message and its gradient, a running mean."""
+    regression_loss: float = math.nan
+    """Of the gradient model above: 1 is what M = 0 gets, 0 is perfect."""
+    loss: float = math.nan
+    """The task's, a running mean; of the last stage."""
