@@ -219,6 +219,7 @@ def test_redirected_an_outlet_sends_elsewhere(hubs, at, tmp_path, place):
     assert arrives(outlet, new, replace(WORD, step=2)).step == 2
     nothing_comes(old, 0.1)
     assert not outlet.cut
+    assert len(outlet.hub.sockets) == 1
 
 
 # --- who is not let in -------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class Bench:
         )
         # In silence nobody is out: the tests say who is.
         policy = {"patience": math.inf, "beat": 0.0, **policy}
-        built = stage or chains.build(k, complete=complete)
+        built = primed(stage or chains.build(k, complete=complete))
         self.node = Node(built, k, links, STEPS, Policy(**policy), generation, self.now)
         self.k, self.told = k, self.node.told
 
@@ -78,11 +78,18 @@ def steps(packets):
     return [packet.step for packet in packets]
 
 
+def primed(stage):
+    """With a gradient model that knows its unit: before its first gradient nothing is learnt from it."""
+    if stage.above is not None:
+        stage.learn(torch.ones(8, 5, dtype=F64), chains.data(0)[1], torch.full((8, 5), 0.25, dtype=F64))
+    return stage
+
+
 # --- a step ------------------------------------------------------------------------------------------------
 
 
 def test_a_message_becomes_a_message_and_a_gradient(equal):
-    bench, twin = Bench(), chains.build(1)
+    bench, twin = Bench(), primed(chains.build(1))
     for step in (0, 1, 5):
         bench.message(step, generation=3)
         assert bench.turn() is Turn.STEPPED
@@ -91,6 +98,7 @@ def test_a_message_becomes_a_message_and_a_gradient(equal):
         (up,), (down,) = bench.sent_up(), bench.sent_down()
         assert equal(up.tensors, [done.message, y])
         assert equal(down.tensors, [done.delta])
+        assert (done.delta != 0).all()
         assert (up.kind, up.stage, up.generation, up.step) == (Kind.MESSAGE, 1, 1, step)
         assert (down.kind, down.stage, down.generation, down.step) == (Kind.GRADIENT, 1, 1, step)
         assert (down.echo, down.ack) == (3, step)
@@ -98,7 +106,7 @@ def test_a_message_becomes_a_message_and_a_gradient(equal):
 
 
 def test_a_gradient_teaches_the_model_its_own_message(equal):
-    bench, twin = Bench(), chains.build(1)
+    bench, twin = Bench(), primed(chains.build(1))
     done = []
     for step in range(3):
         bench.message(step)
@@ -194,18 +202,18 @@ def test_a_stage_on_synthetic_inputs_waits_for_nobody(equal):
 
 
 def test_messages_teach_its_input_model(equal):
-    bench, twin = Bench(1, complete=True), chains.build(1, complete=True)
+    bench, twin = Bench(1, complete=True), primed(chains.build(1, complete=True))
     for step in (3, 4):
         bench.message(step)  # of several, the newest
     bench.turn()
     twin.learn_input(chains.data(4)[0], chains.data(4)[0].tanh())
     twin.step(twin.synthetic_input(chains.data(0)[0]), chains.data(0)[1])
-    assert equal(*(list(stage.below.input_model.parameters()) for stage in (bench.node.stage, twin)))
+    assert equal(chains.parameters([bench.node.stage]), chains.parameters([twin]))
 
 
 def test_a_gradient_that_tells_its_message_needs_none_owed(equal):
     """Of a stage above on synthetic inputs; of an earlier life of this stage, too."""
-    bench, twin = Bench(0, generation=4), chains.build(0)
+    bench, twin = Bench(0, generation=4), primed(chains.build(0))
     bench.turn()
     h, delta = torch.randn(2, 8, 5, dtype=F64)
     bench.gradient(60, echo=2, tensors=(delta, h))
@@ -506,6 +514,20 @@ def test_an_answer_is_kept_until_it_can_be_sent():
     assert not bench.sent_down()
 
 
+def test_no_word_overtakes_the_answer_that_it_acknowledges():
+    bench = Bench(1)
+    bench.message(0)
+    put = bench.down_out.put
+    bench.down_out.put = lambda packet: not packet.tensors and put(packet)  # room for a word, not for more
+    bench.turn()
+    bench.turn()
+    assert bench.down_out.get() is None
+    bench.down_out.put = put
+    bench.turn()
+    assert bench.down_out.get().kind is Kind.GRADIENT
+    assert bench.down_out.get().kind is Kind.WORD
+
+
 def test_of_the_answers_that_could_not_be_sent_the_newest_is():
     bench = Bench(1)
     bench.down_out.cut = True
@@ -561,19 +583,22 @@ def test_a_word_says_what_has_been_taken_in():
 
 def test_the_end_is_said_after_the_last_message_not_before():
     bench = Bench(1, queue=1)
-    for step in (0, 1):
+    for step in (STEPS - 2, STEPS - 1):
         bench.message(step)
         bench.turn()
-    bench.word_below(ended=True)
-    bench.turn()
+    assert bench.turn() is Turn.ENDED  # but there is no room above for the last message
+    assert not bench.node.done
     sent = list(iter(bench.up_out.get, None))
-    assert steps(packet for packet in sent if packet.kind is Kind.MESSAGE) == [0]
+    assert [packet.kind for packet in sent] == [Kind.MESSAGE, Kind.WORD]
     assert not any(packet.ended for packet in sent)
-    bench.word_above(echo=1, ack=0)
+    assert [packet.step for packet in sent] == [STEPS - 2] * 2
+    bench.word_above(echo=1, ack=STEPS - 2)
     assert [bench.turn() for _ in range(2)] == [Turn.ENDED] * 2
+    assert bench.node.done
     sent = list(iter(bench.up_out.get, None))
     assert [packet.kind for packet in sent] == [Kind.MESSAGE, Kind.WORD, Kind.WORD]
     assert [packet.ended for packet in sent] == [False, True, True]
+    assert [packet.step for packet in sent] == [STEPS - 1] * 3
 
 
 def test_the_end_comes_from_below_or_with_the_last_step():
@@ -605,7 +630,7 @@ def test_a_stage_that_has_ended_still_learns_from_gradients():
 
 
 def test_while_the_stage_below_is_out_a_stage_goes_on_with_its_past(equal):
-    bench, twin = Bench(1, replay=2), chains.build(1)
+    bench, twin = Bench(1, replay=2), primed(chains.build(1))
     for step in range(3):
         bench.message(step)
         bench.turn()
@@ -617,7 +642,7 @@ def test_while_the_stage_below_is_out_a_stage_goes_on_with_its_past(equal):
     assert [bench.turn() for _ in range(3)] == [Turn.STEPPED] * 3
     for step in (2, 1, 2):
         twin.step(chains.data(step)[0].tanh(), chains.data(step)[1])
-    assert equal(list(bench.node.stage.part.parameters()), list(twin.part.parameters()))
+    assert equal(chains.parameters([bench.node.stage]), chains.parameters([twin]))
     assert (bench.told.replayed, bench.told.steps, bench.told.clock) == (3, 6, 3)
     bench.down_out.cut = False
     assert not bench.sent_up()
@@ -688,6 +713,18 @@ def test_lockstep_does_not_wait_for_a_stage_that_has_ended():
     bench.turn()
     bench.word_above(ended=True)
     assert bench.turn() is Turn.STEPPED
+
+
+def test_in_lockstep_the_last_gradient_is_waited_for():
+    bench = Bench(1, lockstep=True)
+    bench.message(STEPS - 1)
+    bench.turn()
+    assert bench.turn() is Turn.ENDED
+    assert not bench.node.done
+    bench.gradient(STEPS - 1)
+    bench.turn()
+    assert bench.node.done
+    assert bench.told.learnt == 1
 
 
 # --- where it waits ----------------------------------------------------------------------------------------

@@ -216,6 +216,24 @@ def test_a_stage_comes_back_from_its_checkpoint(k):
     assert all(told.clock == 60 for told in outcome.told)
 
 
+@pytest.mark.parametrize("k", range(3))
+def test_it_comes_back_with_what_it_had_learnt_by_then(equal, k):
+    built, before = {}, []
+
+    def seen(stage, step):
+        if stage == k:
+            before.append([p.detach().clone() for p in built[k].part.parameters()])
+
+    def build(stage):
+        built[stage] = chains.build(stage, seen=seen)
+        return built[stage]
+
+    faults = {k: Faults(crashes=(23,), down=4)}
+    launch(build, 3, 60, "simulated", policy=Policy(checkpoint_every=10), faults=faults)
+    assert equal(before[23], before[20])  # the first step of the second life
+    assert not equal(before[22], before[20])
+
+
 def test_the_steps_after_a_checkpoint_are_made_again():
     """The first stage's: with its neighbours as they were, they come out the same."""
     log = Log()

@@ -99,11 +99,9 @@ def _tensor(header: Any, i: int, content: Any, limit: int) -> Tensor:
     if dimensions > DIMENSIONS or any(shape[dimensions:]):
         raise Refused("shape")
     dtype, shape = DTYPES[number], shape[:dimensions]
-    # Python's own numbers: a product of six 32-bit ones never overflows.
-    if not math.prod(shape) * dtype.itemsize == len(content) <= limit:
-        raise Refused("size")
-    # But torch's strides do, of an empty tensor whose other sizes are absurd.
-    if math.prod(max(n, 1) for n in shape) * dtype.itemsize > limit:
+    # Python's own numbers: a product of six 32-bit ones never overflows. Torch's strides do, if it is empty too.
+    least = math.prod(max(n, 1) for n in shape) * dtype.itemsize
+    if math.prod(shape) * dtype.itemsize != len(content) or least > limit:
         raise Refused("size")
     if len(content) == 0:
         return torch.empty(shape, dtype=dtype)

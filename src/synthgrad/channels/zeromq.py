@@ -153,13 +153,13 @@ class ZmqOutlet:
     Args:
         hub: the process' sockets.
         address: of the inlet.
-        queue: packets that may wait in the socket.
+        queue: packets that may wait in the socket; with 1 ZeroMQ finds room only a millisecond after there is some.
 
     Raises:
         ValueError: if it is no address, or off loopback without keys.
     """
 
-    def __init__(self, hub: Hub, address: str, queue: int = 1):
+    def __init__(self, hub: Hub, address: str, queue: int = 4):
         self.hub, self.queue = hub, queue
         self._connect(address)
 
@@ -191,6 +191,8 @@ class ZmqOutlet:
         """
         if (largest := max((t.nbytes for t in packet.tensors), default=0)) > self.hub.limit:
             raise ValueError(f"cannot send a tensor of {largest} bytes: the limit is {self.hub.limit}; raise it")
+        if self.cut:  # the socket takes a few more until it has seen it, too
+            return False
         try:
             self.socket.send_multipart(encode(packet, self.hub.run), zmq.NOBLOCK, copy=False)
         except zmq.Again:

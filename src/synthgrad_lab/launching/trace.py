@@ -73,7 +73,7 @@ def longest_step(panels: dict[str, Sequence[Sequence[Event]]]) -> float:
 
 def window(stages: Sequence[Sequence[Event]], seconds: float) -> float:
     """Where the last stretch begins in which every stage makes steps; its end is the first stage's last step."""
-    ends = [max((e.end for e in stage if e.kind in COLOURS), default=0.0) for stage in stages]
+    ends = [max((e.end for e in stage if e.kind == "update"), default=0.0) for stage in stages]
     return min(ends, default=0.0) - seconds
 
 
