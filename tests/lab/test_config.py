@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthgrad_lab.cli import main
-from synthgrad_lab.commands import FIXED, _settings
+from synthgrad_lab.commands import FIXED, settings_of
 from synthgrad_lab.config import INTERFACED, METHODS, TRAINING, Settings
 from synthgrad_lab.recipes import RECIPES, paper_preset
 from synthgrad_lab.recurrent.recipes import RECIPES as SEQUENCES
@@ -18,7 +18,7 @@ from synthgrad_lab.training import Trainer
 
 def asked(recipe, *arguments):
     """What ``synthgrad run`` makes of its words."""
-    return _settings(recipe, words(arguments))
+    return settings_of(recipe, words(arguments))
 
 
 # --- bounds and conflicts ----------------------------------------------------------------------------------

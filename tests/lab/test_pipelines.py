@@ -3,7 +3,6 @@
 import math
 import multiprocessing
 import os
-import statistics
 import time
 from functools import partial
 from tempfile import mkdtemp
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from synthgrad_lab.bench import emulated as emulated_module
 from synthgrad_lab.bench import pipelines
 from synthgrad_lab.bench.emulated import Emulated
 from synthgrad_lab.bench.pipelines import bench_pipeline
@@ -40,13 +40,27 @@ def refuse():
     raise ValueError("no such layer")
 
 
-def seconds(call, repeats=5):
-    taken = []
-    for _ in range(repeats):
-        began = time.monotonic()
+class Slept:
+    """Stands for the time module: nothing takes time but sleeping."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def by(self, call):
+        before = self.now
         call()
-        taken.append(time.monotonic() - began)
-    return statistics.median(taken)
+        return self.now - before
+
+
+@pytest.fixture
+def slept(monkeypatch):
+    monkeypatch.setattr(emulated_module, "time", found := Slept())
+    return found
 
 
 @pytest.fixture
@@ -59,20 +73,21 @@ def clean(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("needs", [False, True])
-def test_an_emulated_backward_pass_takes_twice_the_forward_pass(needs):
+def test_an_emulated_backward_pass_takes_twice_the_forward_pass(needs, slept):
     layer, x = Emulated(8, 0.02, rows=64), torch.randn(32, 8, requires_grad=needs)
-    assert 0.007 < seconds(lambda: layer(x)) < 0.016
+    assert slept.by(lambda: layer(x)) == pytest.approx(0.01)
     y = layer(x)
-    assert 0.016 < seconds(lambda: y.sum().backward(retain_graph=True)) < 0.035
+    assert slept.by(lambda: y.sum().backward()) == pytest.approx(0.02)
 
 
-def test_an_emulated_backward_pass_splits_in_two_halves():
+def test_an_emulated_backward_pass_splits_in_two_halves(slept):
     layer, x = Emulated(8, 0.02, rows=32), torch.randn(32, 8, requires_grad=True)
     y = layer(x)
     for tensor, gradient in ((x, torch.ones(32, 8)), (layer.weight, torch.full((8,), 32.0))):
         result = torch.autograd.grad(y.sum(), tensor, retain_graph=True)
         assert torch.equal(result[0], gradient)
-        assert 0.016 < seconds(lambda t=tensor: torch.autograd.grad(y.sum(), t, retain_graph=True)) < 0.035
+        took = slept.by(lambda t=tensor: torch.autograd.grad(y.sum(), t, retain_graph=True))
+        assert took == pytest.approx(0.02)
 
 
 @pytest.mark.usefixtures("clean")

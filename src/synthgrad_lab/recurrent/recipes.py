@@ -40,7 +40,7 @@ def char_lm(method: Method = "dni") -> Settings:
         lr=1e-3,
         updates=16_000,
         decay="cosine",
-        scale=0.1,
+        scale=1.0 if method == "bp-lambda" else 0.1,
     )
 
 
