@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,24 +23,19 @@ DROP = (0.2, 0.5, 0.8)
 
 def cells() -> dict[str, tuple[Settings, Launch]]:
     """Every run by name; in one process is a simulation without faults, which is that bit for bit."""
-    return {
-        f"{s.method}--{name}--seed{s.seed}": (s, how)
-        for seed in range(SEEDS)
-        for method in METHODS
-        for name, s, how in _arms(replace(mnist_fcn(method), seed=seed))
-    }
+    seeded = [replace(mnist_fcn(method), seed=seed) for seed in range(SEEDS) for method in METHODS]
+    found = {(s, name): how for s in seeded for name, how in _CALM.items()}
+    found |= {(s, name): how for s in seeded if s.seed == 0 for name, how in _faulty().items()}
+    return {f"{s.method}--{name}--seed{s.seed}": (s, how) for (s, name), how in found.items()}
 
 
-def _arms(s: Settings) -> Iterator[tuple[str, Settings, Launch]]:
-    yield "in one process", s, Launch(on="simulated")
-    yield "in four processes", s, Launch()
-    if s.seed > 0:
-        return
+_CALM = {"in one process": Launch(on="simulated"), "in four processes": Launch()}
+
+
+def _faulty() -> dict[str, Launch]:
     patient = Policy(queue=512, in_flight=512)  # what is late must not make a sender wait
-    for lateness in LATENESS:
-        yield f"{lateness} steps late", s, Launch(on="simulated", lateness=lateness, policy=patient)
-    for drop in DROP:
-        yield f"{drop:.0%} lost", s, Launch(on="simulated", drop=drop, policy=patient)
+    late = {f"{n} steps late": Launch(on="simulated", lateness=n, policy=patient) for n in LATENESS}
+    return late | {f"{p:.0%} lost": Launch(on="simulated", drop=p, policy=patient) for p in DROP}
 
 
 def gather(folder: Path, file: Path) -> Path:
