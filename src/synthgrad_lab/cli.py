@@ -124,7 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cifar-dir", help="a folder with CIFAR-10's files; without it the cache, or a download")
     sub.add_argument("--out", default="runs", help="folder of the runs (%(default)s)")
     sub.add_argument("--results", default="results", help="folder of the gathered records (%(default)s)")
-    sub.add_argument("--pages", nargs="*", default=["README.md", "docs/results.md"], help="to fill (%(default)s)")
+    sub.add_argument(
+        "--pages",
+        nargs="*",
+        default=["README.md", "docs/results.md", "docs/scale.md"],
+        help="to fill (%(default)s)",
+    )
     sub.add_argument("--tables-only", action="store_true", help="run nothing; write the tables from the records")
     _workers(sub)
     sub = command(

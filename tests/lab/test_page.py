@@ -54,7 +54,7 @@ def test_unknown_tables_and_missing_records_are_refused(results):
         page.filled("<!-- table: bench-step -->\n<!-- end -->", results)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/scale.md"])
 def test_the_committed_pages_say_what_the_committed_records_say(name):
     text = (ROOT / name).read_text()
     assert "<!-- table: " in text
