@@ -222,7 +222,7 @@ def test_a_chain_of_another_length_is_said_so(stages, k, needs):
     """And does not wait for ever for a stage that there is not."""
     with pytest.raises(ValueError, match=f"stage {k} needs {needs}.*: is it built for another number of stages?"):
         launch(chains.build, stages, STEPS, "simulated")
-    with pytest.raises(StageFailed, match=f"stage {k} needs {needs}"):
+    with pytest.raises(StageFailed, match=r"stage \d needs an? \w+"):  # whichever process says so first
         run(stages=stages, max_restarts=0)
 
 

@@ -221,7 +221,9 @@ def _connected(stages: int, address: str | None) -> Iterator[None]:
             # Within ours, since it opens its own to all; its sockets' paths may have 107 characters.
             own = str(stack.enter_context(temporary()) / "ray")
             how = {"address": "local", "_temp_dir": own if len(own) < 40 else None, "num_cpus": stages}
-            how |= {"include_dashboard": False, "object_store_memory": 100 << 20}  # only reports go through it
+            # Only reports go through its store; its processes are not to give way to all others.
+            how |= {"include_dashboard": False, "object_store_memory": 100 << 20}
+            how["_system_config"] = {"worker_niceness": 0}
         elif address != "auto":
             _reach(address)
         handler = signal.getsignal(signal.SIGTERM)
