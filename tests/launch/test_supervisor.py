@@ -97,12 +97,14 @@ def paused(seconds=0.004, **settings):
 # --- without faults ----------------------------------------------------------------------------------------
 
 
-def test_in_lockstep_processes_give_the_simulations_numbers_bit_for_bit(equal):
-    """With words between the steps, too: the stages rest longer than a beat."""
-    real = run(paused(0.01), 25, lockstep=True, beat=0.004)
-    simulated = launch(chains.build, 3, 25, "simulated")
-    assert equal(chains.parameters_of(real), chains.parameters_of(simulated))
-    assert equal(chains.parameters_of(real), chains.learnt(25))
+@pytest.mark.parametrize("complete", [False, True], ids=["unlocked", "completely unlocked"])
+def test_in_lockstep_processes_give_the_simulations_numbers_bit_for_bit(equal, complete):
+    """With words between the steps, too: the stages rest longer than a beat, and not all equally long."""
+    slow = {0: 0.01, 1: 0.002, 2: 0.012}
+    real = run(paused(0.01, complete=complete, slow=slow), 25, lockstep=True, beat=0.004)
+    simulated = launch(partial(chains.build, complete=complete), 3, 25, "simulated")
+    assert equal(chains.parameters_of(real, complete), chains.parameters_of(simulated, complete))
+    assert equal(chains.parameters_of(real, complete), chains.learnt(25, complete=complete))
     told = ("steps", "clock", "dropped", "lost", "refused", "learnt", "staleness", "regression_loss", "loss")
     for a, b in zip(real.told, simulated.told, strict=True):
         assert [str(getattr(a, name)) for name in told] == [str(getattr(b, name)) for name in told]

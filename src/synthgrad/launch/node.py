@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from synthgrad.channels import Inlet, Kind, Links, Packet
-from synthgrad.launch.neighbour import Neighbour
 from synthgrad.launch.policy import Policy
+from synthgrad.launch.post import Post
 from synthgrad.launch.told import Told, Turn
 from synthgrad.stage import Stage
 
@@ -46,18 +46,13 @@ class Node:
         if (stage.above is None) != (links.messages_out is None):
             wanted = "a criterion, as the last one" if links.messages_out is None else "an interface above it"
             raise ValueError(f"stage {k} needs {wanted}: is it built for another number of stages?")
-        self.stage, self.k, self.links, self.steps = stage, k, links, steps
-        self.policy, self.generation, self.now = policy, generation, now
+        self.stage, self.k, self.steps, self.policy, self.generation = stage, k, steps, policy, generation
         self.told = Told()
+        self.post = Post(k, links, steps, policy, generation, now, self.told)
         self.owed: OrderedDict[int, tuple[Tensor, Tensor | None]] = OrderedDict()
-        self.outbox: deque[Packet] = deque(maxlen=policy.queue)
         self.past: deque[Packet] = deque(maxlen=policy.replay or None)
-        self.below, self.above = Neighbour(policy, now), Neighbour(policy, now)
-        self.taken = -1  # the last step that has come, or been lost on the way, from below
-        self.put = -1  # the last step that has gone up
-        self.answer: Packet | None = None  # the newest gradient that found no room
-        self.forms: dict[Kind, Any] = {}
-        self.spoke = -math.inf
+        self.early: list[Packet] = []  # in lockstep, what is about a step that this stage has yet to make
+        self.answered = -1  # the last step that the stage above has answered
         self.over = False
         # Nobody has waited for a stage that needs no messages: it goes on where the others are by now.
         self.late = generation > 1 and not stage.patient
@@ -65,16 +60,13 @@ class Node:
     def turn(self) -> Turn:
         """Take in what has come, and make a step if that is possible."""
         self._listen()
-        self._flush()
-        if self.over:
-            self._speak(self.policy.beat)
-            return Turn.ENDED
-        found = None if self._waits() else self._input()
-        if found is None:
-            self._speak(self.policy.beat)
-            return Turn.ENDED if self.over else Turn.WAITED
-        self._step(found)
-        return Turn.STEPPED
+        self.post.flush()
+        found = None if self.over or self._waits() else self._input()
+        if found is not None:
+            self._step(found)
+            return Turn.STEPPED
+        self.post.speak(self.policy.beat, self.told.clock - 1, self.over)
+        return Turn.ENDED if self.over else Turn.WAITED
 
     def _step(self, packet: Packet) -> None:
         """One step on a message, on this stage's own data or, where ``packet.step`` is negative, on its past."""
@@ -97,9 +89,11 @@ class Node:
         with stage.timed("send"):
             if done.delta is not None:
                 tensors = _without_none((done.delta, h if stage.unlocked else None))
-                self._down(Packet(Kind.GRADIENT, self.k, self.generation, packet.step, tensors=tensors))
+                self.post.down(Packet(Kind.GRADIENT, self.k, self.generation, packet.step, tensors=tensors))
             if done.message is not None:
-                self._up(done.message, context, packet.step)
+                self._owe(done.message, context, packet.step)
+                tensors = _without_none((done.message, context))
+                self.post.up(Packet(Kind.MESSAGE, self.k, self.generation, packet.step, tensors=tensors))
 
     def _input(self) -> Packet | None:
         """What to run on next, or None where there is nothing."""
@@ -107,82 +101,47 @@ class Node:
         if self.k == 0 or stage.unlocked:
             assert stage.data is not None
             return Packet(Kind.MESSAGE, self.k, 0, clock, tensors=_without_none(stage.data(clock)))
-        if (packet := self._message()) is not None:
+        if (packet := self.post.message()) is not None:
             if self.policy.replay:
                 self.past.append(packet)
             return packet
-        if self.below.ended:
+        if self.post.below.ended:
             self.over = True
-        elif self.policy.replay and self.past and self._below_is_out():
+        elif self.policy.replay and self.past and self.post.below_is_out:
             self.past.rotate()
             return replace(self.past[0], step=-1)
         return None
 
-    def _message(self) -> Packet | None:
-        """The next message of the present life of the stage below; words are heard on the way."""
-        inlet = self.links.messages_in
-        while inlet is not None and (packet := inlet.get()) is not None:
-            if not self._fits(packet, self.k - 1, Kind.MESSAGE):
-                self.told.refused += 1
-            elif self.below.heard(packet):
-                self._catch_up(packet)
-                self.taken = packet.step  # a word's is the last that was sent: what has not come by now is lost
-                if packet.kind is Kind.MESSAGE:
-                    return packet
-        return None
-
     def _listen(self) -> None:
-        """Words and gradients from above; of several gradients the newest, since a stale one is useless."""
-        newest, inlet = None, self.links.gradients_in
-        while inlet is not None and (packet := inlet.get()) is not None:
-            if not self._fits(packet, self.k + 1, Kind.GRADIENT):
-                self.told.refused += 1
-            elif self.above.heard(packet, mine=self.generation):
-                self._catch_up(packet)
-                if packet.kind is Kind.GRADIENT:
-                    self.told.lost += newest is not None
-                    newest = packet
-        if newest is not None:
-            self._learn(newest)
-        if self.stage.unlocked:
-            self._learn_input()
-
-    def _catch_up(self, packet: Packet) -> None:
-        """After a restart of a stage that nobody waits for: on to the step that a neighbour is at."""
-        if self.late:
+        """Learn from what has come: of several gradients, or messages, from the newest, as the others are stale."""
+        found, self.early = [*self.early, *self.post.gradients()], []
+        while self.stage.unlocked and (packet := self.post.message()) is not None:
+            found.append(packet)
+        gradient = message = None
+        for packet in found:
+            if packet.kind is Kind.GRADIENT:
+                self.answered = packet.step
+            if self.policy.lockstep and packet.step >= self.told.clock and not self.over:
+                self.early.append(packet)
+            elif packet.kind is Kind.MESSAGE:
+                message = packet
+            else:
+                self.told.lost += gradient is not None
+                gradient = packet
+        if self.late and self.post.furthest >= 0:
             self.late = False
-            self.told.clock = min(max(self.told.clock, packet.step), self.steps - 1)
-
-    def _learn_input(self) -> None:
-        """Teach the input model the newest message."""
-        newest = None
-        while (packet := self._message()) is not None:
-            newest = packet
-        if newest is not None:
+            self.told.clock = max(self.told.clock, min(self.post.furthest, self.steps - 1))
+        if gradient is not None:
+            self._learn(gradient)
+        if message is not None:
             assert self.stage.data is not None
-            self.stage.learn_input(self.stage.data(newest.step)[0], newest.tensors[0])
-
-    def _fits(self, packet: Packet, stage: int, kind: Kind) -> bool:
-        """Whether a packet can be what that neighbour sends; whatever it is, it must not end this stage."""
-        if packet.stage != stage or packet.kind not in (kind, Kind.WORD):
-            return False
-        if packet.kind is Kind.WORD:
-            return not packet.tensors
-        if not packet.tensors or not 0 <= packet.step < self.steps:
-            return False
-        if kind is Kind.GRADIENT:  # like the messages that went up; before the first nobody can say
-            return all(_form(t) == self.forms.get(kind, _form(t)) for t in packet.tensors)
-        h, *rest = packet.tensors
-        if h.dim() == 0 or not h.is_floating_point():
-            return False
-        form = [_form(h), *((_form(t), t.shape[:1] == h.shape[:1]) for t in rest)]
-        return form == self.forms.setdefault(kind, form)
+            self.stage.learn_input(self.stage.data(message.step)[0], message.tensors[0])
 
     def _learn(self, packet: Packet) -> None:
         """Teach the gradient model above, if the gradient is not too old and belongs to a message that is known."""
         told, staleness = self.told, max(self.told.clock - 1 - packet.step, 0)
         if len(packet.tensors) == 2:  # the stage above ran on a synthetic input, and says on which
-            h = packet.tensors[1] if Kind.GRADIENT in self.forms else None
+            h = packet.tensors[1] if self.post.begun else None
             self.owed.pop(packet.step, None)
             context = None if self.stage.data is None else self.stage.data(packet.step)[1]
             if context is not None and h is not None and context.shape[:1] != h.shape[:1]:
@@ -200,79 +159,48 @@ class Node:
         self.stage.learn(h, context, packet.tensors[0])
         told.regression_loss = self.stage.regression_loss
 
+    def _owe(self, h: Tensor, context: Tensor | None, step: int) -> None:
+        """Keep what a gradient that comes later belongs to."""
+        self.owed.pop(step, None)  # thrown back by the stage below, it comes again
+        self.owed[step] = (h, context)
+        while len(self.owed) > self.policy.in_flight:
+            self.owed.popitem(last=False)
+
     @property
     def done(self) -> bool:
         """Whether it has made all its steps, and nothing of theirs is still to go or, in lockstep, to come."""
         return self.over and not self._waits()
 
     def _waits(self) -> bool:
-        """Whether the stage above must do something first."""
+        """Whether a neighbour must do something first."""
         # A message that found no room is not thrown away while the stage above is alive to make some.
-        full = bool(self.outbox) and self.stage.patient
-        return (full or self._owes()) and not self._above_is_out()
+        full = bool(self.post.outbox) and self.stage.patient
+        waits = (full or self._unanswered()) and not self.post.above_is_out
+        return waits or (self._unheard() and not (self.post.below.ended or self.post.below_is_out))
 
-    def _owes(self) -> bool:
+    def _unanswered(self) -> bool:
         """Whether the last message must be answered first, in lockstep.
 
         By its gradient; where that is lost, by a word that the message was taken in, or that its receiver died.
+        A stage on synthetic inputs answers every step, whatever it takes in; one that died, by a later one.
         """
-        last = next(reversed(self.owed), None)
-        return self.policy.lockstep and last is not None and (bool(self.outbox) or last in self.above.under_way)
+        last, post = next(reversed(self.owed), None), self.post
+        if not self.policy.lockstep or last is None:
+            return False
+        if not self.stage.patient:
+            return self.answered < last
+        return bool(post.outbox) or last in post.above.under_way
 
-    def _up(self, h: Tensor, context: Tensor | None, step: int) -> None:
-        self.forms[Kind.GRADIENT] = _form(h)
-        self.owed.pop(step, None)  # thrown back by the stage below, it comes again
-        self.owed[step] = (h, context)
-        while len(self.owed) > self.policy.in_flight:
-            self.owed.popitem(last=False)
-        self.told.dropped += len(self.outbox) == self.outbox.maxlen  # which drops its oldest
-        packet = Packet(Kind.MESSAGE, self.k, self.generation, step, tensors=_without_none((h, context)))
-        self.outbox.append(packet)
-        self._flush()
-
-    def _flush(self) -> None:
-        """Send what waits, as far as there is room."""
-        outlet = self.links.messages_out
-        while outlet is not None and self.outbox and self.above.room(self.policy.queue):
-            if not outlet.put(self.outbox[0]):
-                break
-            self.put = self.outbox.popleft().step
-            self.above.under_way.append(self.put)
-        self.told.queue = len(self.outbox) + len(self.above.under_way)
-        outlet = self.links.gradients_out
-        if outlet is not None and self.answer is not None and outlet.put(self.answer):
-            self.answer, self.spoke = None, self.now()
-
-    def _down(self, packet: Packet) -> None:
-        self.answer = replace(packet, echo=self.below.generation, ack=self.taken)
-        self._flush()
-
-    def _speak(self, every: float) -> None:
-        """A word to both neighbours, unless there has just been one."""
-        if self.now() - self.spoke < every:
-            return
-        word = Packet(Kind.WORD, self.k, self.generation, self.told.clock - 1, ended=self.over)
-        below, above = self.links.gradients_out, self.links.messages_out
-        if below is not None and self.answer is None:  # a word must not overtake the answer that it acknowledges
-            below.put(replace(word, echo=self.below.generation, ack=self.taken))
-        if above is not None:
-            above.put(replace(word, step=self.put, ended=self.over and not self.outbox))
-        self.spoke = self.now()
+    def _unheard(self) -> bool:
+        """Whether the message of the last step must come first, in lockstep: it teaches the input model."""
+        return self.policy.lockstep and self.stage.unlocked and self.post.taken < self.told.clock - 1
 
     def waits_for(self) -> list[Inlet]:
         """Where something must come in before another turn makes sense."""
         room = self.stage.unlocked or not (self.over or self._waits())
-        found = (self.links.messages_in if room else None, self.links.gradients_in)
+        links = self.post.links
+        found = (links.messages_in if room else None, links.gradients_in)
         return [inlet for inlet in found if inlet is not None]
-
-    def _above_is_out(self) -> bool:
-        """Whether it takes in nothing: dead, hung, or at its end (and this stage thrown back by a restart)."""
-        outlet = self.links.messages_out
-        return outlet is not None and (self.above.ended or self.above.out(outlet.cut))
-
-    def _below_is_out(self) -> bool:
-        outlet = self.links.gradients_out
-        return outlet is not None and self.below.out(outlet.cut)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a restart needs."""
@@ -282,7 +210,7 @@ class Node:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a ``state_dict``."""
         self.stage.load_state_dict(state["stage"])
-        self.told = Told(**state["told"])
+        vars(self.told).update(state["told"])
         self.over = self.told.clock >= self.steps
         torch.set_rng_state(state["random"])
 
@@ -290,11 +218,6 @@ class Node:
 def _running(mean: float, value: float, count: int) -> float:
     """A running mean over some hundred values; a plain one at first."""
     return value if math.isnan(mean) else mean + (value - mean) / min(count, 100)
-
-
-def _form(t: Tensor) -> Any:
-    """What all tensors of a kind have in common, whatever the batch."""
-    return t.dtype, t.shape[1:], t.dim() > 0
 
 
 def _without_none(pair: tuple[Tensor, Tensor | None]) -> tuple[Tensor, ...]:

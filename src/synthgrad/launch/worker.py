@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from synthgrad import checkpoint
-from synthgrad.channels import Inlet, Links
+from synthgrad.channels import Links
 from synthgrad.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
 from synthgrad.launch.node import Node
 from synthgrad.launch.outcome import Event
@@ -95,7 +95,8 @@ class Worker:
 
     def __init__(self, plan: Plan, k: int, generation: int, hub: Hub, links: Links):
         torch.set_num_threads(plan.policy.threads)
-        self.plan, self.k, self.generation, self.hub = plan, k, generation, hub
+        self.plan, self.generation, self.hub = plan, generation, hub
+        self.inlets = [inlet for inlet in (links.messages_in, links.gradients_in) if inlet is not None]
         self.folder = plan.of_stage(k)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = locked(self.folder)
@@ -147,11 +148,10 @@ class Worker:
 
     def numbers(self, now: float) -> dict[str, float]:
         """How it is doing."""
-        told, node = vars(self.node.told), self.node
-        inlets: list[Inlet | None] = [node.links.messages_in, node.links.gradients_in]
-        refused = node.told.refused + sum(sum(inlet.refused.values()) for inlet in inlets if inlet)
-        own = {"turned": now, "stepped": self.stepped, "ended": node.done, "generation": self.generation}
-        return {**told, **own, "refused": refused}
+        told = self.node.told
+        refused = told.refused + sum(sum(inlet.refused.values()) for inlet in self.inlets)
+        own = {"turned": now, "stepped": self.stepped, "ended": self.node.done, "generation": self.generation}
+        return {**vars(told), **own, "refused": refused}
 
     def save(self) -> None:
         """Write the checkpoint."""
