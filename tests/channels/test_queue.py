@@ -104,14 +104,6 @@ def test_words_are_never_lost():
     assert queue.refused["lost"] > 40
 
 
-def test_a_full_queue_takes_no_more():
-    queue = Queue(Clock(), bound=2)
-    assert [queue.put(message(step)) for step in range(3)] == [True, True, False]
-    assert queue.get().step == 0
-    assert queue.put(message(3))
-    assert taken(queue) == [1, 3]
-
-
 def test_a_cut_queue_takes_nothing_and_can_be_emptied():
     queue = Queue(Clock())
     queue.put(message(0))

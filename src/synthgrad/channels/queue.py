@@ -18,7 +18,6 @@ class Queue:
         lateness: ticks until a packet can be had.
         drop: the probability that a packet with tensors is lost; words are never.
         random: decides which are lost.
-        bound: packets at most; 0 is as many as come.
     """
 
     def __init__(
@@ -27,16 +26,15 @@ class Queue:
         lateness: int = 0,
         drop: float = 0.0,
         random: torch.Generator | None = None,
-        bound: int = 0,
     ):
-        self.now, self.lateness, self.drop, self.random, self.bound = now, lateness, drop, random, bound
+        self.now, self.lateness, self.drop, self.random = now, lateness, drop, random
         self.under_way: deque[tuple[float, Packet]] = deque()
         self.refused: Counter[str] = Counter()
         self.cut = False
 
     def put(self, packet: Packet) -> bool:
-        """Send a packet, unless the neighbour is gone or the queue is full."""
-        if self.cut or (self.bound and len(self.under_way) >= self.bound):
+        """Send a packet, unless the neighbour is gone."""
+        if self.cut:
             return False
         if packet.tensors and self.drop and torch.rand((), generator=self.random).item() < self.drop:
             self.refused["lost"] += 1

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
-import tempfile
 import time
 from multiprocessing import get_context
+from pathlib import Path
 
 import torch
 
 from synthgrad.channels import Kind, Packet
 from synthgrad.channels.zeromq import Hub, ZmqInlet, ZmqOutlet
+from synthgrad.launch.supervisor import temporary
 
 _RUN = bytes(16)
 
@@ -24,22 +24,21 @@ def hops(size: int, repeats: int = 7, rounds: int = 100) -> float:
         repeats: of the measurement; the median is returned.
         rounds: trips each.
     """
-    folder = tempfile.mkdtemp(prefix="synthgrad-")
-    process = get_context("forkserver").Process(target=_echo, args=(folder,), daemon=True)
-    process.start()
-    hub = Hub(_RUN)
-    try:
-        inlet, outlet = ZmqInlet(hub, f"ipc://{folder}/home"), ZmqOutlet(hub, f"ipc://{folder}/away")
-        packet = Packet(Kind.MESSAGE, 0, 1, 0, tensors=(torch.randn(size // 4),))
-        _trip(hub, inlet, outlet, packet, 30.0)
-        for _ in range(10):
-            _trip(hub, inlet, outlet, packet, 5.0)
-        return statistics.median(_timed(hub, inlet, outlet, packet, rounds) for _ in range(repeats))
-    finally:
-        process.kill()
-        process.join()
-        hub.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with temporary() as folder:
+        process = get_context("forkserver").Process(target=_echo, args=(folder,), daemon=True)
+        process.start()
+        hub = Hub(_RUN)
+        try:
+            inlet, outlet = ZmqInlet(hub, f"ipc://{folder}/home"), ZmqOutlet(hub, f"ipc://{folder}/away")
+            packet = Packet(Kind.MESSAGE, 0, 1, 0, tensors=(torch.randn(size // 4),))
+            _trip(hub, inlet, outlet, packet, 30.0)
+            for _ in range(10):
+                _trip(hub, inlet, outlet, packet, 5.0)
+            return statistics.median(_timed(hub, inlet, outlet, packet, rounds) for _ in range(repeats))
+        finally:
+            process.kill()
+            process.join()
+            hub.close()
 
 
 def _timed(hub: Hub, inlet: ZmqInlet, outlet: ZmqOutlet, packet: Packet, rounds: int) -> float:
@@ -59,7 +58,7 @@ def _trip(hub: Hub, inlet: ZmqInlet, outlet: ZmqOutlet, packet: Packet, limit: f
         hub.wait([inlet], 0.1)
 
 
-def _echo(folder: str) -> None:
+def _echo(folder: Path) -> None:
     hub = Hub(_RUN)
     inlet, outlet = ZmqInlet(hub, f"ipc://{folder}/away"), ZmqOutlet(hub, f"ipc://{folder}/home")
     while True:
