@@ -189,6 +189,14 @@ def test_who_always_fails_ends_the_run_with_its_traceback_and_all_checkpoints(cl
     assert within(10, lambda: not actors())
 
 
+def test_stages_run_on_the_hosts_that_are_named(cluster, tmp_path):
+    here = ray.util.get_node_ip_address()
+    outcome = launch(chain(2), 2, 9, "ray", folder=tmp_path, hosts=[here])
+    assert [told.clock for told in outcome.told] == [9, 9]
+    with pytest.raises(ValueError, match=f"hosts=10.0.0.9: the cluster has {here}"):
+        launch(chain(2), 2, 9, "ray", folder=tmp_path / "other", hosts=[here, "10.0.0.9"])
+
+
 def test_a_wrong_address_is_told_at_once(cluster):
     with pytest.raises(ValueError, match="connected to the Ray at"):
         launch(chain(2), 2, 9, "ray", address="10.0.0.1:6379")

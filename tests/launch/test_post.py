@@ -303,11 +303,14 @@ def test_the_end_is_said_after_the_last_message_not_before():
     assert [packet.step for packet in sent] == [STEPS - 2] * 2
     bench.word_above(echo=1, ack=STEPS - 2)
     assert [bench.turn() for _ in range(2)] == [Turn.ENDED] * 2
+    assert not bench.node.done  # it has gone, but who knows whether it has arrived
+    bench.word_above(echo=1, ack=STEPS - 1)
+    assert bench.turn() is Turn.ENDED
     assert bench.node.done
     sent = list(iter(bench.up_out.get, None))
-    assert [packet.kind for packet in sent] == [Kind.MESSAGE, Kind.WORD, Kind.WORD]
-    assert [packet.ended for packet in sent] == [False, True, True]
-    assert [packet.step for packet in sent] == [STEPS - 1] * 3
+    assert [packet.kind for packet in sent] == [Kind.MESSAGE, *[Kind.WORD] * 3]
+    assert [packet.ended for packet in sent] == [False, True, True, True]
+    assert [packet.step for packet in sent] == [STEPS - 1] * 4
 
 
 def test_the_end_comes_from_below_or_with_the_last_step():

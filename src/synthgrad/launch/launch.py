@@ -28,6 +28,7 @@ def launch(
     faults: Mapping[int, Faults] | None = None,
     seed: int = 0,
     address: str | None = None,
+    hosts: Sequence[str] = (),
     watch: Watch = lambda statuses: None,
 ) -> Outcome:
     """Train the stages of a chain to the end of their steps.
@@ -44,6 +45,8 @@ def launch(
         faults: of a simulation, by stage.
         seed: of a simulation's losses.
         address: of a Ray cluster; the default is one on this machine, for this launch only.
+        hosts: machines of a Ray cluster, by address, for one stage after the other, in turn; by default Ray
+            spreads the stages.
         watch: called several times a second (in a simulation, after each tick).
 
     Returns:
@@ -54,7 +57,7 @@ def launch(
         Stopped: after Ctrl-C; with a folder, ``resume=True`` goes on.
         FileExistsError: if the folder holds a run, and is not to be resumed.
         BlockingIOError: if a run is under way there.
-        ValueError: if there is no such stage, policy or address.
+        ValueError: if there is no such stage, policy, address or host.
 
     Example:
         >>> outcome = launch(build, stages=4, steps=3000)
@@ -69,7 +72,7 @@ def launch(
     if on == "ray":
         from synthgrad.launch.onray import on_ray
 
-        return on_ray(build, stages, steps, policy, folder, resume, address, watch)
+        return on_ray(build, stages, steps, policy, folder, resume, watch, address, hosts)
     if on == "processes":
         from synthgrad.launch.supervisor import Supervisor
 

@@ -168,8 +168,9 @@ class Node:
 
     @property
     def done(self) -> bool:
-        """Whether it has made all its steps, and nothing of theirs is still to go or, in lockstep, to come."""
-        return self.over and not self._waits()
+        """Whether it has made all its steps, and what came of them has arrived; in lockstep been answered, too."""
+        arrived = self.told.queue == 0 or self.post.above_is_out
+        return self.over and arrived and not self._waits()
 
     def _waits(self) -> bool:
         """Whether a neighbour must do something first."""

@@ -40,33 +40,39 @@ def on_ray(
     policy: Policy,
     folder: str | Path | None,
     resume: bool,
-    address: str | None,
     watch: Callable[[Sequence[Status]], None],
+    address: str | None,
+    hosts: Sequence[str],
 ) -> Outcome:
     """Run the stages on a Ray cluster. See ``launch``.
 
     A process that is connected to a Ray already uses that one.
 
     Raises:
-        ValueError: if there is no cluster at the address, or it has several machines and there is no folder.
+        ValueError: if there is no cluster at the address, if it has several machines and there is no folder, or if
+            it has no such host.
     """
     cluster = _Cluster(build, stages, steps, policy, folder, resume, watch)
-    cluster.address = address
+    cluster.address, cluster.hosts = address, hosts
     return cluster.run()
 
 
 class _Cluster(Supervisor):
     look_every = 0.2  # each look is a call to every actor
     address: str | None = None
+    hosts: Sequence[str] = ()
 
     def placed(self, folder: Path, stack: ExitStack) -> Sequence[Watched]:
         stack.enter_context(_connected(self.stages, self.address))
-        machines = sum(node["Alive"] for node in ray.nodes())
-        if self.folder is None and machines > 1:
-            raise ValueError(f"the cluster has {machines} machines: give a folder= that all of them share")
+        machines = sorted(node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"])
+        if self.folder is None and len(machines) > 1:
+            raise ValueError(f"the cluster has {len(machines)} machines: give a folder= that all of them share")
+        if missing := sorted({*self.hosts} - {*machines}):
+            raise ValueError(f"hosts={missing[0]}: the cluster has {', '.join(machines)}")
         plan = Plan(self.build, self.stages, self.steps, self.policy, folder, fresh_run(), keys=Keys.made())
         reports: dict[int, Report] = {}
-        return [_Placed(plan, k, reports) for k in range(self.stages)]
+        hosts = [self.hosts[k % len(self.hosts)] if self.hosts else None for k in range(self.stages)]
+        return [_Placed(plan, k, reports, host) for k, host in enumerate(hosts)]
 
 
 class _Placed(Watched):
@@ -76,11 +82,12 @@ class _Placed(Watched):
         plan: of the run.
         k: the stage.
         listening: of every stage the last report from which it could be told to run; shared by all.
+        host: where it must be.
     """
 
-    def __init__(self, plan: Plan, k: int, listening: dict[int, Report]):
+    def __init__(self, plan: Plan, k: int, listening: dict[int, Report], host: str | None):
         super().__init__(plan, k)
-        self.listening = listening
+        self.listening, self.host = listening, host
         self.actor: Any = None
         self.gone = True
         """Whether there is no actor, or it has died for good."""
@@ -98,7 +105,7 @@ class _Placed(Watched):
                 "namespace": "synthgrad",
                 "lifetime": "detached",
                 "num_cpus": 0.01,
-                "scheduling_strategy": "SPREAD",
+                **({"resources": {f"node:{self.host}": 0.001}} if self.host else {"scheduling_strategy": "SPREAD"}),
                 "max_restarts": -1,
                 "max_task_retries": 0,
                 "max_concurrency": 2,

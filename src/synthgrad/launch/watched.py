@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from synthgrad.launch.outcome import Event, Restart, StageFailed, Status
+from synthgrad.launch.outcome import Event, Restart, StageFailed, State, Status
 from synthgrad.launch.told import Told
 from synthgrad.launch.worker import NUMBERS, Plan, events_of, told_from
 
@@ -113,9 +113,12 @@ class Watched(ABC):
 
     def status(self) -> Status:
         """How it is doing."""
-        told, own = told_from(self.numbers)
-        here = own["generation"] == self.generation
-        state = (
-            "ended" if self.ended() else "running" if here and not self.out else "out" if self.out else "starting"
-        )
-        return Status(self.k, state, self.generation, told, self.pid)
+        return Status(self.k, self._state(), self.generation, self.told(), self.pid)
+
+    def _state(self) -> State:
+        if self.ended():
+            return "ended"
+        if self.out is not None:
+            return "out"
+        here = told_from(self.numbers)[1]["generation"] == self.generation
+        return "running" if here else "starting"

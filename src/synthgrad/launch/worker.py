@@ -135,7 +135,7 @@ class Worker:
                 if self.node.told.steps % policy.checkpoint_every == 0:
                     self.save()
                 continue
-            if turn is Turn.ENDED and not ended:
+            if self.node.done and not ended:  # what a checkpoint says has ended is never sent again
                 ended = True
                 self.save()
             if now - busy > policy.linger and orphaned():

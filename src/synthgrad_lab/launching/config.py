@@ -24,6 +24,8 @@ class Launch:
     """processes of this machine; simulated, in one process and repeatable; ray, a cluster."""
     address: str | None = None
     """Of a Ray cluster (on=ray); none: one on this machine, for this run only."""
+    hosts: tuple[str, ...] = ()
+    """Of a Ray cluster: machines for the stages in turn, by address, commas between; none: Ray spreads them."""
     lateness: int = 0
     """Of a simulation: ticks by which whatever a stage sends comes late; a tick is a step."""
     drop: float = 0.0
@@ -42,8 +44,8 @@ class Launch:
         """Refuse what contradicts itself."""
         if self.on != "simulated" and self.faults(2):
             raise ValueError("lateness, drop, slow and crashes belong to on=simulated; real stages have their own")
-        if self.address is not None and self.on != "ray":
-            raise ValueError("address= is of a Ray cluster: on=ray")
+        if (self.address is not None or self.hosts) and self.on != "ray":
+            raise ValueError("address= and hosts= are of a Ray cluster: on=ray")
 
     def faults(self, stages: int) -> dict[int, Faults]:
         """What goes wrong, by stage."""

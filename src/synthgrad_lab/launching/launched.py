@@ -105,6 +105,7 @@ def _launch(
             faults=how.faults(len(cuts) + 1),
             seed=s.seed,
             address=how.address,
+            hosts=how.hosts,
             watch=watched,
         )
     except Stopped:
