@@ -48,7 +48,9 @@ class Settings:
     per: Literal["chunk", "episode"] = "chunk"
     """How often core and models are updated: after every chunk, or when an episode ends."""
     lr: float = 3e-4
-    """Adam's learning rate for core and read-out."""
+    """Adam's learning rate for the core."""
+    read_out_factor: float = 1.0
+    """The read-out's learning rate over the core's; where a task changes, a slow one sends wrong gradients on."""
     clip: float | None = None
     """The largest norm of the gradient of core and read-out; longer ones are shortened."""
     decay: Literal["none", "cosine"] = "none"
@@ -157,7 +159,18 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("T", "units", "layers", "batch", "updates", "model_hidden", "bits", "first"), (1, math.inf)),
     **dict.fromkeys(("eval_every", "checkpoint_every", "threads"), (1, math.inf)),
     **dict.fromkeys(
-        ("lr", "model_lr", "model_depth", "seed", "scale", "aux_weight", "target_every", "limit"), (0, math.inf)
+        (
+            "lr",
+            "model_lr",
+            "model_depth",
+            "seed",
+            "scale",
+            "aux_weight",
+            "target_every",
+            "limit",
+            "read_out_factor",
+        ),
+        (0, math.inf),
     ),
     **dict.fromkeys(("clip", "unit_factor"), (1e-9, math.inf)),
     **dict.fromkeys(("model_beta1", "model_beta2"), (0, 0.999999)),

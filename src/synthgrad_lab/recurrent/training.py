@@ -43,8 +43,11 @@ class Sequences:
                 models.append(self.auxiliary)
             if s.traces is not None:
                 self.traces = Traces(self.future, s.traces)
-        learning = [p for p in self.net.parameters() if p.requires_grad]
-        self.optimizer = adam(learning, [p for m in models for p in m.parameters() if p.requires_grad], s)
+        core = [p for p in self.net.core.parameters() if p.requires_grad]
+        self.optimizer = adam(core, [p for m in models for p in m.parameters() if p.requires_grad], s)
+        rate = s.lr * s.read_out_factor
+        read_out = {"params": self.net.read_out.parameters(), "lr": rate, "initial_lr": rate}
+        self.optimizer.add_param_group(read_out)
         self.models = nn.ModuleList(models)
         self.state: Any = None
         self.context: Any = None
