@@ -130,11 +130,11 @@ def losses(core, x, T, future):
         yield loss_of(out) + future.send(state, over)
 
 
-def trained(core, x, T, scale=1.0, gamma=1.0, once=False):
+def trained(core, x, T, scale=1.0, gamma=1.0, once=False, trust=False):
     """The core's gradients and M's targets after a pass in chunks, with a backward pass for each or one for all."""
     core.zero_grad()
     model = exact(core, x)
-    found = losses(core, x, T, Recurrent(Interface(model, unit=1.0), scale, gamma))
+    found = losses(core, x, T, Recurrent(Interface(model, unit=1.0), scale, gamma, trust=trust))
     for loss in [sum(found)] if once else found:
         loss.backward()
     return [p.grad.clone() for p in core.parameters()], model.targets()
@@ -143,11 +143,12 @@ def trained(core, x, T, scale=1.0, gamma=1.0, once=False):
 @every_core
 @pytest.mark.parametrize("T", [1, 2, 3, STEPS, STEPS + 2])
 @pytest.mark.parametrize(("dtype", "close"), [(F64, 1e-12), (torch.float32, 1e-5)], ids=["double", "single"])
-def test_chunks_with_an_exact_model_are_full_backpropagation_through_time(equal, make, T, dtype, close):
+@pytest.mark.parametrize("trust", [False, True], ids=["", "trusted"])
+def test_chunks_with_an_exact_model_are_full_backpropagation_through_time(equal, make, T, dtype, close, trust):
     core = make().to(dtype)
     x = sequence(core)
     gradients, of_state = full(core, x)
-    found, targets = trained(core, x, T)
+    found, targets = trained(core, x, T, trust=trust)
     assert equal(found, gradients, close)
     assert equal(targets[:1], [of_state], close)
     assert len(targets) == math.ceil(STEPS / T)
@@ -332,6 +333,23 @@ def test_r2_and_quality_tell_how_good_the_answers_are(factor, cosine, r2, scale)
     model.model = exact(core, x, 0.0 if factor else 1.0)
     chunks(12)
     assert 0.001 < abs(future.r2 - r2) < 0.5  # it follows slowly
+
+
+@pytest.mark.parametrize(("factor", "slope"), [(1.0, 1.0), (4.0, 0.25), (0.5, 1.0), (-1.0, 0.0), (0.0, 1.0)])
+def test_an_answer_counts_for_its_slope_against_what_arrived(equal, factor, slope):
+    core = nn.GRU(IN, UNITS).double()
+    x = sequence(core)
+    model = exact(core, x, factor)
+    plain, trusted = (Recurrent(Interface(model, unit=1.0), trust=trust).double() for trust in (False, True))
+    for future in (plain, trusted):
+        for _ in range(12):
+            next(losses(core, x, STEPS, future)).backward()
+        next(losses(core, x, 3, future))  # which sends an answer
+    assert plain.slope == 1
+    assert trusted.slope.item() == pytest.approx(slope)
+    assert equal([trusted.answer], [plain.answer * slope], 1e-12)
+    (next(losses(core, x, STEPS, trusted)) * math.nan).backward()
+    assert trusted.slope.item() == pytest.approx(slope)
 
 
 def test_refused():

@@ -43,6 +43,9 @@ class Recurrent(nn.Module):
         gamma: γ, discount of M's own answer in its target; below 1 the target forgets what lies far ahead.
         limit: the largest δ̂, in root mean squares of what a chunk's own losses send down to its start. Where the
             state's dynamics enlarge gradients, M would otherwise chase an ever growing answer of its own.
+        trust: let δ̂ count for what it has proved to be worth: its factor is ⟨δ̂, δ⟩ / ⟨δ̂, δ̂⟩ over the last hundred
+            chunks, from 0 to 1. Where nothing of δ can be predicted, M's noise would otherwise do harm; and as the
+            target holds M's own answer by that factor, an answer that only confirms itself dies out.
         batch_dim: the dimension of the batch in the state's tensors (``pack``).
         only: which of the state's tensors make the message, for instance ``(0,)`` for an LSTM's hidden state
             without its cell; the others cross the boundary detached.
@@ -58,6 +61,8 @@ class Recurrent(nn.Module):
     """
 
     seen: Tensor
+    shared: Tensor
+    slope: Tensor
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class Recurrent(nn.Module):
         gamma: float = 1.0,
         limit: float = 10.0,
         *,
+        trust: bool = False,
         batch_dim: int | None = None,
         only: Leaves = None,
     ):
@@ -77,10 +83,13 @@ class Recurrent(nn.Module):
                 f"the interface's scale is {interface.scale} and would discount M's target; give it to Recurrent"
             )
         self.interface = interface
-        self.scale, self.gamma, self.limit, self.batch_dim, self.only = scale, gamma, limit, batch_dim, only
+        self.scale, self.gamma, self.limit, self.trust = scale, gamma, limit, trust
+        self.batch_dim, self.only = batch_dim, only
         if type(interface.units) is Unit and interface.units.fixed is None:
             interface.units = ToldUnit(None, interface.units.factor, interface.units.decay)
         self.register_buffer("seen", torch.zeros(2))  # running ‖δ̂ - δ‖² and ‖δ‖²
+        self.register_buffer("shared", torch.zeros(2))  # the same of ⟨δ̂, δ⟩ and ‖δ̂‖², over fewer chunks
+        self.register_buffer("slope", torch.ones(()))
         self.chunks = 0
         self.fused = False
         self.answer: Tensor | None = None
@@ -149,6 +158,8 @@ class Recurrent(nn.Module):
             if isinstance(units := self.interface.units, ToldUnit):
                 largest = self.limit * units.value / units.factor
                 self.answer = self.answer * (largest / root_mean_square(self.answer)).clamp(max=1).nan_to_num(0.0)
+            if self.trust:
+                self.answer = self.answer * self.slope
         if done is not None:
             self.answer = self.answer.masked_fill(done.bool()[:, None], 0.0)
         term = message.flatten().dot(self.answer.flatten())
@@ -225,9 +236,10 @@ class Recurrent(nn.Module):
             if measured:
                 if isinstance(units := self.interface.units, ToldUnit):
                     units.tell(root_mean_square(delta - sum(later)))
-                now = torch.stack([(answer - delta).square().sum(), delta.square().sum()]).to(self.seen)
-                after = torch.where(self.seen.any(), self.seen.lerp(now, 0.01), now)
-                self.seen.copy_(torch.where(now.isfinite().all(), after, self.seen))
+                _follow(self.seen, [(answer - delta).square().sum(), delta.square().sum()], 0.01)
+                if self.trust:
+                    _follow(self.shared, [(answer * delta).sum(), answer.square().sum()], 0.1)
+                    self.slope.copy_((self.shared[0] / self.shared[1]).clamp(0, 1).nan_to_num(1.0))
             return delta
 
         received.register_hook(arrived)
@@ -244,6 +256,13 @@ class Recurrent(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave out what belongs to the chunk under way."""
         return {**self.__dict__, "start": None, "answer": None, "_last": None, "_linked": None}
+
+
+def _follow(mean: Tensor, values: list[Tensor], share: float) -> None:
+    """Let a running mean follow; what is not finite is left out."""
+    now = torch.stack(values).to(mean)
+    after = torch.where(mean.any(), mean.lerp(now, share), now)
+    mean.copy_(torch.where(now.isfinite().all(), after, mean))
 
 
 class Start:

@@ -49,10 +49,12 @@ class Settings:
     """How often core and models are updated: after every chunk, or when an episode ends."""
     lr: float = 3e-4
     """Adam's learning rate for the core."""
-    read_out_factor: float = 1.0
-    """The read-out's learning rate over the core's; where a task changes, a slow one sends wrong gradients on."""
+    read_out_lr: float | None = None
+    """The same for the read-out; none: lr. Where a task changes, a slow one goes on sending wrong gradients."""
     clip: float | None = None
     """The largest norm of the gradient of core and read-out; longer ones are shortened."""
+    warm_up: float = 0.0
+    """Share of the run in which the core's rate rises to its full size, so that M can follow from the start."""
     decay: Literal["none", "cosine"] = "none"
     """How learning rates fall over the run."""
     model_lr: float = 1e-3
@@ -79,6 +81,8 @@ class Settings:
     """Factor on the synthetic gradient where the core consumes it (the paper's 0.1); never on M's target."""
     limit: float = 10.0
     """The largest synthetic gradient, in root mean squares of what a chunk's own losses send down to its start."""
+    trust: bool = False
+    """Let the synthetic gradient count for what it has proved to be worth: its slope against its target."""
     gamma: float = 1.0
     """Discount of M's own answer in its target."""
     lam: float = 0.5
@@ -168,11 +172,11 @@ _BOUNDS: dict[str, tuple[float, float]] = {
             "aux_weight",
             "target_every",
             "limit",
-            "read_out_factor",
+            "read_out_lr",
         ),
         (0, math.inf),
     ),
     **dict.fromkeys(("clip", "unit_factor"), (1e-9, math.inf)),
     **dict.fromkeys(("model_beta1", "model_beta2"), (0, 0.999999)),
-    **dict.fromkeys(("gamma", "lam", "traces", "use_until", "learn_until", "model_sees"), (0, 1)),
+    **dict.fromkeys(("gamma", "lam", "traces", "warm_up", "use_until", "learn_until", "model_sees"), (0, 1)),
 }

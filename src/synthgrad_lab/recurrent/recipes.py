@@ -15,7 +15,7 @@ def add(method: Method = "dni") -> Settings:
 
 def delay(method: Method = "dni") -> Settings:
     """Say the bit of D steps ago; D grows whenever it is solved. Longest D solved."""
-    return Settings(recipe="delay", method=method, units=64)
+    return Settings(recipe="delay", method=method, units=64, lr=1e-4, read_out_lr=1e-2)
 
 
 def copy(method: Method = "dni") -> Settings:
@@ -37,8 +37,9 @@ def char_lm(method: Method = "dni") -> Settings:
         units=256,
         model_hidden=256,
         batch=64,
-        lr=1e-3,
+        lr=3e-3,
         updates=16_000,
+        warm_up=0.1,
         decay="cosine",
         scale=1.0 if method == "bp-lambda" else 0.1,
     )

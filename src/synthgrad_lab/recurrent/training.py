@@ -45,7 +45,7 @@ class Sequences:
                 self.traces = Traces(self.future, s.traces)
         core = [p for p in self.net.core.parameters() if p.requires_grad]
         self.optimizer = adam(core, [p for m in models for p in m.parameters() if p.requires_grad], s)
-        rate = s.lr * s.read_out_factor
+        rate = s.lr if s.read_out_lr is None else s.read_out_lr
         read_out = {"params": self.net.read_out.parameters(), "lr": rate, "initial_lr": rate}
         self.optimizer.add_param_group(read_out)
         self.models = nn.ModuleList(models)
@@ -109,6 +109,8 @@ class Sequences:
         s = self.settings
         share = done / s.updates
         decayed(self.optimizer, s.decay, share)
+        if share < s.warm_up:
+            self.optimizer.param_groups[0]["lr"] *= share / s.warm_up
         if self.future is not None:
             if share >= s.use_until:
                 self.future.scale = 0.0
@@ -136,7 +138,8 @@ class Sequences:
         """The last synthetic gradient against the bootstrapped target, and R² over the last chunks."""
         if self.future is None or self.future.quality is None:
             return {}
-        return {**dataclasses.asdict(self.future.quality), "r2": self.future.r2}
+        trust = {"trust": self.future.slope.item()} if self.settings.trust else {}
+        return {**dataclasses.asdict(self.future.quality), "r2": self.future.r2, **trust}
 
     def point(self) -> dict[str, Any]:
         """The task's measures on validation data, and how good M is."""
@@ -190,7 +193,8 @@ class Sequences:
 def future(s: Settings, inputs: int) -> Recurrent:
     """The interface between a chunk and the next."""
     interface = Interface(model(s, inputs), lam=s.lam, unit_factor=s.unit_factor, target_every=s.target_every)
-    return Recurrent(interface, s.scale, s.gamma, s.limit, only=(0,) if s.hidden_only else None)
+    only = (0,) if s.hidden_only else None
+    return Recurrent(interface, s.scale, s.gamma, s.limit, trust=s.trust, only=only)
 
 
 def model(s: Settings, inputs: int) -> nn.Module:
