@@ -21,25 +21,28 @@ class Budget:
 
     seeds: int
     """Of add and delay; the other tasks have at most 3."""
-    rates: tuple[float, ...]
-    """Learning rates of the core, tried by every method alike with one seed; the others run at the rate that was
-    best on validation data."""
+    rates: dict[str, tuple[float, ...]]
+    """Learning rates of the core by recipe (``""``: of the others), tried by every method alike with one seed; the
+    others run at the rate that was best on validation data."""
     updates: dict[str, int]
     """By recipe; of char-lm with T = 5, and with another T as many as make the same number of characters."""
-    coarse: tuple[float, ...] = ()
-    """Instead of ``rates``, for the tasks whose runs take minutes: all but add and delay."""
     paper: bool = False
 
 
 BUDGETS = {
-    "quick": Budget(1, (1e-4, 3e-4), {"add": 4000, "delay": 4000, "copy": 3000, "char-lm": 1500}),
+    "quick": Budget(
+        1,
+        {"": (1e-3,), "add": (1e-4, 3e-4), "delay": (3e-5, 1e-4)},
+        {"add": 4000, "delay": 4000, "copy": 3000, "char-lm": 1500},
+    ),
     "standard": Budget(
         5,
-        (1e-4, 3e-4, 1e-3, 3e-3),
+        {"": (1e-3, 3e-3), "add": (1e-4, 3e-4, 1e-3, 3e-3), "delay": (3e-5, 1e-4, 3e-4)},
         {"add": 30_000, "delay": 20_000, "copy": 20_000, "repeat-copy": 20_000, "char-lm": 16_000},
-        coarse=(1e-3, 3e-3),
     ),
-    "paper": Budget(3, (7e-5,), {"copy": 2_000_000, "repeat-copy": 2_000_000, "char-lm": 500_000}, paper=True),
+    "paper": Budget(
+        3, {"": (7e-5,)}, {"copy": 2_000_000, "repeat-copy": 2_000_000, "char-lm": 500_000}, paper=True
+    ),
 }
 
 SHORT = ("add", "delay")
@@ -74,7 +77,7 @@ def cells(
                 continue
             if tasks and recipe not in tasks:
                 continue
-            grid = budget.rates if recipe in SHORT else budget.coarse or budget.rates
+            grid = budget.rates.get(recipe, budget.rates[""])
             for rate in grid if seed == 0 else (chosen(tried[arm], recipe)[0]["settings"]["lr"],):
                 settings = replace(
                     RECIPES[recipe](method), updates=budget.updates[recipe], lr=rate, seed=seed, **changes

@@ -8,7 +8,7 @@ from synthgrad_lab.experiments.recurrent import BUDGETS, Budget, cells
 from synthgrad_lab.kinds import settings_from
 from synthgrad_lab.recurrent_tables import chosen, table_of
 
-SMALL = Budget(5, (1e-4, 1e-3), {"add": 100, "copy": 50})
+SMALL = Budget(5, {"": (1e-4, 1e-3)}, {"add": 100, "copy": 50})
 
 
 def row(name, settings, validation, **result):

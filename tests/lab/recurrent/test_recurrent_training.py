@@ -104,6 +104,7 @@ def test_frozen_leaves_the_core_and_moves_the_read_out(tiny):
         *[(recipe, "dni", {}) for recipe in ("delay", "repeat-copy", "char-lm", "seq-mnist", "line-drawing")],
         ("add", "dni", {"target_every": 2, "decay": "cosine", "cell": "lstm", "hidden_only": True}),
         ("add", "dni", {"use_until": 0.3, "learn_until": 0.7, "model_sees": 0.5}),
+        ("add", "dni", {"trust": True, "warm_up": 0.8, "read_out_lr": 1e-3}),
     ],
 )
 def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(tiny, recipe, method, changes):
@@ -181,6 +182,19 @@ def test_an_update_per_episode_counts_episodes(tiny):
     assert after(tiny("copy", first=2)).task.sequences == s.batch * s.updates / 3  # 7 steps in chunks of 3
 
 
+@pytest.mark.parametrize("method", ["bptt", "dni"])
+def test_the_core_warms_up_and_the_read_out_has_a_rate_of_its_own(tiny, method):
+    training = Sequences(tiny(method=method, updates=20, decay="none", warm_up=0.5, read_out_lr=0.02))
+    of = {id(p): name for name, p in training.net.named_parameters()}
+    for done, core in ((0, 0.0), (5, 0.5e-2), (10, 1e-2), (19, 1e-2)):
+        before = weights(training.net.core)
+        training.step(done)
+        assert torch.equal(weights(training.net.core), before) == (core == 0)
+        rates = {of.get(id(p), "model"): g["lr"] for g in training.optimizer.param_groups for p in g["params"]}
+        wanted = {name: 0.02 if name.startswith("read_out") else core for name in of.values()}
+        assert rates == pytest.approx({**wanted, **({"model": 0.01} if method == "dni" else {})})
+
+
 @pytest.mark.parametrize("method", ["dni", "dni-aux", "bp-lambda"])
 @pytest.mark.parametrize(("lesion", "felt"), [({"use_until": 0.5}, False), ({}, True)])
 def test_after_use_until_m_no_longer_moves_the_core(tiny, method, lesion, felt):
@@ -217,6 +231,8 @@ def test_after_learn_until_m_stands_still_and_the_core_does_not(tiny, method):
         ({"lr": math.inf}, "lr=inf: it must be a number of at least 0"),
         ({"clip": 0.0}, "clip=0.0: it must be a number of at least 1e-09"),
         ({"gamma": 1.5}, "gamma=1.5: it must be from 0 to 1"),
+        ({"warm_up": 1.5}, "warm_up=1.5: it must be from 0 to 1"),
+        ({"read_out_lr": -1.0}, "read_out_lr=-1.0: it must be a number of at least 0"),
         ({"lam": -0.1}, "lam=-0.1: it must be from 0 to 1"),
         ({"model_beta1": 1.0}, "model_beta1=1.0: it must be from 0 to 0.999999"),
         ({"per": "episode"}, "per=episode: add is a stream without end; per=chunk"),
