@@ -103,8 +103,9 @@ def arms() -> Iterator[Arm]:
     yield "add", "rnn, T=5, DNI, critic", "dni", {"model_form": "critic", "model_lr": 3e-3}
     yield "add", "rnn, T=5, BP(λ)", "bp-lambda", {}
     for T in (2, 5):
-        for method, shown in COMPARED:
+        for method, shown in COMPARED[:2]:
             yield "delay", f"rnn, T={T}, {shown}", method, {"T": T}
+        yield "delay", f"rnn, T={T}, DNI, scale 0.1", "dni", {"T": T, "scale": 0.1}
     for recipe in ("copy", "repeat-copy"):
         for T in (3, 4, 5):
             for method, shown in COMPARED:
