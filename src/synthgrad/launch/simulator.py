@@ -122,8 +122,9 @@ class _Simulation:
             self.cut(k, True)
         elif node is None and self.tick >= self.back_at[k]:
             self.generations[k] += 1
-            node = self.nodes[k] = self.node(k, self.build(k), self.generations[k])
-            node.load_state_dict(copy.deepcopy(self.saved[k]))
+            with torch.random.fork_rng(devices=[]):  # the other stages draw on as if nothing had happened
+                node = self.nodes[k] = self.node(k, self.build(k), self.generations[k])
+                node.load_state_dict(copy.deepcopy(self.saved[k]))
             self.cut(k, False)
         alive = self.nodes[k]
         if alive is None or self.tick % fault.slow:
