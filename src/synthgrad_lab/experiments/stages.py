@@ -10,7 +10,7 @@ from typing import Any
 from synthgrad.launch import Policy
 from synthgrad_lab.config import Settings
 from synthgrad_lab.launching import launched
-from synthgrad_lab.launching.config import Launch
+from synthgrad_lab.launching.config import Launch, launch_from
 from synthgrad_lab.launching.live import Board
 from synthgrad_lab.recipes import mnist_fcn
 from synthgrad_lab.record import Record, lines_to, note, read_lines, to_json
@@ -47,7 +47,7 @@ def gather(folder: Path, file: Path) -> Path:
     """
     rows = {row["cell"]: row for row in read_lines(file)} if file.exists() else {}
     for name, (s, how) in cells().items():
-        if name in rows and rows[name]["launch"] == _plain(how):
+        if name in rows and launch_from(rows[name]["launch"]) == how:
             continue
         note(name)
         place = folder / name.replace(" ", "-")
