@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,8 @@ def do_launch(options: Namespace) -> None:
     if not options.json:
         note(page.markdown(launched.split_shown(settings, cuts)))
     try:
-        with Board(settings.steps) as board:
+        # Ray tells of a process that died on standard output, which is for the result.
+        with Board(settings.steps) as board, redirect_stdout(sys.stderr):
             result = launched.resume(Path(folder), board) if folder else launched.run(settings, how, board)
     except StageFailed as error:
         raise ValueError(str(error)) from None
