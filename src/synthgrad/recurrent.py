@@ -62,7 +62,6 @@ class Recurrent(nn.Module):
 
     seen: Tensor
     shared: Tensor
-    slope: Tensor
 
     def __init__(
         self,
@@ -89,7 +88,6 @@ class Recurrent(nn.Module):
             interface.units = ToldUnit(None, interface.units.factor, interface.units.decay)
         self.register_buffer("seen", torch.zeros(2))  # running ‖δ̂ - δ‖² and ‖δ‖²
         self.register_buffer("shared", torch.zeros(2))  # the same of ⟨δ̂, δ⟩ and ‖δ̂‖², over fewer chunks
-        self.register_buffer("slope", torch.ones(()))
         self.chunks = 0
         self.fused = False
         self.answer: Tensor | None = None
@@ -107,6 +105,11 @@ class Recurrent(nn.Module):
         """Share of the target that M explains, over some hundred chunks."""
         error, size = self.seen.tolist()
         return 1 - error / size if size > 0 else math.nan
+
+    @property
+    def slope(self) -> Tensor:
+        """⟨δ̂, δ⟩ / ⟨δ̂, δ̂⟩ over the last hundred chunks, from 0 to 1: δ̂'s factor with ``trust``; 1 before any."""
+        return (self.shared[0] / self.shared[1]).clamp(0, 1).nan_to_num(1.0)
 
     def receive(self, state: Any, context: Any = None, done: Tensor | None = None, initial: Any = None) -> Any:
         """The state at a chunk's start, as a leaf of the chunk's graph; what reaches it teaches M.
@@ -239,7 +242,6 @@ class Recurrent(nn.Module):
                 _follow(self.seen, [(answer - delta).square().sum(), delta.square().sum()], 0.01)
                 if self.trust:
                     _follow(self.shared, [(answer * delta).sum(), answer.square().sum()], 0.1)
-                    self.slope.copy_((self.shared[0] / self.shared[1]).clamp(0, 1).nan_to_num(1.0))
             return delta
 
         received.register_hook(arrived)

@@ -69,12 +69,13 @@ def launch(
         raise ValueError('faults are for on="simulated"; real stages have their own')
     if on == "simulated":
         return simulate(build, stages, steps, policy, faults or {}, seed, watch)
+    of_all = build, stages, steps, policy, folder, resume, watch
     if on == "ray":
-        from synthgrad.launch.onray import on_ray
+        from synthgrad.launch.onray import Cluster
 
-        return on_ray(build, stages, steps, policy, folder, resume, watch, address, hosts)
+        return Cluster(address, hosts, *of_all).run()
     if on == "processes":
         from synthgrad.launch.supervisor import Supervisor
 
-        return Supervisor(build, stages, steps, policy, folder, resume, watch).run()
+        return Supervisor(*of_all).run()
     raise ValueError(f'on={on!r}: wanted "simulated", "processes" or "ray"')

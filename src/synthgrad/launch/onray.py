@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +19,10 @@ from typing import Any
 
 from synthgrad.channels.zeromq import Keys
 from synthgrad.launch.actor import Outgoing, Report, StageActor
-from synthgrad.launch.outcome import Event, Outcome, Status
-from synthgrad.launch.policy import Policy
+from synthgrad.launch.outcome import Event
 from synthgrad.launch.supervisor import Supervisor, temporary
 from synthgrad.launch.watched import Watched
 from synthgrad.launch.worker import NUMBERS, Plan, fresh_run
-from synthgrad.stage import Stage
 
 try:
     import ray
@@ -33,36 +31,29 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("stages on Ray need it: pip install 'synthgrad[ray]'") from error
 
 
-def on_ray(
-    build: Callable[[int], Stage],
-    stages: int,
-    steps: int,
-    policy: Policy,
-    folder: str | Path | None,
-    resume: bool,
-    watch: Callable[[Sequence[Status]], None],
-    address: str | None,
-    hosts: Sequence[str],
-) -> Outcome:
-    """Run the stages on a Ray cluster. See ``launch``.
+class Cluster(Supervisor):
+    """Runs the stages on a Ray cluster. See ``launch``.
 
     A process that is connected to a Ray already uses that one.
 
+    Args:
+        address: of the cluster; None is one on this machine, for this launch only.
+        hosts: machines of it for one stage after the other, in turn.
+        of_all: a supervisor's own.
+
     Raises:
-        ValueError: if there is no cluster at the address, if it has several machines and there is no folder, or if
-            it has no such host.
+        ValueError: when it runs, if there is no cluster at the address, if it has several machines and there is no
+            folder, or if it has no such host.
     """
-    cluster = _Cluster(build, stages, steps, policy, folder, resume, watch)
-    cluster.address, cluster.hosts = address, hosts
-    return cluster.run()
 
-
-class _Cluster(Supervisor):
     look_every = 0.2  # each look is a call to every actor
-    address: str | None = None
-    hosts: Sequence[str] = ()
+
+    def __init__(self, address: str | None, hosts: Sequence[str], *of_all: Any):
+        super().__init__(*of_all)
+        self.address, self.hosts = address, hosts
 
     def placed(self, folder: Path, stack: ExitStack) -> Sequence[Watched]:
+        """An actor for each stage, not started yet."""
         stack.enter_context(_connected(self.stages, self.address))
         machines = sorted(node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"])
         if self.folder is None and len(machines) > 1:

@@ -69,8 +69,7 @@ class Watched(ABC):
         Raises:
             StageFailed: if that has not helped so often.
         """
-        told, own = told_from(self.numbers)
-        here = own["generation"] == self.generation
+        told, own, here = self._said()
         if here and self.out is not None and (own["stepped"] or own["ended"]):
             why, since, noticed, steps = self.out
             lost = max(steps - (told.steps - int(own["stepped"])), 0)
@@ -100,12 +99,12 @@ class Watched(ABC):
 
     def ended(self) -> bool:
         """Whether it has made all its steps."""
-        own = told_from(self.numbers)[1]
-        return bool(own["ended"]) and own["generation"] == self.generation
+        _, own, here = self._said()
+        return here and bool(own["ended"])
 
     def told(self) -> Told:
         """What it has told last."""
-        return told_from(self.numbers)[0]
+        return self._said()[0]
 
     def events(self) -> list[Event]:
         """Its timeline, once it has stopped."""
@@ -113,12 +112,15 @@ class Watched(ABC):
 
     def status(self) -> Status:
         """How it is doing."""
-        return Status(self.k, self._state(), self.generation, self.told(), self.pid)
-
-    def _state(self) -> State:
-        if self.ended():
-            return "ended"
+        told, own, here = self._said()
+        state: State = "running" if here else "starting"
         if self.out is not None:
-            return "out"
-        here = told_from(self.numbers)[1]["generation"] == self.generation
-        return "running" if here else "starting"
+            state = "out"
+        if here and own["ended"]:
+            state = "ended"
+        return Status(self.k, state, self.generation, told, self.pid)
+
+    def _said(self) -> tuple[Told, dict[str, float], bool]:
+        """What it has told last, the numbers besides, and whether they are of its present life."""
+        told, own = told_from(self.numbers)
+        return told, own, own["generation"] == self.generation

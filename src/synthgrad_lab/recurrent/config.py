@@ -162,20 +162,8 @@ class Settings:
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("T", "units", "layers", "batch", "updates", "model_hidden", "bits", "first"), (1, math.inf)),
     **dict.fromkeys(("eval_every", "checkpoint_every", "threads"), (1, math.inf)),
-    **dict.fromkeys(
-        (
-            "lr",
-            "model_lr",
-            "model_depth",
-            "seed",
-            "scale",
-            "aux_weight",
-            "target_every",
-            "limit",
-            "read_out_lr",
-        ),
-        (0, math.inf),
-    ),
+    **dict.fromkeys(("lr", "read_out_lr", "model_lr", "model_depth", "seed"), (0, math.inf)),
+    **dict.fromkeys(("scale", "aux_weight", "target_every", "limit"), (0, math.inf)),
     **dict.fromkeys(("clip", "unit_factor"), (1e-9, math.inf)),
     **dict.fromkeys(("model_beta1", "model_beta2"), (0, 0.999999)),
     **dict.fromkeys(("gamma", "lam", "traces", "warm_up", "use_until", "learn_until", "model_sees"), (0, 1)),
