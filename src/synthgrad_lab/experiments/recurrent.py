@@ -32,13 +32,13 @@ class Budget:
 BUDGETS = {
     "quick": Budget(
         1,
-        {"": (1e-3,), "add": (1e-4, 3e-4), "delay": (3e-5, 1e-4)},
+        {"": (1e-3,), "add": (1e-3,), "delay": (3e-5, 1e-4)},
         {"add": 4000, "delay": 4000, "copy": 3000, "char-lm": 1500},
     ),
     "standard": Budget(
         5,
-        {"": (1e-3, 3e-3), "add": (1e-4, 3e-4, 1e-3, 3e-3), "delay": (3e-5, 1e-4, 3e-4)},
-        {"add": 30_000, "delay": 20_000, "copy": 20_000, "repeat-copy": 20_000, "char-lm": 16_000},
+        {"": (1e-3, 3e-3), "add": (3e-4, 1e-3, 3e-3), "delay": (3e-5, 1e-4, 3e-4)},
+        {"add": 20_000, "delay": 20_000, "copy": 20_000, "repeat-copy": 20_000, "char-lm": 16_000},
     ),
     "paper": Budget(
         3, {"": (7e-5,)}, {"copy": 2_000_000, "repeat-copy": 2_000_000, "char-lm": 500_000}, paper=True
@@ -78,6 +78,8 @@ def cells(
             if tasks and recipe not in tasks:
                 continue
             grid = budget.rates.get(recipe, budget.rates[""])
+            if method == "frozen":
+                grid = grid[:1]  # of a core that stands still
             for rate in grid if seed == 0 else (chosen(tried[arm], recipe)[0]["settings"]["lr"],):
                 settings = replace(
                     RECIPES[recipe](method), updates=budget.updates[recipe], lr=rate, seed=seed, **changes

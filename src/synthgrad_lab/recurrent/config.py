@@ -8,9 +8,12 @@ from typing import Literal
 
 from synthgrad_lab.settings import refuse_outside
 
-Method = Literal["frozen", "bptt", "dni", "dni-aux", "bp-lambda"]
-METHODS: tuple[Method, ...] = ("frozen", "bptt", "dni", "dni-aux", "bp-lambda")
-SHOWN = {"frozen": "Read-out only", "bptt": "BPTT", "dni": "DNI", "dni-aux": "DNI + Aux", "bp-lambda": "BP(λ)"}
+Method = Literal["frozen", "bptt", "local", "dni", "cdni", "dni-aux", "bp-lambda"]
+METHODS: tuple[Method, ...] = ("frozen", "bptt", "local", "dni", "cdni", "dni-aux", "bp-lambda")
+SHOWN = {
+    **{"frozen": "Read-out only", "bptt": "BPTT", "local": "Local loss"},
+    **{"dni": "DNI", "cdni": "cDNI", "dni-aux": "DNI + Aux", "bp-lambda": "BP(λ)"},
+}
 STREAMS = ("add", "delay", "char-lm")
 """Tasks that never end: their state is carried on for ever."""
 
@@ -31,7 +34,8 @@ class Settings:
     """The recipe that these settings come from."""
     method: Method = "dni"
     """frozen trains the read-out only, on the core as it starts. bptt is backpropagation through T steps,
-    truncated there. dni adds a synthetic gradient at each chunk's end, dni-aux also the paper's auxiliary task,
+    truncated there; local adds the loss of a head that guesses the targets to come at each chunk's end. dni adds a
+    synthetic gradient there, cdni one whose M sees the targets to come, dni-aux also the paper's auxiliary task,
     bp-lambda also mixes lam of the true gradient with M's at every step inside a chunk."""
     T: int = 5
     """Steps of a chunk."""
@@ -41,6 +45,8 @@ class Settings:
     """Units of the core."""
     layers: int = 1
     """Layers of the core."""
+    forget_bias: float = 0.0
+    """Of an LSTM: added to its forget gates' bias at the start, so that it keeps for longer what it has seen."""
     batch: int = 100
     """Streams, or episodes, side by side."""
     updates: int = 20_000
@@ -64,7 +70,12 @@ class Settings:
     model_depth: int = 1
     """Hidden layers of the same; 0 is linear."""
     model_form: Literal["regression", "critic"] = "regression"
-    """critic: M is the gradient of a learned scalar, its guess of the later losses."""
+    """critic: M is the gradient of a learned scalar, its guess of the later losses; with cdni the loss of a head
+    that guesses the targets to come."""
+    model_anchor: float = 1.0
+    """Of cdni's critic: weight of that loss itself beside the gradients that arrive."""
+    ahead: int = 24
+    """Of local and cdni: how many of an episode's targets to come are seen."""
     model_beta1: float = 0.5
     """Adam's beta1 for the gradient models: with more momentum they lag behind the core that they must follow."""
     model_beta2: float = 0.99
@@ -125,6 +136,8 @@ class Settings:
         refuse_outside(self, _BOUNDS)
         if self.per == "episode" and self.recipe in STREAMS:
             raise ValueError(f"per=episode: {self.recipe} is a stream without end; per=chunk")
+        if self.method == "cdni" and self.model_context:
+            raise ValueError("method=cdni: M's context is the targets to come; model_context=false")
         if self.hidden_only and self.cell != "lstm":
             raise ValueError(
                 f"hidden_only=true: only an LSTM has a cell beside its hidden state, not cell={self.cell}"
@@ -141,7 +154,7 @@ class Settings:
     @property
     def synthetic(self) -> bool:
         """Whether there is a gradient model."""
-        return self.method not in ("frozen", "bptt")
+        return self.method not in ("frozen", "bptt", "local")
 
     @property
     def told(self) -> str:
@@ -161,9 +174,10 @@ class Settings:
 
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("T", "units", "layers", "batch", "updates", "model_hidden", "bits", "first"), (1, math.inf)),
-    **dict.fromkeys(("eval_every", "checkpoint_every", "threads"), (1, math.inf)),
+    **dict.fromkeys(("ahead", "eval_every", "checkpoint_every", "threads"), (1, math.inf)),
     **dict.fromkeys(("lr", "read_out_lr", "model_lr", "model_depth", "seed"), (0, math.inf)),
     **dict.fromkeys(("scale", "aux_weight", "target_every", "limit"), (0, math.inf)),
+    **dict.fromkeys(("forget_bias", "model_anchor"), (0, math.inf)),
     **dict.fromkeys(("clip", "unit_factor"), (1e-9, math.inf)),
     **dict.fromkeys(("model_beta1", "model_beta2"), (0, 0.999999)),
     **dict.fromkeys(("gamma", "lam", "traces", "warm_up", "use_until", "learn_until", "model_sees"), (0, 1)),

@@ -10,7 +10,9 @@ from synthgrad_lab.recurrent.config import Method, Settings
 
 def add(method: Method = "dni") -> Settings:
     """An endless stream of bits: y_t ~ Bernoulli(0.5 + 0.5 x_{t-6} - 0.25 x_{t-10}); cross-entropy in nats."""
-    return Settings(recipe="add", method=method, updates=30_000, decay="cosine")
+    return Settings(
+        recipe="add", method=method, lr=1e-3, read_out_lr=1e-2, warm_up=0.1, updates=20_000, decay="cosine"
+    )
 
 
 def delay(method: Method = "dni") -> Settings:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from synthgrad import Auxiliary, Critic, Interface, Recurrent, Traces
-from synthgrad.models import MLP, Masked
+from synthgrad import Auxiliary, Traces
+from synthgrad.packing import pack
 from synthgrad_lab.optimizers import adam, decayed
 from synthgrad_lab.record import note
 from synthgrad_lab.recurrent.config import Settings
-from synthgrad_lab.recurrent.core import Core, state_size
+from synthgrad_lab.recurrent.core import Core
+from synthgrad_lab.recurrent.gradient_models import future, head, later_losses, model
 from synthgrad_lab.recurrent.tasks import task_of
 from synthgrad_lab.recurrent.tasks.base import Chunk
 
@@ -30,16 +31,19 @@ class Sequences:
         self.task = task_of(s)
         self.measure = self.task.measure
         torch.manual_seed(s.seed)
-        self.net = Core(s.cell, self.task.inputs, s.units, self.task.outputs, s.layers).to(s.device)
+        self.net = Core(s.cell, self.task.inputs, s.units, self.task.outputs, s.layers, s.forget_bias).to(s.device)
         if s.method == "frozen":
             self.net.core.requires_grad_(False)
-        self.future = future(s, self.task.inputs).to(s.device) if s.synthetic else None
-        self.auxiliary = self.traces = None
+        self.future = future(s, self.task).to(s.device) if s.synthetic else None
+        self.auxiliary = self.traces = self.head = None
         models: list[Any] = []
+        if s.method == "local":
+            self.head = head(s, self.task).to(s.device)
+            models.append(self.head)
         if self.future is not None:
             models.append(self.future)
             if s.method == "dni-aux":
-                self.auxiliary = Auxiliary(model(s, self.task.inputs), s.aux_weight).to(s.device)
+                self.auxiliary = Auxiliary(model(s, self.task), s.aux_weight).to(s.device)
                 models.append(self.auxiliary)
             if s.traces is not None:
                 self.traces = Traces(self.future, s.traces)
@@ -79,13 +83,16 @@ class Sequences:
         if future is not None:
             state = future.receive(state, self.context)
         out, state = self._unrolled(x, state)
+        coming = None if chunk.coming is None else chunk.coming.flatten(1).to(device)
         per_step = self.task.losses(out, y).mean(1) * counts
         loss = per_step.sum() / s.T  # a sum over the steps: as much for each, however many a chunk has
         if future is not None and not chunk.ends:
-            self.context = x[-1] if s.model_context else None
+            self.context = x[-1] if s.model_context else coming
             loss = loss + future.send(state, self.context)
             if self.auxiliary is not None:
                 loss = loss + self.auxiliary(future)
+        if self.head is not None and coming is not None and not chunk.ends:
+            loss = loss + later_losses(s, self.task)(self.head(pack(state)), coming).mean()
         if self.traces is not None:
             self.traces.carry(state)
         self.state = None if chunk.ends else state
@@ -188,35 +195,3 @@ class Sequences:
         self.state, self.context = state["state"], state["context"]
         if self.traces:
             self.traces.traces = state["traces"]
-
-
-def future(s: Settings, inputs: int) -> Recurrent:
-    """The interface between a chunk and the next."""
-    interface = Interface(model(s, inputs), lam=s.lam, unit_factor=s.unit_factor, target_every=s.target_every)
-    only = (0,) if s.hidden_only else None
-    return Recurrent(interface, s.scale, s.gamma, s.limit, trust=s.trust, only=only)
-
-
-def model(s: Settings, inputs: int) -> nn.Module:
-    """M, or the auxiliary A: of the packed state."""
-    size = state_size(s.cell, s.units, s.layers, s.hidden_only)
-    context = inputs if s.model_context else 0
-    if s.model_form == "critic":
-        found: nn.Module = Critic(
-            _Scalar(size, s.model_hidden, s.model_depth), lambda out, c: out.sum(1), anchor=0.0
-        )
-    else:
-        found = MLP(size, s.model_hidden, s.model_depth, context)
-    return Masked(found, size, s.model_sees, s.seed) if s.model_sees < 1 else found
-
-
-class _Scalar(nn.Sequential):
-    """A guess of the later losses; its gradient is M."""
-
-    def __init__(self, size: int, hidden: int, depth: int):
-        layers: list[nn.Module] = []
-        for _ in range(max(depth, 1)):
-            layers += [nn.Linear(size, hidden), nn.Tanh()]
-            size = hidden
-        super().__init__(*layers, nn.Linear(size, 1))
-        nn.init.zeros_(self[-1].weight)  # pyright: ignore[reportArgumentType]

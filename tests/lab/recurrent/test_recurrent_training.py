@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from synthgrad import checkpoint
+from synthgrad.packing import pack
 from synthgrad_lab.record import Record, to_json
-from synthgrad_lab.recurrent.config import METHODS, Settings
+from synthgrad_lab.recurrent.config import METHODS, STREAMS, Settings
 from synthgrad_lab.recurrent.recipes import RECIPES
 from synthgrad_lab.recurrent.training import Sequences
 from synthgrad_lab.run import Diverged, Interrupted, recorded, resume, run
@@ -62,15 +63,20 @@ def after(settings, begin=0, end=None, training=None):
     return training
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("recipe", RECIPES)
+WITH_TARGETS = ("local", "cdni")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "method"),
+    [(r, m) for r in RECIPES for m in METHODS if not (r in STREAMS and m in WITH_TARGETS)],
+)
 def test_every_recipe_runs_with_every_method(tiny, recipe, method):
     s = tiny(recipe, method)
     result = run(s)
     assert set(f"{USUAL} {OWN[recipe]}".split()) <= set(result)
     assert (result["recipe"], result["method"], result["T"], result["updates"]) == (recipe, method, 3, 12)
     assert_finite(result)
-    assert bool(result["model_parameters"]) == s.synthetic
+    assert bool(result["model_parameters"]) == (s.synthetic or method == "local")
     assert bool(result["quality"]) == s.synthetic
     lines = Record(Path(s.out)).read()
     assert [line["kind"] for line in lines] == ["settings", *["point"] * 2, "result"]
@@ -85,6 +91,17 @@ def test_every_cell_runs_with_two_layers(tiny, cell):
     assert result["parameters"] == gates * 4 * ((2 + 4 + 2) + (4 + 4 + 2)) + 4 + 1
     state = 4 * 2 * (2 if cell == "lstm" else 1)
     assert result["model_parameters"] == (state + 1) * 4 + (4 + 1) * state
+
+
+def test_the_forget_bias_goes_to_every_layers_forget_gates(tiny):
+    before, after = (
+        Sequences(tiny(cell="lstm", layers=2, forget_bias=bias)).net.state_dict() for bias in (0.0, 1.5)
+    )
+    for name, value in before.items():
+        added = after[name] - value
+        forget = added[4:8] if "bias_hh" in name else added[:0]  # torch's order: input, forget, cell, output
+        assert torch.allclose(forget, torch.tensor(1.5))
+        assert added.count_nonzero() == forget.numel()
 
 
 def test_frozen_leaves_the_core_and_moves_the_read_out(tiny):
@@ -102,6 +119,7 @@ def test_frozen_leaves_the_core_and_moves_the_read_out(tiny):
         *[(recipe, method, {}) for recipe in ("add", "copy") for method in ("bptt", "dni", "dni-aux", "bp-lambda")],
         *[(recipe, "dni", {"traces": 0.5, "model_context": True}) for recipe in ("add", "copy")],
         *[(recipe, "dni", {}) for recipe in ("delay", "repeat-copy", "char-lm", "seq-mnist", "line-drawing")],
+        *[("copy", method, {"model_form": "critic"}) for method in ("local", "cdni")],
         ("add", "dni", {"target_every": 2, "decay": "cosine", "cell": "lstm", "hidden_only": True}),
         ("add", "dni", {"use_until": 0.3, "learn_until": 0.7, "model_sees": 0.5}),
         ("add", "dni", {"trust": True, "warm_up": 0.8, "read_out_lr": 1e-3}),
@@ -149,6 +167,7 @@ def flat(value, name=""):
     "changes",
     [
         {"hidden_only": True},
+        {"forget_bias": 1.0},
         {"model_sees": 0.5},
         {"model_form": "critic"},
         {"model_form": "critic", "model_sees": 0.5},
@@ -172,6 +191,50 @@ def test_every_option_runs_and_makes_a_difference(tiny, changes):
     assert_finite(run(s))
     ended = checkpoint.load(Path(s.out))["trainer"]["net"]
     assert not all(torch.equal(value, ended[name]) for name, value in after(plain).net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("copy", {"ahead": 1}),
+        ("copy", {"model_form": "critic"}),
+        ("copy", {"model_form": "critic", "model_anchor": 0.0}),
+        ("copy", {"model_form": "critic", "model_depth": 0}),
+        ("line-drawing", {"model_form": "critic"}),
+    ],
+    ids=str,
+)
+def test_an_m_that_sees_the_targets_to_come_makes_a_difference(tiny, recipe, changes):
+    plain = tiny(recipe, "cdni", updates=15, first=3)
+    blind, s = replace(plain, method="dni"), replace(plain, **changes)
+    ended = [weights(after(settings).net) for settings in (blind, plain, s)]
+    assert not any(torch.equal(ended[a], ended[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+@pytest.mark.parametrize("method", ["local", "cdni"])
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_at_a_chunks_end_a_critic_that_learns_from_its_loss_alone_is_the_local_loss(tiny, method, cell):
+    """One chunk: what the core gets is the loss' own gradient, whichever way it comes."""
+    s = tiny("copy", method, cell=cell, first=3, model_form="critic", model_depth=0)
+    training = Sequences(s)
+    head = training.head or training.future.interface.gradient_model.head
+    torch.manual_seed(0)
+    torch.nn.init.normal_(head[-1].weight)
+    chunk = training.task.chunk()
+    training.state = None
+    loss, _ = training._chunk(chunk)
+    found = torch.autograd.grad(loss, list(training.net.core.parameters()))
+
+    out, state = training.net(chunk.x)
+    guesses = head(pack(state)).view(s.batch, s.ahead, -1)
+    _, y, counts = training.task.episode
+    assert counts.tolist() == [0] * 5 + [1] * 4  # a start, three vectors, a request; three vectors, an end
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(
+        guesses[:, :4], y[5:].transpose(0, 1), reduction="none"
+    )
+    by_hand = wanted.mean(-1).sum(1).mean() / math.log(2) / s.T + 0 * out.sum()
+    for a, b in zip(found, torch.autograd.grad(by_hand, list(training.net.core.parameters())), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_an_update_per_episode_counts_episodes(tiny):
@@ -241,6 +304,7 @@ def test_after_learn_until_m_stands_still_and_the_core_does_not(tiny, method):
         ({"traces": 0.5, "model_form": "critic"}, "traces want a regression that sees all: method=dni or dni-aux"),
         ({"traces": 0.5, "model_sees": 0.5}, "traces want a regression that sees all: method=dni or dni-aux"),
         ({"traces": 0.5, "method": "bp-lambda"}, "traces want a regression that sees all: method=dni or dni-aux"),
+        ({"method": "cdni", "model_context": True}, "M's context is the targets to come; model_context=false"),
         ({"scale": 0.1, "method": "bp-lambda"}, "weighs true and synthetic gradients by lam alone"),
     ],
     ids=str,

@@ -281,6 +281,24 @@ def test_who_knows_copy_pays_nothing_and_is_accurate(make, recipe):
     assert make(recipe).evaluate(says(99))["longest"] == 0  # nothing trained, nothing solved
 
 
+@pytest.mark.parametrize("ahead", [1, 2, 9])
+def test_a_chunk_tells_the_targets_to_come(make, ahead):
+    task = make("copy", first=3, T=4)  # 9 steps, the last 4 with a target
+    task.ahead = ahead
+    whole, told = [], []
+    for _ in range(3):
+        chunk = task.chunk()
+        whole.append(chunk.y)
+        told.append(chunk.coming)
+    y = torch.cat(whole)
+    for coming, first in zip(told, (5, 8, 9), strict=True):
+        assert coming.shape == (BATCH, ahead, task.outputs + 1)
+        known = min(ahead, 9 - first)
+        assert torch.equal(coming[:, :known, :-1], y[first : first + known].transpose(0, 1))
+        assert coming[..., -1].tolist() == [[1] * known + [0] * (ahead - known)] * BATCH
+        assert not coming[:, known:].any()
+
+
 def test_rows_are_an_image_from_top_to_bottom_with_its_label(make):
     task = make("seq-mnist", T=9)
     for _ in range(2):
@@ -288,7 +306,8 @@ def test_rows_are_an_image_from_top_to_bottom_with_its_label(make):
         images = task.data.train_x.view(-1, 28, 28)
         for b in range(BATCH):
             (found,) = (images == x[:, b]).all(2).all(1).nonzero()
-            assert y[:, b].tolist() == [task.data.train_y[found].item()] * 28
+            label = task.data.train_y[found].item()
+            assert y[:, b].tolist() == [[float(k == label) for k in range(10)]] * 28
         assert counts.tolist() == [0] * 27 + [1]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from synthgrad_lab.recurrent.config import Settings
 from synthgrad_lab.recurrent.tasks.add import Add
-from synthgrad_lab.recurrent.tasks.base import Task
+from synthgrad_lab.recurrent.tasks.base import Episodes, Task
 from synthgrad_lab.recurrent.tasks.chars import Chars
 from synthgrad_lab.recurrent.tasks.copying import Copy
 from synthgrad_lab.recurrent.tasks.delay import Delay
@@ -13,7 +13,22 @@ from synthgrad_lab.recurrent.tasks.rows import Rows
 
 
 def task_of(s: Settings) -> Task:
-    """The recipe's task at these settings."""
+    """The recipe's task at these settings.
+
+    Raises:
+        ValueError: if the method wants what the task cannot tell.
+    """
+    task = _task_of(s)
+    if s.method in ("local", "cdni"):
+        if not isinstance(task, Episodes):
+            raise ValueError(
+                f"method={s.method} sees the targets to come: {s.recipe} has no episodes to know them from"
+            )
+        task.ahead = s.ahead
+    return task
+
+
+def _task_of(s: Settings) -> Task:
     usual = s.T, s.batch, s.seed
     match s.recipe:
         case "add":

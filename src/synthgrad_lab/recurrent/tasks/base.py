@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Network = Callable[[Tensor], Tensor]
@@ -25,6 +26,9 @@ class Chunk:
     """Whether a step has a loss, shape (steps,)."""
     ends: bool = False
     """Whether an episode ends with it, in all streams."""
+    coming: Tensor | None = None
+    """Of an episode: the next targets after it, shape (batch, ahead, outputs + 1): a 1 behind each, zeros where
+    there are none."""
 
 
 class Task:
@@ -98,6 +102,8 @@ class Episodes(Task):
     """A task of episodes, all of which begin and end together; the last chunk has what is left."""
 
     episodic = True
+    ahead = 0
+    """How many of the targets to come a chunk tells."""
 
     def __init__(self, T: int, batch: int, seed: int):
         super().__init__(T, batch, seed)
@@ -105,7 +111,7 @@ class Episodes(Task):
         self.episode: tuple[Tensor, ...] = ()
 
     def begin(self) -> tuple[Tensor, Tensor, Tensor]:
-        """A new episode's inputs, targets and counts, whole: a chunk's, with all its steps."""
+        """A new episode's inputs, targets of shape (steps, batch, outputs), and counts: a chunk's, whole."""
         raise NotImplementedError
 
     def chunk(self) -> Chunk:
@@ -115,10 +121,16 @@ class Episodes(Task):
             self.sequences += self.batch
         x, y, counts = (whole[self.at : self.at + self.T] for whole in self.episode)
         self.at += self.T
+        coming = self._coming() if self.ahead else None
         ends = self.at >= len(self.episode[0])
         if ends:
             self.episode = ()
-        return Chunk(x, y, counts, ends)
+        return Chunk(x, y, counts, ends, coming)
+
+    def _coming(self) -> Tensor:
+        _, y, counts = self.episode
+        wanted = y[self.at :][counts[self.at :] > 0][: self.ahead].transpose(0, 1)
+        return F.pad(F.pad(wanted, (0, 1), value=1.0), (0, 0, 0, self.ahead - wanted.shape[1]))
 
 
 def held_out(test: bool) -> torch.Generator:

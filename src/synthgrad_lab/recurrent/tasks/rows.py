@@ -34,11 +34,12 @@ class Rows(Episodes):
         drawn = torch.randint(0, len(self.data.train_x), (self.batch,), generator=self.random)
         counts = torch.zeros(ROWS)
         counts[-1] = 1
-        return _steps(self.data.train_x[drawn]), self.data.train_y[drawn].expand(ROWS, -1), counts
+        y = F.one_hot(self.data.train_y[drawn], self.outputs).float()
+        return _steps(self.data.train_x[drawn]), y.expand(ROWS, -1, -1), counts
 
     def losses(self, out: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy in nats."""
-        return F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+        return -(out.log_softmax(-1) * y).sum(-1)
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
         """``validation_error`` or ``test_error``, in percent."""

@@ -1,0 +1,63 @@
+"""What predicts at a chunk's end: gradient models, and heads that guess the targets to come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from synthgrad import Critic, Interface, Recurrent
+from synthgrad.models import MLP, Masked
+from synthgrad_lab.recurrent.config import Settings
+from synthgrad_lab.recurrent.tasks.base import Task
+
+
+def future(s: Settings, task: Task) -> Recurrent:
+    """The interface between a chunk and the next."""
+    interface = Interface(model(s, task), lam=s.lam, unit_factor=s.unit_factor, target_every=s.target_every)
+    only = (0,) if s.hidden_only else None
+    return Recurrent(interface, s.scale, s.gamma, s.limit, trust=s.trust, only=only)
+
+
+def model(s: Settings, task: Task) -> nn.Module:
+    """M, or the auxiliary A: of the packed state."""
+    size = state_size(s)
+    if s.model_form == "regression":
+        context = task.inputs if s.model_context else s.ahead * (task.outputs + 1) if s.method == "cdni" else 0
+        found: nn.Module = MLP(size, s.model_hidden, s.model_depth, context)
+    elif s.method == "cdni":
+        found = Critic(head(s, task), later_losses(s, task), anchor=s.model_anchor)
+    else:
+        found = Critic(_Tanh(size, s.model_hidden, max(s.model_depth, 1), 1), lambda out, c: out.sum(1), anchor=0.0)
+    return Masked(found, size, s.model_sees, s.seed) if s.model_sees < 1 else found
+
+
+def head(s: Settings, task: Task) -> nn.Module:
+    """Guesses the targets to come from the packed state, side by side."""
+    return _Tanh(state_size(s), s.model_hidden, s.model_depth, s.ahead * task.outputs)
+
+
+def later_losses(s: Settings, task: Task) -> Callable[[Tensor, Tensor], Tensor]:
+    """What each example would lose on the targets to come with a head's guesses, weighed as chunks weigh them."""
+
+    def losses(guesses: Tensor, coming: Tensor) -> Tensor:
+        out, wanted = (t.view(len(t), s.ahead, -1).transpose(0, 1) for t in (guesses, coming))
+        return (task.losses(out, wanted[..., :-1]) * wanted[..., -1]).sum(0) / s.T
+
+    return losses
+
+
+def state_size(s: Settings) -> int:
+    """Numbers per example of the packed state."""
+    return s.units * s.layers * (2 if s.cell == "lstm" and not s.hidden_only else 1)
+
+
+class _Tanh(nn.Sequential):
+    """A guess that is smooth in the state, for its gradient is used; it starts at zero."""
+
+    def __init__(self, size: int, hidden: int, depth: int, out: int):
+        widths = [size, *[hidden] * depth]
+        hidden_layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.Tanh())]
+        super().__init__(*hidden_layers, nn.Linear(widths[-1], out))
+        nn.init.zeros_(self[-1].weight)  # pyright: ignore[reportArgumentType]
