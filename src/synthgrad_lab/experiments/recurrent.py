@@ -9,7 +9,7 @@ from typing import Any
 
 from synthgrad_lab import page
 from synthgrad_lab.record import read_lines
-from synthgrad_lab.recurrent.config import Method, Settings
+from synthgrad_lab.recurrent.config import SHOWN, Method, Settings
 from synthgrad_lab.recurrent.recipes import RECIPES
 from synthgrad_lab.recurrent_tables import chosen
 from synthgrad_lab.results_tables import Row
@@ -46,7 +46,9 @@ BUDGETS = {
 }
 
 SHORT = ("add", "delay")
-COMPARED: tuple[tuple[Method, str], ...] = (("bptt", "BPTT"), ("dni", "DNI"), ("dni-aux", "DNI + Aux"))
+COMPARED: tuple[Method, ...] = ("bptt", "dni", "dni-aux")
+EPISODIC: tuple[Method, ...] = ("bptt", "local", "dni", "dni-aux", "cdni")
+"""Where the targets to come are at hand."""
 Arm = tuple[str, str, Method, dict[str, Any]]
 """Recipe, the arm's name in tables, method, what it changes."""
 
@@ -105,16 +107,16 @@ def arms() -> Iterator[Arm]:
     yield "add", "rnn, T=5, DNI, critic", "dni", {"model_form": "critic", "model_lr": 3e-3}
     yield "add", "rnn, T=5, BP(λ)", "bp-lambda", {}
     for T in (2, 5):
-        for method, shown in COMPARED[:2]:
-            yield "delay", f"rnn, T={T}, {shown}", method, {"T": T}
+        for method in COMPARED[:2]:
+            yield "delay", f"rnn, T={T}, {SHOWN[method]}", method, {"T": T}
         yield "delay", f"rnn, T={T}, DNI, scale 0.1", "dni", {"T": T, "scale": 0.1}
     for recipe in ("copy", "repeat-copy"):
         for T in (3, 4, 5):
-            for method, shown in COMPARED:
-                yield recipe, f"lstm, T={T}, {shown}", method, {"T": T}
+            for method in EPISODIC:
+                yield recipe, f"lstm, T={T}, {SHOWN[method]}", method, {"T": T}
     for T, compared in ((5, COMPARED), (8, COMPARED[:2]), (20, COMPARED[:1])):
-        for method, shown in compared:
-            yield "char-lm", f"lstm, T={T}, {shown}", method, {"T": T}
+        for method in compared:
+            yield "char-lm", f"lstm, T={T}, {SHOWN[method]}", method, {"T": T}
 
 
 def as_paper(s: Settings) -> Settings:

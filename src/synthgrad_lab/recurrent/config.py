@@ -45,8 +45,6 @@ class Settings:
     """Units of the core."""
     layers: int = 1
     """Layers of the core."""
-    forget_bias: float = 0.0
-    """Of an LSTM: added to its forget gates' bias at the start, so that it keeps for longer what it has seen."""
     batch: int = 100
     """Streams, or episodes, side by side."""
     updates: int = 20_000
@@ -176,8 +174,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("T", "units", "layers", "batch", "updates", "model_hidden", "bits", "first"), (1, math.inf)),
     **dict.fromkeys(("ahead", "eval_every", "checkpoint_every", "threads"), (1, math.inf)),
     **dict.fromkeys(("lr", "read_out_lr", "model_lr", "model_depth", "seed"), (0, math.inf)),
-    **dict.fromkeys(("scale", "aux_weight", "target_every", "limit"), (0, math.inf)),
-    **dict.fromkeys(("forget_bias", "model_anchor"), (0, math.inf)),
+    **dict.fromkeys(("scale", "aux_weight", "model_anchor", "target_every", "limit"), (0, math.inf)),
     **dict.fromkeys(("clip", "unit_factor"), (1e-9, math.inf)),
     **dict.fromkeys(("model_beta1", "model_beta2"), (0, 0.999999)),
     **dict.fromkeys(("gamma", "lam", "traces", "warm_up", "use_until", "learn_until", "model_sees"), (0, 1)),

@@ -18,16 +18,12 @@ class Core(nn.Module):
         units: of each layer.
         outputs: numbers per step that the read-out gives.
         layers: how many.
-        forget_bias: added to the bias of an LSTM's forget gates (Gers et al. 2000).
     """
 
-    def __init__(self, cell: str, inputs: int, units: int, outputs: int, layers: int = 1, forget_bias: float = 0.0):
+    def __init__(self, cell: str, inputs: int, units: int, outputs: int, layers: int = 1):
         super().__init__()
         self.core = CELLS[cell](inputs, units, layers)
         self.read_out = nn.Linear(units, outputs)
-        if cell == "lstm" and forget_bias:
-            for layer in range(layers):  # torch's order of gates: input, forget, cell, output
-                getattr(self.core, f"bias_hh_l{layer}").data[units : 2 * units] += forget_bias
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Run over x of shape (steps, batch, inputs); the state's form is torch's own."""

@@ -58,7 +58,10 @@ def line_drawing(method: Method = "dni") -> Settings:
 
 
 def _copying(s: Settings) -> Settings:
-    return replace(s, cell="lstm", units=256, model_hidden=256, batch=64, lr=1e-3, updates=20_000)
+    s = replace(s, cell="lstm", units=256, model_hidden=256, batch=64, lr=3e-3, warm_up=0.05)
+    if s.method in ("local", "cdni"):
+        return replace(s, model_form="critic", model_depth=0, model_lr=1e-2)
+    return replace(s, scale=0.1) if s.method in ("dni", "dni-aux") else s
 
 
 RECIPES: dict[str, Callable[[Method], Settings]] = {

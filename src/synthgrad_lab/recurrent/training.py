@@ -31,7 +31,7 @@ class Sequences:
         self.task = task_of(s)
         self.measure = self.task.measure
         torch.manual_seed(s.seed)
-        self.net = Core(s.cell, self.task.inputs, s.units, self.task.outputs, s.layers, s.forget_bias).to(s.device)
+        self.net = Core(s.cell, self.task.inputs, s.units, self.task.outputs, s.layers).to(s.device)
         if s.method == "frozen":
             self.net.core.requires_grad_(False)
         self.future = future(s, self.task).to(s.device) if s.synthetic else None

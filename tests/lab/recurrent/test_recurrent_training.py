@@ -93,17 +93,6 @@ def test_every_cell_runs_with_two_layers(tiny, cell):
     assert result["model_parameters"] == (state + 1) * 4 + (4 + 1) * state
 
 
-def test_the_forget_bias_goes_to_every_layers_forget_gates(tiny):
-    before, after = (
-        Sequences(tiny(cell="lstm", layers=2, forget_bias=bias)).net.state_dict() for bias in (0.0, 1.5)
-    )
-    for name, value in before.items():
-        added = after[name] - value
-        forget = added[4:8] if "bias_hh" in name else added[:0]  # torch's order: input, forget, cell, output
-        assert torch.allclose(forget, torch.tensor(1.5))
-        assert added.count_nonzero() == forget.numel()
-
-
 def test_frozen_leaves_the_core_and_moves_the_read_out(tiny):
     s = tiny(method="frozen")
     began = Sequences(s).net.state_dict()
@@ -167,7 +156,6 @@ def flat(value, name=""):
     "changes",
     [
         {"hidden_only": True},
-        {"forget_bias": 1.0},
         {"model_sees": 0.5},
         {"model_form": "critic"},
         {"model_form": "critic", "model_sees": 0.5},
@@ -197,9 +185,9 @@ def test_every_option_runs_and_makes_a_difference(tiny, changes):
     ("recipe", "changes"),
     [
         ("copy", {"ahead": 1}),
-        ("copy", {"model_form": "critic"}),
-        ("copy", {"model_form": "critic", "model_anchor": 0.0}),
-        ("copy", {"model_form": "critic", "model_depth": 0}),
+        ("copy", {"model_form": "regression"}),
+        ("copy", {"model_anchor": 0.0}),
+        ("copy", {"model_depth": 1}),
         ("line-drawing", {"model_form": "critic"}),
     ],
     ids=str,
