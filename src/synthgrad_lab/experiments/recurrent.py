@@ -25,7 +25,7 @@ class Budget:
     """Learning rates of the core by recipe (``""``: of the others), tried by every method alike with one seed; the
     others run at the rate that was best on validation data."""
     updates: dict[str, int]
-    """By recipe; of char-lm with T = 5, and with another T as many as make the same number of characters."""
+    """By recipe; of add and char-lm with T = 5, and with another T as many as make the same number of steps."""
     paper: bool = False
 
 
@@ -46,6 +46,8 @@ BUDGETS = {
 }
 
 SHORT = ("add", "delay")
+SAME_DATA = ("add", "char-lm")
+"""Whose arms see equally much, whatever their T."""
 COMPARED: tuple[Method, ...] = ("bptt", "dni", "dni-aux")
 EPISODIC: tuple[Method, ...] = ("bptt", "local", "dni", "dni-aux", "cdni")
 """Where the targets to come are at hand."""
@@ -86,8 +88,10 @@ def cells(
                 settings = replace(
                     RECIPES[recipe](method), updates=budget.updates[recipe], lr=rate, seed=seed, **changes
                 )
+                if recipe in SAME_DATA:
+                    settings = replace(settings, updates=settings.updates * 5 // settings.T)
                 if recipe == "char-lm":
-                    settings = replace(settings, updates=settings.updates * 5 // settings.T, text=text)
+                    settings = replace(settings, text=text)
                 found[f"{arm}--lr{rate:g}--seed{seed}"] = as_paper(settings) if budget.paper else settings
     return found
 

@@ -32,7 +32,7 @@ def test_first_every_rate_with_one_seed():
     frozen = {name for name in arms if "read-out only" in name}  # whose core stands still at any rate
     assert len(found) == 2 * len(arms) - len(frozen)
     assert {s.recipe for s in found.values()} == {"add", "copy"}
-    assert {s.updates for s in found.values() if s.recipe == "add"} == {100}
+    assert {(s.T, s.updates) for s in found.values() if s.recipe == "add"} == {(5, 100), (3, 166), (15, 33)}
 
 
 def test_then_the_other_seeds_at_each_arms_best_rate(tried):
