@@ -12,7 +12,10 @@ from synthgrad_lab.recurrent.config import SHOWN
 from synthgrad_lab.recurrent_tables import MEASURES
 from synthgrad_lab.summary import Run
 
-COLOURS = {"frozen": "#8a8a8a", "bptt": "#000000", "dni": "#0072B2", "dni-aux": "#E69F00", "bp-lambda": "#117733"}
+COLOURS = {
+    **{"frozen": "#8a8a8a", "bptt": "#000000", "local": "#CC79A7"},
+    **{"dni": "#0072B2", "cdni": "#D55E00", "dni-aux": "#E69F00", "bp-lambda": "#117733"},
+}
 CAPTION = """On validation data, over updates: a line per run, a colour per method, lighter for shorter chunks."""
 
 
@@ -58,7 +61,7 @@ def curves(recipe: str, runs: Sequence[Run]) -> Figure:
         key = next(name for name in run.points[0] if name not in ("kind", "step", "train_loss"))
         name = None if (method, T) in told else f"{SHOWN.get(method, method)}, T = {T}"
         told.add((method, T))
-        colour: Any = shade(COLOURS.get(method, "#882255"), chunks.index(T), len(chunks))
+        colour: Any = shade(COLOURS[method], chunks.index(T), len(chunks))
         ax.plot([p["step"] for p in run.points], [p[key] for p in run.points], color=colour, label=name)
     ax.set_xlabel("updates")
     ax.set_ylabel(MEASURES[recipe][1])

@@ -69,6 +69,8 @@ def _row(recipe: str, arm: str, best: list[Row], runs: list[Row]) -> dict[str, s
         "worst seed": form.format(worst),
     }
     cell, T, method = (*arm.split(", "), "", "")[:3]
+    if recipe in PAPER:
+        row["sequences"] = f"{statistics.median_low(r['sequences'] for r in best):,}"
     if recipe in PAPER and method in PAPER[recipe] and cell == "lstm":
         row["paper"] = str(PAPER[recipe][method][int(T.removeprefix("T=")) - 2])
     return row

@@ -20,7 +20,7 @@ def row(name, settings, validation, **result):
 def tried():
     """Each arm's first seed at both rates; the larger rate is better for DNI, the smaller for the others."""
     return [
-        row(name, s, (s.lr < 5e-4) == (s.method == "dni"), cross_entropy=0.5, longest=3)
+        row(name, s, (s.lr < 5e-4) == (s.method == "dni"), cross_entropy=0.5, longest=3, sequences=6400)
         for name, s in cells(SMALL).items()
     ]
 
@@ -80,3 +80,15 @@ def test_the_table_has_an_arm_a_line(tried):
     assert {name: r["rates tried"] for name, r in rows.items()} == {
         name: "1" if "read-out only" in name else "2" for name in rows
     }
+
+
+def test_copys_table_has_the_sequences_and_the_paper_beside_it(tried):
+    rows = {r["arm"]: r for r in table_of("copy")(tried)}
+    assert {name: r.get("paper") for name, r in rows.items() if "T=3" in name} == {
+        "lstm, T=3, BPTT": "8",
+        "lstm, T=3, DNI": "14",
+        "lstm, T=3, DNI + Aux": "17",
+        "lstm, T=3, cDNI": None,
+        "lstm, T=3, Local loss": None,
+    }
+    assert {(r["longest N"], r["sequences"]) for r in rows.values()} == {("3", "6,400")}
