@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ def lines(runs: Iterable[Run]) -> list[dict[str, str]]:
             "seed": str(s["seed"]),
             "state": run.state,
             "reached": _reached(run),
+            "true cosine": _cosine(run),
             "ms per update": f"{1000 * run.result['seconds_per_update']:.2f}" if run.result else "",
             "folder": str(run.folder),
         }
@@ -40,6 +42,13 @@ def lines(runs: Iterable[Run]) -> list[dict[str, str]]:
 def _reached(run: Run) -> str:
     key, shown, _ = MEASURES[run.settings["recipe"]]
     return f"{shown}: {run.result[key]:.4g}" if run.result else ""
+
+
+def _cosine(run: Run) -> str:
+    """Of the synthetic gradients with those of full backpropagation, mean over a probe's boundaries."""
+    quality = run.result["quality"] if run.result else {}
+    cosines = [measures["cosine"] for name, measures in quality.items() if name != "state"]
+    return f"{math.fsum(cosines) / len(cosines):.2f}" if cosines else ""
 
 
 def by_task(runs: Iterable[Run]) -> dict[str, list[Run]]:

@@ -13,18 +13,22 @@ from synthgrad_lab.record import environment, read_lines, to_json
 
 def do_report(options: Namespace) -> None:
     """Write the page about runs."""
-    from synthgrad_lab import report
+    from synthgrad_lab import report, report_sections
     from synthgrad_lab.summary import runs_under
+    from synthgrad_lab.tables import plain
 
     if not options.folders and not Path("runs").is_dir():
         raise FileNotFoundError("there is no run under runs/; start one with: synthgrad run mnist-fcn")
     folders = [run for place in options.folders or ["runs"] for run in runs_under(Path(place))]
     path = report.write(folders, Path(options.out))
-    rows = report.rows(folders)
+    rows, others = report.rows(folders), report_sections.lines(folders)
     if options.json:
-        print(to_json({"report": str(path), "rows": rows}))
+        print(to_json({"report": str(path), "rows": rows, "others": others}))
         return
-    Console().print(report.table(rows))
+    for title, lines in others.items():
+        Console().print(plain(title, lines))
+    if rows or not others:
+        Console().print(report.table(rows))
     print(f"report: {path}")
 
 

@@ -85,11 +85,18 @@ def table(rows: Sequence[dict[str, Any]], cost: Cost = None) -> Table:
     """
     if not rows:
         return Table(heading(rows))
-    times = "measured with the methods in turn" if cost else "from the runs themselves, whatever ran beside them"
-    drawn = Table(title=Text(heading(rows)), caption=f"s/step: {times}")
     lines = [
         {name: text for name, text in line.items() if name != "validation error %"} for line in cells(rows, cost)
     ]
+    drawn = plain(heading(rows), lines)
+    times = "measured with the methods in turn" if cost else "from the runs themselves, whatever ran beside them"
+    drawn.caption = f"s/step: {times}"
+    return drawn
+
+
+def plain(title: str, lines: Sequence[dict[str, str]]) -> Table:
+    """Lines of text by column name for the terminal."""
+    drawn = Table(title=Text(title))
     for name in lines[0]:
         keep = name in ("method", "test error %")
         drawn.add_column(name, justify="left" if name in LEFT else "right", no_wrap=keep)

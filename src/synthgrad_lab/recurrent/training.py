@@ -11,16 +11,19 @@ from torch.utils._pytree import tree_map
 
 from synthgrad import Auxiliary, Traces
 from synthgrad.packing import pack
+from synthgrad.quality import Quality
 from synthgrad_lab.optimizers import adam, decayed
 from synthgrad_lab.record import note
 from synthgrad_lab.recurrent.config import Settings
 from synthgrad_lab.recurrent.core import Core
 from synthgrad_lab.recurrent.gradient_models import future, head, later_losses, model
 from synthgrad_lab.recurrent.tasks import task_of
-from synthgrad_lab.recurrent.tasks.base import Chunk
+from synthgrad_lab.recurrent.tasks.base import Chunk, Episodes
 
 PIECE = 200
 """Steps at a time without gradients."""
+PROBED = 5
+"""Boundaries of a probe that are told of."""
 
 
 class Sequences:
@@ -76,29 +79,33 @@ class Sequences:
 
     def _chunk(self, chunk: Chunk) -> tuple[Tensor, float]:
         """A chunk's loss to differentiate, and the task's own, summed over its steps."""
-        s = self.settings
-        device = torch.device(s.device)
-        x, y, counts = (t.to(device) for t in (chunk.x, chunk.y, chunk.counts))
-        state, future = self.state, self.future
-        if future is not None:
-            state = future.receive(state, self.context)
-        out, state = self._unrolled(x, state)
-        coming = None if chunk.coming is None else chunk.coming.flatten(1).to(device)
-        per_step = self.task.losses(out, y).mean(1) * counts
-        loss = per_step.sum() / s.T  # a sum over the steps: as much for each, however many a chunk has
-        if future is not None and not chunk.ends:
-            self.context = x[-1] if s.model_context else coming
-            loss = loss + future.send(state, self.context)
-            if self.auxiliary is not None:
-                loss = loss + self.auxiliary(future)
-        if self.head is not None and coming is not None and not chunk.ends:
-            loss = loss + later_losses(s, self.task)(self.head(pack(state)), coming).mean()
+        loss, per_step, state, self.context = self._run(chunk, self.state, self.context)
         if self.traces is not None:
             self.traces.carry(state)
         self.state = None if chunk.ends else state
         value = per_step.detach().sum().item()
         self.task.told(value, int(chunk.counts.sum()), chunk.ends)
         return loss, value
+
+    def _run(self, chunk: Chunk, state: Any, context: Any) -> tuple[Tensor, Tensor, Any, Any]:
+        """A chunk's loss to differentiate, the task's own at each step, and what the next one begins with."""
+        s, future = self.settings, self.future
+        device = torch.device(s.device)
+        x, y, counts = (t.to(device) for t in (chunk.x, chunk.y, chunk.counts))
+        if future is not None:
+            state = future.receive(state, context)
+        out, state = self._unrolled(x, state)
+        coming = None if chunk.coming is None else chunk.coming.flatten(1).to(device)
+        per_step = self.task.losses(out, y).mean(1) * counts
+        loss = per_step.sum() / s.T  # a sum over the steps: as much for each, however many a chunk has
+        if future is not None and not chunk.ends:
+            context = x[-1] if s.model_context else coming
+            loss = loss + future.send(state, context)
+            if self.auxiliary is not None:
+                loss = loss + self.auxiliary(future)
+        if self.head is not None and coming is not None and not chunk.ends:
+            loss = loss + later_losses(s, self.task)(self.head(pack(state)), coming).mean()
+        return loss, per_step, state, context
 
     def _unrolled(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """All steps at once; one at a time where an interface stands between them."""
@@ -141,19 +148,42 @@ class Sequences:
             outs.append(out.cpu())
         return torch.cat(outs)
 
-    def quality(self) -> dict[str, float]:
-        """The last synthetic gradient against the bootstrapped target, and R² over the last chunks."""
+    def quality(self) -> dict[str, dict[str, float]]:
+        """The last synthetic gradient against its target; those of a probe against full backpropagation's."""
         if self.future is None or self.future.quality is None:
             return {}
         trust = {"trust": self.future.slope.item()} if self.settings.trust else {}
-        return {**dataclasses.asdict(self.future.quality), "r2": self.future.r2, **trust}
+        state = {**dataclasses.asdict(self.future.quality), "r2": self.future.r2, **trust}
+        probed = {f"boundary {k}": dataclasses.asdict(true) for k, true in enumerate(self._probe(), 1)}
+        return {"state": state, **probed}
+
+    def _probe(self) -> list[Quality]:
+        """A new episode, or the stream's next chunks; task and stream are put back."""
+        task, kept = self.task, self.task.state_dict()
+
+        def episode() -> Tensor:
+            losses, state, context = [], self.state, self.context
+            if isinstance(task, Episodes):
+                task.episode, state = (), None
+            for _ in range(2 * PROBED):  # the last boundary told of has as many chunks behind it as before it
+                chunk = task.chunk()
+                loss, _, state, context = self._run(chunk, state, context)
+                losses.append(loss)
+                if chunk.ends:
+                    break
+            return torch.stack(losses).sum()
+
+        try:
+            return self.future.probe(episode)[:PROBED] if self.future is not None else []
+        finally:
+            task.load_state_dict(kept)
 
     def point(self) -> dict[str, Any]:
         """The task's measures on validation data, and how good M is."""
         quality = self.quality()
-        if quality.get("r2", 0) < -0.01:
-            note(f"R² of the synthetic gradient is {quality['r2']:.2f}: worse than none; try a lower scale or lr")
-        return {**self.evaluate(), "quality": {"state": quality} if quality else {}}
+        if quality and (r2 := quality["state"]["r2"]) < -0.01:
+            note(f"R² of the synthetic gradient is {r2:.2f}: worse than none; try a lower scale or lr")
+        return {**self.evaluate(), "quality": quality}
 
     def result(self, seconds: float, measure: float) -> dict[str, Any]:
         """What the record's last line says; reads the test data."""
@@ -167,7 +197,7 @@ class Sequences:
             "validation": measure,
             "parameters": sum(p.numel() for p in self.net.parameters()),
             "model_parameters": sum(p.numel() for p in self.models.parameters() if p.requires_grad),
-            "quality": {"state": quality} if (quality := self.quality()) else {},
+            "quality": self.quality(),
         }
 
     def events(self) -> list[dict[str, Any]]:

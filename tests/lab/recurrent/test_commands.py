@@ -56,10 +56,23 @@ def test_plain_output_has_a_measure_a_line(synthgrad, tmp_path):
 
 def test_plain_output_tells_the_quality_of_m(synthgrad, tmp_path):
     _, out, _ = synthgrad("run", "add", *SMALL, f"out={tmp_path / 'a'}")
-    last = out.splitlines()[-1]
-    assert last.startswith("quality at the state  ")
-    for measure in ("cosine", "sign agreement", "norm ratio", "relative error", "r2"):
-        assert f"{measure} " in last
+    lines = [line for line in out.splitlines() if line.startswith("quality at the ")]
+    assert [line[15:].split("  ")[0] for line in lines] == ["state", *(f"boundary {k}" for k in range(1, 6))]
+    for measure in ("cosine", "sign agreement", "norm ratio", "relative error"):
+        assert all(f"{measure} " in line for line in lines)
+    assert "r2 " in lines[0]
+
+
+def test_report_tells_of_recurrent_runs(synthgrad, tmp_path):
+    synthgrad("run", "add", *SMALL, f"out={tmp_path / 'a'}")
+    words = ("report", str(tmp_path), "--out", str(tmp_path / "page.html"))
+    _, out, _ = synthgrad(*words)
+    assert "Recurrent runs" in out
+    assert "no run has finished" not in out
+    _, out, _ = synthgrad(*words, "--json")
+    ((title, [line]),) = json.loads(out)["others"].items()
+    assert (title, line["task"], line["state"]) == ("Recurrent runs", "add", "finished")
+    assert -1 <= float(line["true cosine"]) <= 1
 
 
 def test_show_prints_an_example_of_every_task(synthgrad, tmp_path):

@@ -1,6 +1,7 @@
 """Recurrent runs from end to end: every recipe, method and option; interruptions; lesions; what is refused."""
 
 import copy
+import dataclasses
 import functools
 import math
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from synthgrad import checkpoint
+from synthgrad import checkpoint, compare
 from synthgrad.packing import pack
 from synthgrad_lab.record import Record, to_json
 from synthgrad_lab.recurrent.config import METHODS, STREAMS, Settings
@@ -223,6 +224,38 @@ def test_at_a_chunks_end_a_critic_that_learns_from_its_loss_alone_is_the_local_l
     by_hand = wanted.mean(-1).sum(1).mean() / math.log(2) / s.T + 0 * out.sum()
     for a, b in zip(found, torch.autograd.grad(by_hand, list(training.net.core.parameters())), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("recipe", ["add", "copy", "delay"])
+@pytest.mark.parametrize("method", ["dni", "bp-lambda"])
+def test_a_probe_leaves_no_trace(tiny, recipe, method):
+    s = tiny(recipe, method, first=2, updates=15)
+    probed = Sequences(s)
+    for done in range(s.updates):
+        probed.step(done)
+        assert "boundary 1" in probed.quality() or done < 2
+    plain = after(s)
+    for part in ("net", "models"):
+        assert torch.equal(weights(getattr(plain, part)), weights(getattr(probed, part)))
+    assert torch.equal(plain.task.chunk().x, probed.task.chunk().x)
+
+
+def test_a_probe_compares_with_full_backprop_boundary_by_boundary(tiny):
+    s = tiny("copy", cell="gru", first=2)  # 7 steps: boundaries after 3 and 6
+    training = after(s)
+    found = [q for name, q in training.quality().items() if name != "state"]
+    training.task.episode = ()
+    chunks = [training.task.chunk() for _ in range(3)]
+    loss, state, states = 0.0, None, []
+    for chunk in chunks:
+        out, state = training.net(chunk.x, state)
+        states.append(state)
+        loss = loss + (training.task.losses(out, chunk.y).mean(1) * chunk.counts).sum() / s.T
+    true = torch.autograd.grad(loss, states[:2])
+    assert len(found) == 2
+    for measured, state, delta in zip(found, states, true, strict=False):
+        synthetic = training.future.interface.synthetic_gradient(state[0].detach())
+        assert measured == pytest.approx(dataclasses.asdict(compare(synthetic, delta[0])), rel=1e-4, abs=1e-5)
 
 
 def test_an_update_per_episode_counts_episodes(tiny):
