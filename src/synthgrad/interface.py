@@ -126,7 +126,10 @@ class Interface(nn.Module):
 
     def sent(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
         """What ``send`` lets the sender learn from, for a loss term of your own: scale·δ̂, held fixed."""
-        self._sent = Answer(self.target or self.gradient_model, h.detach(), context)
+        model = self.target or self.gradient_model
+        if not torch.is_grad_enabled():  # nobody who learns could use an answer without a graph again
+            return self._consumed(ask(model, h, context), h.dtype)
+        self._sent = Answer(model, h.detach(), context)
         return self._consumed(self._sent.prediction, h.dtype)
 
     def receive(
@@ -155,10 +158,12 @@ class Interface(nn.Module):
         """``receive`` in training, and what M expects to come: the message, and M(h, c) in M's units."""
         message = checked(h).detach()
         answer, self._sent = self._sent, None
-        if answer is None or not answer.fits(self.gradient_model, message, context):
-            answer = Answer(self.gradient_model, message, context)
-        received = Edge.apply(message.requires_grad_(), answer.prediction, self, None, None)
-        return received, answer.prediction.detach()  # pyright: ignore[reportReturnType]
+        if answer is not None and answer.fits(self.gradient_model, message, context):
+            prediction = answer.prediction
+        else:
+            prediction = ask(self.gradient_model, message, context)
+        received = Edge.apply(message.requires_grad_(), prediction, self, None, None)
+        return received, prediction.detach()  # pyright: ignore[reportReturnType]
 
     def forward(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
         """Both ends at once: the identity, whose gradient is λδ + (1-λ)·scale·δ̂, and which teaches M on δ.
