@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from synthgrad import Critic, Interface, Recurrent
 from synthgrad.models import MLP, Masked
+from synthgrad.packing import Leaves
 from synthgrad_lab.recurrent.config import Settings
 from synthgrad_lab.recurrent.tasks.base import Task
 
@@ -16,8 +17,7 @@ from synthgrad_lab.recurrent.tasks.base import Task
 def future(s: Settings, task: Task) -> Recurrent:
     """The interface between a chunk and the next."""
     interface = Interface(model(s, task), lam=s.lam, unit_factor=s.unit_factor, target_every=s.target_every)
-    only = (0,) if s.hidden_only else None
-    return Recurrent(interface, s.scale, s.gamma, s.limit, trust=s.trust, only=only)
+    return Recurrent(interface, s.scale, s.gamma, s.limit, trust=s.trust, only=told(s))
 
 
 def model(s: Settings, task: Task) -> nn.Module:
@@ -46,6 +46,11 @@ def later_losses(s: Settings, task: Task) -> Callable[[Tensor, Tensor], Tensor]:
         return (task.losses(out, wanted[..., :-1]) * wanted[..., -1]).sum(0) / s.T
 
     return losses
+
+
+def told(s: Settings) -> Leaves:
+    """Which of the state's tensors are seen."""
+    return (0,) if s.hidden_only else None
 
 
 def state_size(s: Settings) -> int:

@@ -16,7 +16,7 @@ from synthgrad_lab.optimizers import adam, decayed
 from synthgrad_lab.record import note
 from synthgrad_lab.recurrent.config import Settings
 from synthgrad_lab.recurrent.core import Core
-from synthgrad_lab.recurrent.gradient_models import future, head, later_losses, model
+from synthgrad_lab.recurrent.gradient_models import future, head, later_losses, model, told
 from synthgrad_lab.recurrent.tasks import task_of
 from synthgrad_lab.recurrent.tasks.base import Chunk, Episodes
 
@@ -104,7 +104,7 @@ class Sequences:
             if self.auxiliary is not None:
                 loss = loss + self.auxiliary(future)
         if self.head is not None and coming is not None and not chunk.ends:
-            loss = loss + later_losses(s, self.task)(self.head(pack(state)), coming).mean()
+            loss = loss + later_losses(s, self.task)(self.head(pack(state, only=told(s))), coming).mean()
         return loss, per_step, state, context
 
     def _unrolled(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:

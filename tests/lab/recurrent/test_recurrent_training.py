@@ -201,10 +201,10 @@ def test_an_m_that_sees_the_targets_to_come_makes_a_difference(tiny, recipe, cha
 
 
 @pytest.mark.parametrize("method", ["local", "cdni"])
-@pytest.mark.parametrize("cell", ["rnn", "lstm"])
-def test_at_a_chunks_end_a_critic_that_learns_from_its_loss_alone_is_the_local_loss(tiny, method, cell):
+@pytest.mark.parametrize(("cell", "only"), [("rnn", None), ("lstm", None), ("lstm", (0,))])
+def test_at_a_chunks_end_a_critic_that_learns_from_its_loss_alone_is_the_local_loss(tiny, method, cell, only):
     """One chunk: what the core gets is the loss' own gradient, whichever way it comes."""
-    s = tiny("copy", method, cell=cell, first=3, model_form="critic", model_depth=0)
+    s = tiny("copy", method, cell=cell, first=3, model_form="critic", model_depth=0, hidden_only=bool(only))
     training = Sequences(s)
     head = training.head or training.future.interface.gradient_model.head
     torch.manual_seed(0)
@@ -215,7 +215,7 @@ def test_at_a_chunks_end_a_critic_that_learns_from_its_loss_alone_is_the_local_l
     found = torch.autograd.grad(loss, list(training.net.core.parameters()))
 
     out, state = training.net(chunk.x)
-    guesses = head(pack(state)).view(s.batch, s.ahead, -1)
+    guesses = head(pack(state, only=only)).view(s.batch, s.ahead, -1)
     _, y, counts = training.task.episode
     assert counts.tolist() == [0] * 5 + [1] * 4  # a start, three vectors, a request; three vectors, an end
     wanted = torch.nn.functional.binary_cross_entropy_with_logits(
