@@ -42,7 +42,8 @@ class Recurrent(nn.Module):
             is not γ, a second, short backward pass from the state to the state puts the difference back.
         gamma: γ, discount of M's own answer in its target; below 1 the target forgets what lies far ahead.
         limit: the largest δ̂, in root mean squares of what a chunk's own losses send down to its start. Where the
-            state's dynamics enlarge gradients, M would otherwise chase an ever growing answer of its own.
+            state's dynamics enlarge gradients, M would otherwise chase an ever growing answer of its own. A critic,
+            whose answers are a loss' gradients, and a fixed unit have none.
         trust: let δ̂ count for what it has proved to be worth: its factor is ⟨δ̂, δ⟩ / ⟨δ̂, δ̂⟩ over the last hundred
             chunks, from 0 to 1. Where nothing of δ can be predicted, M's noise would otherwise do harm; and as the
             target holds M's own answer by that factor, an answer that only confirms itself dies out.
