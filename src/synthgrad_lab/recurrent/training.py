@@ -22,6 +22,8 @@ from synthgrad_lab.recurrent.tasks.base import Chunk, Episodes
 
 PIECE = 200
 """Steps at a time without gradients."""
+STAYS = 3
+"""So many points of the curve in a row with an R² below zero are told of."""
 PROBED = 5
 """Boundaries of a probe that are told of."""
 
@@ -58,6 +60,7 @@ class Sequences:
         self.models = nn.ModuleList(models)
         self.state: Any = None
         self.context: Any = None
+        self.below = 0
 
     def step(self, done: int) -> float | None:
         """One update, after so many; the loss per step that has one, if there are any."""
@@ -181,8 +184,12 @@ class Sequences:
     def point(self) -> dict[str, Any]:
         """The task's measures on validation data, and how good M is."""
         quality = self.quality()
-        if quality and (r2 := quality["state"]["r2"]) < -0.01:
-            note(f"R² of the synthetic gradient is {r2:.2f}: worse than none; try a lower scale or lr")
+        r2 = quality["state"]["r2"] if quality else 0.0
+        self.below = self.below + 1 if r2 < -0.01 else 0
+        if self.below == STAYS:
+            note(
+                f"R² of the synthetic gradient stays below zero ({r2:.2f}): worse than none? try a lower scale or lr"
+            )
         return {**self.evaluate(), "quality": quality}
 
     def result(self, seconds: float, measure: float) -> dict[str, Any]:

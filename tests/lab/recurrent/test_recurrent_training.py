@@ -258,6 +258,15 @@ def test_a_probe_compares_with_full_backprop_boundary_by_boundary(tiny):
         assert measured == pytest.approx(dataclasses.asdict(compare(synthetic, delta[0])), rel=1e-4, abs=1e-5)
 
 
+def test_an_r2_that_stays_below_zero_is_told_of_once(tiny, capsys):
+    training = after(tiny())
+    for error, points, told in ((2.0, 2, 0), (0.5, 1, 0), (2.0, 5, 1), (0.5, 1, 0), (2.0, 3, 1)):
+        training.future.seen.copy_(torch.tensor([error, 1.0]))
+        for _ in range(points):
+            training.point()
+        assert capsys.readouterr().err.count("R² of the synthetic gradient stays below zero") == told
+
+
 def test_an_update_per_episode_counts_episodes(tiny):
     s = tiny("copy", per="episode", first=2)
     result = run(s)
