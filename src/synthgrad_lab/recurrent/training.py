@@ -187,9 +187,7 @@ class Sequences:
         r2 = quality["state"]["r2"] if quality else 0.0
         self.below = self.below + 1 if r2 < -0.01 else 0
         if self.below == STAYS:
-            note(
-                f"R² of the synthetic gradient stays below zero ({r2:.2f}): worse than none? try a lower scale or lr"
-            )
+            note(f"R² of the synthetic gradient stays below zero ({r2:.2f}): try a lower scale or lr")
         return {**self.evaluate(), "quality": quality}
 
     def result(self, seconds: float, measure: float) -> dict[str, Any]:
