@@ -38,14 +38,17 @@ def table_of(recipe: str) -> Callable[[list[Row]], list[dict[str, str]]]:
 
 
 def chosen(runs: list[Row], recipe: str) -> list[Row]:
-    """The runs at the rate that is best on validation data, by the median over the seeds that all rates have."""
+    """The runs at the rate that is best on validation data, by the median over the seeds that all rates have.
+
+    Of equal ones (lengths are whole numbers) the rate that other seeds have run at, then the lower one.
+    """
     more = MEASURES[recipe][2]
     rates = grouped(runs, lambda r: (r["settings"]["lr"],))
     common = set.intersection(*({r["seed"] for r in each} for each in rates.values()))
 
-    def merit(each: list[Row]) -> float:
+    def merit(each: list[Row]) -> tuple[float, int, float]:
         value = statistics.median(r["validation"] for r in each if r["seed"] in common or not common)
-        return value if more else -value
+        return value if more else -value, len(each), -each[0]["settings"]["lr"]
 
     return max(rates.values(), key=merit)
 

@@ -70,8 +70,7 @@ def cells(
     found = {}
     tried: dict[str, list[Row]] = {}
     for row in records:
-        if row["seed"] == 0:
-            tried.setdefault(row["cell"].rsplit("--", 2)[0], []).append(row)
+        tried.setdefault(row["cell"].rsplit("--", 2)[0], []).append(row)
     for seed in range(1, budget.seeds) if records else (0,):
         for recipe, name, method, changes in arms():
             arm = f"{recipe}--{name}"

@@ -73,6 +73,15 @@ def test_a_rate_is_chosen_on_the_seeds_that_all_rates_have(tried):
     assert len(chosen([*arm, *more], "add")) == 3
 
 
+def test_of_equal_rates_the_one_with_other_seeds_then_the_lower_is_chosen(tried):
+    arm = [{**r, "validation": 9} for r in tried if r["cell"].startswith("copy--lstm, T=3, BPTT--")]
+    assert {r["settings"]["lr"] for r in chosen(arm, "copy")} == {1e-4}
+    assert {r["settings"]["lr"] for r in chosen(arm[::-1], "copy")} == {1e-4}
+    begun = [*arm, *({**r, "seed": 1} for r in arm if r["settings"]["lr"] == 1e-3)]
+    assert {r["settings"]["lr"] for r in chosen(begun, "copy")} == {1e-3}
+    assert {s.lr for s in cells(SMALL, tasks=["copy"], records=begun).values()} == {1e-3}
+
+
 def test_the_table_has_an_arm_a_line(tried):
     rows = {r["arm"]: r for r in table_of("add")(tried)}
     assert rows["rnn, T=5, DNI"]["learning rate"] == "0.001"

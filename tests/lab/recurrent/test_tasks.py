@@ -277,6 +277,7 @@ def test_who_knows_copy_pays_nothing_and_is_accurate(make, recipe):
     assert found["bits"] < 1e-6
     assert (found["longest"], found["repeats"], found["accurate"]) == (N, R, next_N)
     assert found["episode_length"] == N * (R + 1) + 3
+    assert found[task.measure] == (N if recipe == "copy" else 12)
     assert task.evaluate(says(2))["accurate"] == 2
     assert make(recipe).evaluate(says(99))["longest"] == 0  # nothing trained, nothing solved
 

@@ -34,7 +34,6 @@ class Copy(Episodes):
         Graves et al. 2014; Graves et al. 2016; Jaderberg et al. 2017, section 3.2.
     """
 
-    measure = "longest"
     changing = ("episode", "at", "n", "r", "recent", "solved")
 
     def __init__(
@@ -43,6 +42,7 @@ class Copy(Episodes):
         super().__init__(T, batch, seed)
         self.width, self.repeat, self.grow = width, repeat, grow
         self.inputs, self.outputs = width + 2, width + 1
+        self.measure = "episode_length" if repeat else "longest"
         self.n, self.r = first, 1
         self.solved = [0, 0]
         self.recent: list[float] = []
