@@ -18,10 +18,23 @@ MEASURES: dict[str, tuple[str, str, bool]] = {
 }
 """By recipe: the result's key, what it is, and whether more is better."""
 PAPER = {
-    "copy": {"BPTT": (7, 8, 10, 8), "DNI": (16, 14, 18, 18), "DNI + Aux": (16, 17, 19, 18)},
-    "repeat-copy": {"BPTT": (7, 5, 19, 23), "DNI": (39, 33, 39, 59), "DNI + Aux": (39, 59, 67, 59)},
+    "copy": {
+        "BPTT": {2: 7, 3: 8, 4: 10, 5: 8},
+        "DNI": {2: 16, 3: 14, 4: 18, 5: 18},
+        "DNI + Aux": {2: 16, 3: 17, 4: 19, 5: 18},
+    },
+    "repeat-copy": {
+        "BPTT": {2: 7, 3: 5, 4: 19, 5: 23},
+        "DNI": {2: 39, 3: 33, 4: 39, 5: 59},
+        "DNI + Aux": {2: 39, 3: 59, 4: 67, 5: 59},
+    },
+    "char-lm": {
+        "BPTT": {2: 1.39, 3: 1.38, 4: 1.37, 5: 1.37, 8: 1.35, 20: 1.35, 40: 1.34},
+        "DNI": {2: 1.37, 3: 1.36, 4: 1.35, 5: 1.35, 8: 1.34},
+        "DNI + Aux": {2: 1.37, 3: 1.36, 4: 1.35, 5: 1.35, 8: 1.33},
+    },
 }
-"""Jaderberg et al. 2017, the recurrent table, at T = 2, 3, 4, 5."""
+"""Jaderberg et al. 2017, the recurrent table, by T."""
 
 
 def table_of(recipe: str) -> Callable[[list[Row]], list[dict[str, str]]]:
@@ -72,8 +85,8 @@ def _row(recipe: str, arm: str, best: list[Row], runs: list[Row]) -> dict[str, s
         "worst seed": form.format(worst),
     }
     cell, T, method = (*arm.split(", "), "", "")[:3]
-    if recipe in PAPER:
+    if recipe.endswith("copy"):
         row["sequences"] = f"{statistics.median_low(r['sequences'] for r in best):,}"
-    if recipe in PAPER and method in PAPER[recipe] and cell == "lstm":
-        row["paper"] = str(PAPER[recipe][method][int(T.removeprefix("T=")) - 2])
+    if cell == "lstm" and recipe in PAPER:
+        row["paper"] = str(PAPER[recipe].get(method, {}).get(int(T.removeprefix("T=")), ""))
     return row
