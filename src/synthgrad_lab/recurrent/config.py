@@ -19,7 +19,8 @@ STREAMS = ("add", "delay", "char-lm")
 
 TOLD = {
     **dict.fromkeys(("add",), "cross-entropy {:.4f}"),
-    **dict.fromkeys(("delay", "copy", "repeat-copy"), "longest {:.0f}"),
+    **dict.fromkeys(("delay", "copy"), "longest {:.0f}"),
+    "repeat-copy": "longest episode {:.0f}",
     "char-lm": "{:.3f} bits/character",
     "seq-mnist": "validation error {:.2f} %",
     "line-drawing": "squared error {:.4f}",
@@ -73,7 +74,7 @@ class Settings:
     model_anchor: float = 1.0
     """Of cdni's critic: weight of that loss itself beside the gradients that arrive."""
     ahead: int = 24
-    """Of local and cdni: how many of an episode's targets to come are seen."""
+    """Of local and cdni: so many of an episode's targets are seen, each in its place, while they are to come."""
     model_beta1: float = 0.5
     """Adam's beta1 for the gradient models: with more momentum they lag behind the core that they must follow."""
     model_beta2: float = 0.99

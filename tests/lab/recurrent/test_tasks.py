@@ -283,21 +283,22 @@ def test_who_knows_copy_pays_nothing_and_is_accurate(make, recipe):
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 9])
-def test_a_chunk_tells_the_targets_to_come(make, ahead):
-    task = make("copy", first=3, T=4)  # 9 steps, the last 4 with a target
+def test_a_chunk_tells_the_targets_to_come_each_in_its_place(make, ahead):
+    task = make("copy", first=3, T=3)  # 9 steps, the last 4 with a target
     task.ahead = ahead
     whole, told = [], []
     for _ in range(3):
         chunk = task.chunk()
         whole.append(chunk.y)
         told.append(chunk.coming)
-    y = torch.cat(whole)
-    for coming, first in zip(told, (5, 8, 9), strict=True):
+    y = torch.cat(whole)[5:].transpose(0, 1)
+    for coming, said in zip(told, (0, 1, 4), strict=True):
         assert coming.shape == (BATCH, ahead, task.outputs + 1)
-        known = min(ahead, 9 - first)
-        assert torch.equal(coming[:, :known, :-1], y[first : first + known].transpose(0, 1))
-        assert coming[..., -1].tolist() == [[1] * known + [0] * (ahead - known)] * BATCH
-        assert not coming[:, known:].any()
+        last = max(min(ahead, 4), said)
+        assert torch.equal(coming[:, said:last, :-1], y[:, said:last])
+        assert coming[..., -1].tolist() == [[float(said <= k < last) for k in range(ahead)]] * BATCH
+        assert not coming[:, :said].any()
+        assert not coming[:, last:].any()
 
 
 def test_rows_are_an_image_from_top_to_bottom_with_its_label(make):

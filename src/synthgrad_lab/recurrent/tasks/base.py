@@ -27,8 +27,8 @@ class Chunk:
     ends: bool = False
     """Whether an episode ends with it, in all streams."""
     coming: Tensor | None = None
-    """Of an episode: the next targets after it, shape (batch, ahead, outputs + 1): a 1 behind each, zeros where
-    there are none."""
+    """Of an episode: its first targets, each in its place, shape (batch, ahead, outputs + 1): a 1 behind those that
+    come after this chunk, zeros for all others."""
 
 
 class Task:
@@ -103,7 +103,7 @@ class Episodes(Task):
 
     episodic = True
     ahead = 0
-    """How many of the targets to come a chunk tells."""
+    """Of how many targets a chunk tells those to come."""
 
     def __init__(self, T: int, batch: int, seed: int):
         super().__init__(T, batch, seed)
@@ -129,8 +129,10 @@ class Episodes(Task):
 
     def _coming(self) -> Tensor:
         _, y, counts = self.episode
-        wanted = y[self.at :][counts[self.at :] > 0][: self.ahead].transpose(0, 1)
-        return F.pad(F.pad(wanted, (0, 1), value=1.0), (0, 0, 0, self.ahead - wanted.shape[1]))
+        known = min(self.ahead, int((counts > 0).sum()))
+        targets = F.pad(y[counts > 0][:known], (0, 1, 0, 0, 0, self.ahead - known))
+        targets[int((counts[: self.at] > 0).sum()) : known, :, -1] = 1
+        return (targets * targets[..., -1:]).transpose(0, 1)
 
 
 def held_out(test: bool) -> torch.Generator:
