@@ -51,6 +51,9 @@ SAME_DATA = ("add", "char-lm")
 COMPARED: tuple[Method, ...] = ("bptt", "dni", "dni-aux")
 EPISODIC: tuple[Method, ...] = ("bptt", "local", "dni", "dni-aux", "cdni")
 """Where the targets to come are at hand."""
+WHOLE = 64
+"""Steps of a chunk that holds a whole episode of ``copy``: backprop that nothing truncates. Such an update sees
+about as many episodes as five of T = 5, and counts for five."""
 Arm = tuple[str, str, Method, dict[str, Any]]
 """Recipe, the arm's name in tables, method, what it changes."""
 
@@ -89,6 +92,8 @@ def cells(
                 )
                 if recipe in SAME_DATA:
                     settings = replace(settings, updates=settings.updates * 5 // settings.T)
+                if settings.T == WHOLE:
+                    settings = replace(settings, updates=settings.updates // 5)
                 if recipe == "char-lm":
                     settings = replace(settings, text=text)
                 found[f"{arm}--lr{rate:g}--seed{seed}"] = as_paper(settings) if budget.paper else settings
@@ -118,6 +123,7 @@ def arms() -> Iterator[Arm]:
         for T in (3, 4, 5):
             for method in EPISODIC:
                 yield recipe, f"lstm, T={T}, {SHOWN[method]}", method, {"T": T}
+    yield "copy", f"lstm, T={WHOLE}, BPTT", "bptt", {"T": WHOLE}
     for T, compared in ((5, COMPARED), (8, COMPARED[:2]), (20, COMPARED[:1])):
         for method in compared:
             yield "char-lm", f"lstm, T={T}, {SHOWN[method]}", method, {"T": T}

@@ -33,6 +33,10 @@ def test_first_every_rate_with_one_seed():
     assert len(found) == 2 * len(arms) - len(frozen)
     assert {s.recipe for s in found.values()} == {"add", "copy"}
     assert {(s.T, s.updates) for s in found.values() if s.recipe == "add"} == {(5, 100), (3, 166), (15, 33)}
+    assert {(s.T, s.updates) for s in found.values() if s.recipe == "copy"} == {
+        *((T, 50) for T in (3, 4, 5)),
+        (64, 10),
+    }
 
 
 def test_then_the_other_seeds_at_each_arms_best_rate(tried):
