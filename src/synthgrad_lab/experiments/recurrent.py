@@ -27,6 +27,8 @@ class Budget:
     updates: dict[str, int]
     """By recipe; of add and char-lm with T = 5, and with another T as many as make the same number of steps."""
     paper: bool = False
+    long: bool = False
+    """With the arms that have a length of their own."""
 
 
 BUDGETS = {
@@ -39,6 +41,7 @@ BUDGETS = {
         5,
         {"": (1e-3, 3e-3), "add": (3e-4, 1e-3, 3e-3), "delay": (3e-5, 1e-4, 3e-4)},
         {"add": 20_000, "delay": 20_000, "copy": 20_000, "repeat-copy": 20_000, "char-lm": 16_000},
+        long=True,
     ),
     "paper": Budget(
         3, {"": (7e-5,)}, {"copy": 2_000_000, "repeat-copy": 2_000_000, "char-lm": 500_000}, paper=True
@@ -75,29 +78,33 @@ def cells(
     for row in records:
         tried.setdefault(row["cell"].rsplit("--", 2)[0], []).append(row)
     for seed in range(1, budget.seeds) if records else (0,):
-        for recipe, name, method, changes in arms():
-            arm = f"{recipe}--{name}"
-            if recipe not in budget.updates or (seed > 2 and recipe not in SHORT):
+        for arm in arms():
+            recipe, name, method, changes = arm
+            key = f"{recipe}--{name}"
+            if recipe not in (tasks or RECIPES) or recipe not in budget.updates or (records and key not in tried):
                 continue
-            if (recipe == "char-lm" and text is None) or (records and arm not in tried):
+            if (seed > 2 and recipe not in SHORT) or (recipe == "char-lm" and text is None):
                 continue
-            if tasks and recipe not in tasks:
+            if "updates" in changes and not budget.long:
                 continue
             grid = budget.rates.get(recipe, budget.rates[""])
             if method == "frozen":
                 grid = grid[:1]  # of a core that stands still
-            for rate in grid if seed == 0 else (chosen(tried[arm], recipe)[0]["settings"]["lr"],):
-                settings = replace(
-                    RECIPES[recipe](method), updates=budget.updates[recipe], lr=rate, seed=seed, **changes
-                )
-                if recipe in SAME_DATA:
-                    settings = replace(settings, updates=settings.updates * 5 // settings.T)
-                if settings.T == WHOLE:
-                    settings = replace(settings, updates=settings.updates // 5)
-                if recipe == "char-lm":
-                    settings = replace(settings, text=text)
-                found[f"{arm}--lr{rate:g}--seed{seed}"] = as_paper(settings) if budget.paper else settings
+            for rate in grid if seed == 0 else (chosen(tried[key], recipe)[0]["settings"]["lr"],):
+                found[f"{key}--lr{rate:g}--seed{seed}"] = _settings(budget, arm, rate, seed, text)
     return found
+
+
+def _settings(budget: Budget, arm: Arm, rate: float, seed: int, text: str | None) -> Settings:
+    recipe, _, method, changes = arm
+    s = replace(RECIPES[recipe](method), **{"updates": budget.updates[recipe], **changes}, lr=rate, seed=seed)
+    if recipe in SAME_DATA:
+        s = replace(s, updates=s.updates * 5 // s.T)
+    if s.T == WHOLE:
+        s = replace(s, updates=s.updates // 5)
+    if recipe == "char-lm":
+        s = replace(s, text=text)
+    return as_paper(s) if budget.paper else s
 
 
 def arms() -> Iterator[Arm]:
@@ -124,6 +131,7 @@ def arms() -> Iterator[Arm]:
             for method in EPISODIC:
                 yield recipe, f"lstm, T={T}, {SHOWN[method]}", method, {"T": T}
     yield "copy", f"lstm, T={WHOLE}, BPTT", "bptt", {"T": WHOLE}
+    yield "copy", "lstm, T=5, cDNI, long", "cdni", {"updates": 60_000, "decay": "cosine"}
     for T, compared in ((5, COMPARED), (8, COMPARED[:2]), (20, COMPARED[:1])):
         for method in compared:
             yield "char-lm", f"lstm, T={T}, {SHOWN[method]}", method, {"T": T}

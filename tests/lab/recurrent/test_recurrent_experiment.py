@@ -63,6 +63,13 @@ def test_only_the_tasks_asked_for_and_texts_only_with_a_text():
     assert {s.text for s in with_text.values()} == {"FILE"}
 
 
+def test_only_the_standard_budget_has_the_arm_with_a_length_of_its_own():
+    long = {
+        budget: [s.updates for name, s in cells(BUDGETS[budget]).items() if ", long" in name] for budget in BUDGETS
+    }
+    assert long == {"quick": [], "standard": [60_000, 60_000], "paper": []}
+
+
 def test_cells_come_back_from_their_records():
     for s in cells(BUDGETS["quick"]).values():
         assert settings_from(asdict(s)) == s
