@@ -60,7 +60,7 @@ def line_drawing(method: Method = "dni") -> Settings:
 def _copying(s: Settings) -> Settings:
     s = replace(s, cell="lstm", units=256, model_hidden=256, batch=64, lr=3e-3, warm_up=0.05)
     if s.method in ("local", "cdni"):
-        ahead = 32 if s.recipe == "copy" else 64  # more than there are
+        ahead = 32 if s.recipe == "copy" else 64  # all of them; the first of them
         return replace(s, model_form="critic", model_depth=0, model_lr=1e-2, clip=0.015, ahead=ahead)
     return replace(s, scale=0.1) if s.method in ("dni", "dni-aux") else s
 
