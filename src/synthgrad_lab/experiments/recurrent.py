@@ -130,7 +130,7 @@ def arms() -> Iterator[Arm]:
         for T in (3, 4, 5):
             for method in EPISODIC:
                 yield recipe, f"lstm, T={T}, {SHOWN[method]}", method, {"T": T}
-    yield "copy", f"lstm, T={WHOLE}, BPTT", "bptt", {"T": WHOLE}
+    yield "copy", f"lstm, T={WHOLE}, BPTT", "bptt", {"T": WHOLE, "clip": 0.015}
     yield "copy", "lstm, T=5, cDNI, long", "cdni", {"updates": 60_000, "decay": "cosine"}
     for T, compared in ((5, COMPARED), (8, COMPARED[:2]), (20, COMPARED[:1])):
         for method in compared:
