@@ -129,10 +129,9 @@ class Episodes(Task):
 
     def _coming(self) -> Tensor:
         _, y, counts = self.episode
-        known = min(self.ahead, int((counts > 0).sum()))
-        targets = F.pad(y[counts > 0][:known], (0, 1, 0, 0, 0, self.ahead - known))
-        targets[int((counts[: self.at] > 0).sum()) : known, :, -1] = 1
-        return (targets * targets[..., -1:]).transpose(0, 1)
+        targets = F.pad(y[counts > 0][: self.ahead], (0, 1), value=1.0)
+        targets[: int((counts[: self.at] > 0).sum())] = 0
+        return F.pad(targets, (0, 0, 0, 0, 0, self.ahead - len(targets))).transpose(0, 1)
 
 
 def held_out(test: bool) -> torch.Generator:
