@@ -1,4 +1,4 @@
-"""What may be sent, and when M's answer to it is used again."""
+"""What may be sent, and when M's answer to it is used twice."""
 
 import copy
 import pickle
@@ -54,17 +54,21 @@ def step_model(h, model):
 
 
 @pytest.mark.parametrize("between", [None, change_message, step_model, "context"])
-def test_model_runs_once_unless_its_input_or_itself_changed(between):
+@pytest.mark.parametrize("handed_on", [False, True])
+def test_model_runs_once_if_its_answer_is_handed_on_and_still_holds(between, handed_on):
     model = Counting(4, context=3)
     interface, h, y = Interface(model), torch.randn(5, 4, requires_grad=True), torch.arange(5) % 3
     interface.receive(h.detach(), y).sum().backward()  # gives M a gradient to step with
     message = h * 1.0
     model.runs = 0
-    interface.send(message, y)
+    answer = interface.predict(message, y) if handed_on else None
+    interface.send(message, y, answer=answer)
     if callable(between):
         between(message, model)
-    interface.receive(message, y.clone() if between == "context" else y).square().sum().backward()
-    assert model.runs == (1 if between is None else 2)
+    elif between == "context":
+        y.add_(0)
+    interface.receive(message, y, answer=answer).square().sum().backward()
+    assert model.runs == (1 if handed_on and between is None else 2)
 
 
 @pytest.mark.parametrize("sent", ["send", "send without grad"])

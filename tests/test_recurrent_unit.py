@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from synthgrad import Interface, Recurrent
+from synthgrad.chunk import SAMPLED
 from synthgrad.models import Linear
-from synthgrad.recurrent import SAMPLED
 
 F64 = torch.float64
 
@@ -75,12 +75,50 @@ def test_a_fixed_unit_sets_no_limit():
     assert torch.equal(future.answer, state)
 
 
-def test_one_chunk_in_ten_is_measured_after_the_first_ten():
+def test_one_chunk_in_ten_is_measured_at_random_after_the_first_ten():
     interface = Interface(model())
     future = Recurrent(interface).double()
     moved, before = [], None
-    for _ in range(3 * SAMPLED):
+    for _ in range(40 * SAMPLED):
         run(future, 1)
         moved.append(before is None or not torch.equal(interface.unit, before))
         before = interface.unit
-    assert moved == [k < SAMPLED or k % SAMPLED == 0 for k in range(3 * SAMPLED)]
+    assert all(moved[:SAMPLED])
+    later = [k for k in range(SAMPLED, len(moved)) if moved[k]]
+    assert 20 < len(later) < 60  # about 39
+    for period in range(2, 2 * SAMPLED + 1):  # no period of the data's can hide a chunk
+        assert {k % period for k in later} == set(range(period)) or period > 12
+
+
+@pytest.mark.parametrize("phase", range(0, 10, 3))
+def test_a_loss_in_every_tenth_chunk_is_seen_whatever_its_phase(phase):
+    interface = Interface(model(), unit_factor=1.0)
+    future = Recurrent(interface).double()
+    state = torch.randn(32, 3, dtype=F64)
+    for k in range(600):
+        state = grown(future.receive(state.detach() / 10), torch.zeros(32, 3, dtype=F64).requires_grad_())
+        loss = future.send(state)
+        (loss + state.sum() / 32 if k % 10 == phase else loss).backward()
+    assert abs(interface.unit.item() * 32 / 2 - 1) < 1e-6  # ∂(2h)/∂h / 32, where there is a loss
+
+
+@pytest.mark.parametrize("omitted", [False, True])
+def test_m_learns_nothing_from_rows_to_which_nothing_was_sent(omitted):
+    """In a measured chunk a third of the rows lack what comes later; the others' targets are whole."""
+    shown = []
+
+    def m(h, context):
+        shown.append(torch.ones_like(h).requires_grad_())
+        return shown[-1]
+
+    interface = Interface(m, unit_factor=1.0, unit=None if omitted else 1.0)
+    future = Recurrent(interface).double()
+    for _ in range(2):  # the first is blind: nothing is sent before a unit is known
+        state = grown(future.receive(torch.randn(6, 3, dtype=F64)), torch.zeros(6, 3, dtype=F64).requires_grad_())
+        unit = interface.unit.item()
+        (state.sum() / 6 + future.send(state)).backward()
+    start = [each for each in shown if each.grad is not None][-1]
+    missing = (start.grad == 0).all(dim=1)
+    assert missing.sum() == (2 if omitted else 0)
+    target = (start.detach() - start.grad * 3) * interface.unit  # 3 is half the batch
+    torch.testing.assert_close(target[~missing], torch.full_like(target, 2 / 6 + 2 * unit)[~missing])

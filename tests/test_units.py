@@ -10,7 +10,6 @@ from torch import nn
 import reference
 from synthgrad import Interface, chained, unlocked
 from synthgrad.models import Linear
-from synthgrad.units import _followed
 
 SCALES = {"sum": 8.0, "GradScaler": 65536.0, "tiny": 2.0**-20, "1000": 1000.0}
 """Factors on the mean of 8 examples. Powers of two change no bit; 1000 rounds differently."""
@@ -94,7 +93,7 @@ def test_what_is_not_finite_teaches_nothing(bad, teach):
         (interface(h) if teach == "fused" else interface.receive(h)).backward(delta)
     assert interface.unit == before == 32
     assert interface.skipped == 1
-    assert all((p.grad == 0).all() for p in interface.parameters())
+    assert all(p.grad is None for p in interface.parameters())  # not zero, which momentum and decay would move
     if teach == "fused":
         assert (h.grad == 0).all()
 
@@ -178,12 +177,3 @@ def test_regression_loss_does_not_call_an_overflow_perfect():
     interface = Interface(Linear(4))
     interface.receive(torch.randn(3, 4)).backward(torch.full((3, 4), torch.inf))
     assert interface.regression_loss != 0
-
-
-@pytest.mark.parametrize("rms", [0.0, 1e-3, 7.0])
-@pytest.mark.parametrize("weight", [0.0, 0.3])
-def test_numbers_and_tensors_follow_alike(rms, weight):
-    """The CPU computes with numbers, a GPU with tensors: one formula."""
-    before = (rms, 2.0 * (weight > 0), weight, 5.0)
-    as_tensors = _followed(0.99, 32.0, *(torch.tensor(v, dtype=torch.float64) for v in before))
-    assert [t.item() for t in as_tensors] == pytest.approx(_followed(0.99, 32.0, *before))

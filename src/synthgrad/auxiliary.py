@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from synthgrad.interface import GradientModel
 from synthgrad.message import ask
+from synthgrad.numbers import root_mean_square
 from synthgrad.recurrent import Recurrent
-from synthgrad.units import root_mean_square
 
 
 class Auxiliary(nn.Module):
@@ -42,11 +42,12 @@ class Auxiliary(nn.Module):
         start, answer = future.start, future.answer
         if start is None or answer is None or not self.training:
             return future.seen.new_zeros(())
-        unit = future.interface.units.value
-        known = future.interface.units.known
+        units = future.interface.units
+        known = units.of(len(answer))
+        unit = known or 1.0
         seen = start.begun.view_as(start.begun)
         error = ask(self.model, seen, start.context) - answer / unit
-        size = self.weight * root_mean_square(error.detach() * known)
+        size = self.weight * root_mean_square(error.detach()) * known
 
         def weighed(gradient: Tensor) -> Tensor:
             return gradient * (size / root_mean_square(gradient).clamp_min(1e-30)).nan_to_num(0.0, 0.0, 0.0)

@@ -47,7 +47,8 @@ class Clocks(nn.Module):
             every: it ticks at every so many steps, after them: ``every=4`` at steps 4, 8, 12, ….
             update: it is updated after every so many of its ticks.
             optimizer: of its parameters, of its ``recurrent``, and of the interfaces over which it *receives*: M
-                has its gradient when the receiver has been differentiated. None: it does not learn.
+                has its gradient when the receiver has been differentiated. None: it does not learn, and its
+                parameters' gradients are dropped.
             recurrent: what stands for the losses after an update, on the way from its state; None truncates there.
 
         Raises:
@@ -102,6 +103,8 @@ class Clocks(nn.Module):
         if interface is not None:
             _owned(sender, receiver, b.optimizer, interface)
             self.interfaces[f"{sender} {receiver}"] = interface
+        elif f"{sender} {receiver}" in self.interfaces:  # of an edge whose place this one takes
+            del self.interfaces[f"{sender} {receiver}"]
         self.edges[sender, receiver] = interface or cut
 
     def stream(self, steps: int | None = None, heard: Callable[[int, str, str], None] | None = None) -> Stream:

@@ -65,8 +65,12 @@ class _Hook:
                 f"module {self.name!r} ({type(module).__name__}) returns {type(output).__name__}, and an interface "
                 "carries one tensor: cut where one is returned, or call the interface on that tensor yourself"
             )
-        # The net's own train() and eval() decide: its interfaces are not its children.
-        return self.cut[self.name](output, self.cut._context) if module.training else None
+        # The net's own train() and eval() decide, not those of the module: one that is kept in eval (a frozen batch
+        # norm) is cut all the same. Interfaces are not the net's children, so they are told.
+        interface, training = self.cut[self.name], self.cut._net[0].training
+        if interface.training != training:
+            interface.train(training)
+        return interface(output, self.cut._context) if training else None
 
 
 def decouple(net: nn.Module, interfaces: Mapping[str, Interface | GradientModel]) -> Cut:
@@ -85,6 +89,7 @@ def decouple(net: nn.Module, interfaces: Mapping[str, Interface | GradientModel]
 
     Raises:
         KeyError: if a name is not that of a module; the nearest ones are named.
+        ValueError: if a module is cut already.
         TypeError: in the forward pass, if a module's output is not one tensor.
 
     Example:
@@ -92,11 +97,14 @@ def decouple(net: nn.Module, interfaces: Mapping[str, Interface | GradientModel]
         >>> with cut.context(y):
         ...     criterion(net(x), y).backward()
     """
-    names = [name for name, _ in net.named_modules() if name]
+    modules = {name: module for name, module in net.named_modules() if name}
+    names = list(modules)
     for name in interfaces:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:5]
             raise KeyError(f"no module is named {name!r} in {type(net).__name__}; the nearest: {', '.join(near)}")
+        if any(isinstance(hook, _Hook) for hook in modules[name]._forward_hooks.values()):
+            raise ValueError(f"{name!r} is cut already; remove() that cut first")
     return Cut(net, {n: i if isinstance(i, Interface) else Interface(i) for n, i in interfaces.items()})
 
 

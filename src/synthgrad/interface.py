@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from synthgrad import compiled
 from synthgrad.edge import Edge
-from synthgrad.message import Answer, ask, attached, checked, dot
+from synthgrad.message import Answer, asked, attached, checked, dot, guarded, looking, origins_of, plain, usable
+from synthgrad.numbers import finite, waits_for, wide
+from synthgrad.regression import Arrival, Ledger, regression_error
 from synthgrad.target import Target
-from synthgrad.units import LossUnit, Unit, root_mean_square
+from synthgrad.units import LossUnit, Unit
 
 GradientModel = Callable[[Tensor, Any], Tensor]
 """``M(h, context)``: predicts the gradient of ``h``, in its shape and in the interface's units."""
@@ -36,21 +40,28 @@ class Interface(nn.Module):
     gradients carry: a term from ``send`` must never be scaled again (by a GradScaler, say).
 
     M's parameters get their gradients, of ‖M(h, c) - δ/unit‖² averaged over the batch, in the same
-    backward pass that brings δ; an optimizer of your own moves them. ``eval()`` makes all of it the identity.
+    backward pass that brings δ; an optimizer of your own moves them. If δ comes in several backward passes over
+    one graph, they add up. A pass that does not run through M (``autograd.grad(loss, x)``) is a look, and teaches
+    nothing. ``eval()`` and ``no_grad()`` make all of it the identity.
+
+    What is not finite teaches nothing: M gets no gradient at all from it, so that no optimizer moves M either, and
+    a sender gets zero for it. Both are counted.
 
     Args:
         gradient_model: M, anything callable as ``M(h, context)`` that answers in the shape of h.
         input_model: I, anything callable as ``I(source)``; needed only to run without a message.
         lam: λ of BP(λ), used by the fused call: 1 is backprop, bit for bit; 0 is DNI.
         scale: factor on δ̂ where the sender consumes it. It never touches M's target.
-        target_every: senders consume δ̂ of a copy of M, taken anew after so many gradients; 0 is no copy.
-        unit: None follows the gradient; a number fixes the unit (1.0: raw gradients).
+        target_every: if above 0, senders use a frozen copy of M, refreshed every ``target_every`` gradients.
+        unit: None follows the gradient; a number fixes the unit (1.0: raw gradients). A critic brings its own.
         unit_factor: the unit in root mean squares of the gradient. At 32 M's targets are of size 1/32: what
             Adam at a usual rate can move M by in a few steps, since M must keep up with the parts (docs/log.md).
         unit_decay: how much of the mean square is kept per gradient that arrives.
 
     Attributes:
-        skipped: how many gradients were not finite and taught M nothing.
+        skipped: how many gradients taught M nothing, since they, their message or M's answer were not finite.
+        withheld: how many messages' senders got zero, since the message or M's answer was not finite.
+        clamped: how many messages' δ̂ was beyond half precision's range, and cut off there.
 
     Example:
         >>> interface = Interface(Linear(256, context=10))
@@ -62,6 +73,9 @@ class Interface(nn.Module):
     """
 
     skipped: Tensor
+    withheld: Tensor
+    clamped: Tensor
+    units: Unit | LossUnit
 
     def __init__(
         self,
@@ -78,16 +92,28 @@ class Interface(nn.Module):
         super().__init__()
         if not 0 <= lam <= 1:
             raise ValueError(f"lam is {lam}; it mixes two gradients and must be from 0 (DNI) to 1 (backprop)")
+        if not 0 <= scale < math.inf:
+            raise ValueError(
+                f"scale is {scale}; it weighs the synthetic gradient and must be a number of at least 0"
+            )
+        if not callable(gradient_model):
+            raise TypeError(
+                f"a gradient model is callable as M(h, context); {type(gradient_model).__name__} is not"
+            )
         self.gradient_model = gradient_model
         self.input_model = input_model
         self.lam, self.scale = lam, scale
         self.target = Target(gradient_model, target_every) if target_every else None
-        brought = getattr(gradient_model, "units", None)  # a critic knows its unit
-        self.units = brought if isinstance(brought, LossUnit) else Unit(unit, unit_factor, unit_decay)
-        self.register_buffer("skipped", torch.tensor(0), persistent=False)
-        self._seen: tuple[Tensor, Tensor, Tensor] | None = None
-        self._sent: Answer | None = None
+        brought = _brought(gradient_model)
+        if brought is not None and unit is not None:
+            raise ValueError(f"unit is {unit}, but a critic brings its own; leave out unit")
+        self.units = brought or Unit(unit, unit_factor, unit_decay)
+        for name in ("skipped", "withheld", "clamped"):
+            self.register_buffer(name, torch.tensor(0))
+        self._seen: tuple[float, float, float] | None = None
+        self._open: tuple[weakref.ref[Tensor], int, Ledger] | None = None
         self._tap: list[tuple[Tensor, Any]] | None = None
+        self._number = compiled.register(self)
 
     @property
     def unit(self) -> Tensor:
@@ -101,16 +127,36 @@ class Interface(nn.Module):
         NaN before the first gradient, and after one that was zero or not finite.
         """
         if self._seen is None:
-            return torch.full_like(self.unit, math.nan)
+            return torch.tensor(math.nan)
         size, unit, rms = self._seen
-        return torch.where(rms.isfinite() & (rms > 0), size * unit / rms, math.nan).square()
+        return torch.tensor(size * unit / rms if rms > 0 else math.nan).square()
 
-    def send(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, ""]:
+    def predict(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Answer:
+        """M's answer, for ``send`` and ``receive`` of one message in one process, which else ask M once each.
+
+        Args:
+            h: the message.
+            context: what M may also see.
+
+        Returns:
+            The answer with M's graph: hand it to both as ``answer=``. The receiver asks M again if the message, the
+            context or M's parameters have been written to in between. Other changes of M (through ``.data``, of a
+            mode or an attribute) are not seen: make none between the two.
+
+        Raises:
+            ValueError: if M answers in another shape.
+        """
+        return self._answer(self.gradient_model, checked(h).detach(), context)
+
+    def send(
+        self, h: Float[Tensor, "batch *features"], context: Any = None, *, answer: Answer | None = None
+    ) -> Float[Tensor, ""]:
         """The sender's loss term ⟨scale·δ̂, h⟩, whose gradient at h is the synthetic gradient.
 
         Args:
             h: the message, attached to the sender's graph.
             context: what M may also see, for instance the labels.
+            answer: of ``predict``, to ask M only once.
 
         Returns:
             A scalar to add to the sender's loss, if it has one, and to differentiate. Its value means nothing.
@@ -121,26 +167,34 @@ class Interface(nn.Module):
         h = checked(h)
         if not self.training:
             return h[:0].sum()  # zero, with a graph, whatever h holds
-        attached(h)
-        return dot(h, self.sent(h, context))
+        attached(plain(h))
+        return dot(h, self.sent(h, context, answer))
 
-    def sent(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
+    def sent(
+        self, h: Float[Tensor, "batch *features"], context: Any = None, answer: Answer | None = None
+    ) -> Float[Tensor, "batch *features"]:
         """What ``send`` lets the sender learn from, for a loss term of your own: scale·δ̂, held fixed."""
-        model = self.target or self.gradient_model
-        if not torch.is_grad_enabled():  # nobody who learns could use an answer without a graph again
-            return self._consumed(ask(model, h, context), h.dtype)
-        self._sent = Answer(model, h.detach(), context)
-        return self._consumed(self._sent.prediction, h.dtype)
+        if answer is None or self.target is not None:
+            with torch.no_grad():
+                answer = self._answer(self.target or self.gradient_model, h.detach(), context)
+        return self._consumed(answer.prediction, answer.unit, answer.good, h.dtype)
 
     def receive(
-        self, h: Float[Tensor, "batch *features"] | None = None, context: Any = None, *, source: Any = None
+        self,
+        h: Float[Tensor, "batch *features"] | None = None,
+        context: Any = None,
+        *,
+        source: Any = None,
+        answer: Answer | None = None,
     ) -> Float[Tensor, "batch *features"]:
         """The message as a new leaf of the receiver's graph; the gradient that reaches it teaches M.
 
         Args:
-            h: the message; its graph, if any, is left alone.
+            h: the message; its graph, if any, is left alone. Several receivers of one message may each receive it,
+                before the first of them is differentiated: their gradients add up.
             context: what M may also see.
             source: with an input model, and instead of h: run on the synthetic input I(source).
+            answer: of ``predict``, to ask M only once.
 
         Returns:
             A tensor equal to h, or to I(source).
@@ -152,18 +206,18 @@ class Interface(nn.Module):
             raise ValueError("receive() wants exactly one of h (the message) and source (for the input model)")
         if h is None:
             h = self.synthetic_input(source)
-        return self.received(h, context)[0] if self.training else h
+        if not self.training:
+            return h
+        return self.received(h, context, answer)[0] if torch.is_grad_enabled() else h.detach()
 
-    def received(self, h: Float[Tensor, "batch *features"], context: Any = None) -> tuple[Tensor, Tensor]:
+    def received(
+        self, h: Float[Tensor, "batch *features"], context: Any = None, answer: Answer | None = None
+    ) -> tuple[Tensor, Tensor]:
         """``receive`` in training, and what M expects to come: the message, and M(h, c) in M's units."""
-        message = checked(h).detach()
-        answer, self._sent = self._sent, None
-        if answer is not None and answer.fits(self.gradient_model, message, context):
-            prediction = answer.prediction
-        else:
-            prediction = ask(self.gradient_model, message, context)
-        received = Edge.apply(message.requires_grad_(), prediction, self, None, None)
-        return received, prediction.detach()  # pyright: ignore[reportReturnType]
+        message = usable(plain(checked(h)).detach())
+        if answer is None or not answer.fresh or answer.prediction.shape != h.shape:
+            answer = self._answer(self.gradient_model, message, context)
+        return self._joined(message, h, answer, None, None), answer.prediction.detach()
 
     def forward(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
         """Both ends at once: the identity, whose gradient is λδ + (1-λ)·scale·δ̂, and which teaches M on δ.
@@ -182,12 +236,14 @@ class Interface(nn.Module):
             h = h.view_as(h)  # its gradient is what comes back over this edge, not what h gets from elsewhere
             self._tap.append((h, context))
             return h
-        if not self.training:
+        if not self.training or not torch.is_grad_enabled():
             return h
-        message = checked(h).detach()
-        prediction = ask(self.gradient_model, message, context)
-        consumed = ask(self.target, message, context) if self.target and self.lam < 1 else prediction.detach()
-        return Edge.apply(h, prediction, self, self.lam, consumed)  # pyright: ignore[reportReturnType]
+        message = plain(checked(h)).detach()
+        answer = consumed = self._answer(self.gradient_model, message, context)
+        if self.target is not None and self.lam < 1:
+            with torch.no_grad():
+                consumed = self._answer(self.target, message, context)
+        return self._joined(h, h, answer, self.lam, consumed)
 
     def fit(
         self,
@@ -213,29 +269,40 @@ class Interface(nn.Module):
         """
         if delta is None and source is None:
             raise ValueError("fit() wants delta (to teach the gradient model) or source (to teach the input model)")
-        message = checked(h).detach()
-        loss = message.new_zeros(())
+        h, loss = checked(h), h.new_zeros(())
+        losses = []
         if delta is not None:
             if delta.shape != h.shape:
                 raise ValueError(f"the gradient has shape {tuple(delta.shape)}, its message {tuple(h.shape)}")
-            error = self._error(ask(self.gradient_model, message, context), delta)
-            loss = loss + error.square().sum() / max(len(message), 1)
+            answer = self._answer(self.gradient_model, h.detach(), context)
+            arrival = Arrival(self, answer, Ledger())
+            losses.append(regression_error(answer.prediction, delta.detach(), arrival, follow=self.training))
         if source is not None:
             synthetic = self._synthesize(source)
             if synthetic.shape != h.shape:
                 raise ValueError(
                     f"the input model answered in shape {tuple(synthetic.shape)}, its message has {tuple(h.shape)}"
                 )
-            error = synthetic - message
-            loss = loss + error.square().sum() / max(len(message), 1)
-        return loss
+            error = synthetic - h.detach()
+            usable = bool(finite(error.detach()))
+            losses.append(error if usable else None)
+            self.skipped += not usable
+        for error in losses:
+            if error is not None:
+                loss = loss + error.square().sum() / max(len(h), 1)
+        return loss if loss.requires_grad or not torch.is_grad_enabled() else loss.requires_grad_()
 
     @torch.no_grad()
     def synthetic_gradient(
         self, h: Float[Tensor, "batch *features"], context: Any = None
     ) -> Float[Tensor, "batch *features"]:
-        """δ̂ = unit · M(h, c): the prediction of δ, in δ's own units and without ``scale``; 0 before the first δ."""
-        return (ask(self.gradient_model, checked(h), context) * self.units.known).to(h.dtype)
+        """δ̂ = unit · M(h, c): the prediction of δ, in δ's own units and without ``scale``; 0 before the first δ.
+
+        A look: it moves nothing, M's batch norm and the random state included.
+        """
+        with looking(self.gradient_model):
+            answer = self._answer(self.gradient_model, checked(h).detach(), context)
+        return (wide(answer.prediction) * answer.unit).to(h.dtype)
 
     @torch.no_grad()
     def synthetic_input(self, source: Any) -> Tensor:
@@ -247,31 +314,59 @@ class Interface(nn.Module):
             raise ValueError("this interface has no input model; give one: Interface(M, input_model=I)")
         return self.input_model(source)
 
-    def _consumed(self, prediction: Tensor, dtype: torch.dtype) -> Tensor:
-        """What a sender learns from: scale·δ̂, in the message's dtype."""
-        unit = self.units.known.to(torch.promote_types(prediction.dtype, torch.float32))
-        return (prediction.detach() * (unit * self.scale)).to(dtype)
+    def _answer(self, model: Any, h: Tensor, context: Any) -> Answer:
+        """M's answer to a message, with the unit that belongs to it."""
+        message, good = guarded(h)
+        origins = origins_of(model, h, context)
+        if message is None:  # nothing is asked, and nothing taught
+            return Answer(torch.zeros_like(h), 0.0, True, False, origins)
+        if compiled.opaque(self):
+            prediction, unit = compiled.answer(self, model, message, context)
+            return Answer(prediction, unit, True, good)
+        prediction, unit = asked(model, message, context)
+        if unit is not None:
+            return Answer(prediction, unit, True, good, origins)
+        return Answer(prediction, self.units.of(len(h)), False, good, origins)
 
-    def _error(self, prediction: Tensor, delta: Tensor) -> Tensor:
-        """M - δ/unit, after the unit has followed δ; zero where δ has nothing to teach."""
-        if delta.numel() == 0:
-            return prediction * 0.0
-        with torch.no_grad():
-            delta = delta.to(torch.promote_types(prediction.dtype, torch.float32))
-            rms = root_mean_square(delta)
-            finite = rms.isfinite()
-            self.units.follow(rms)
-            if self.target is not None:
-                self.target.follow(self.gradient_model)
-        error = torch.addcdiv(prediction.to(delta.dtype), delta, self.units.value, value=-1)
-        # A GradScaler overflows on purpose while it looks for its scale: such a gradient must not reach M.
-        if not (delta.is_cpu and finite):  # another device is not waited for just to ask it
-            error = error.masked_fill(~finite, 0.0)
-            self.skipped += ~finite
-        size = root_mean_square(error.detach())
-        # Assigned, not in place: the graph break it makes keeps torch.compile from freezing the unit (test_compat).
-        self._seen = (size, self.unit, rms)
-        return error
+    def _joined(
+        self, h: Tensor, given: Tensor, answer: Answer, lam: float | None, consumed: Answer | None
+    ) -> Tensor:
+        """The message as the receiver sees it, joined to M; ``given`` is the tensor that was given."""
+        if torch.compiler.is_compiling():
+            return compiled.joined(self, h, answer, lam, consumed)
+        prediction = answer.prediction
+        if not prediction.requires_grad:  # a frozen M's unit follows all the same, but not a mere look
+            prediction = prediction.detach().requires_grad_()
+        if lam is None:
+            h.requires_grad_()  # a leaf, as the message that it is
+        arrival = Arrival(self, answer, self._ledger(given))
+        return Edge.apply(h, prediction, arrival, lam, consumed)  # pyright: ignore[reportReturnType]
+
+    def _ledger(self, h: Tensor) -> Ledger:
+        """Of this message: shared by all who receive the same tensor before its first gradient is there."""
+        version, last = -1 if h.is_inference() else h._version, self._open
+        if last is not None and last[0]() is h and last[1] == version and not last[2].arrivals:
+            return last[2]
+        self._open = weakref.ref(h), version, Ledger()
+        return self._open[2]
+
+    def _consumed(
+        self, prediction: Tensor, unit: float | Tensor, good: bool | Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """What a sender learns from an answer: scale·δ̂, in the message's dtype; zero if it is not finite."""
+        found = wide(prediction.detach()) * (unit * self.scale)
+        if not waits_for(found):
+            good = found.isfinite().all() & good
+            found = torch.where(good, found, 0.0)
+            self.withheld += ~good
+        elif not good or not finite(found):
+            found = torch.zeros_like(found)
+            self.withheld += 1
+        if dtype is torch.float16:
+            most = torch.finfo(dtype).max
+            self.clamped += (found.abs() > most).any()
+            found = found.clamp(-most, most)
+        return found.to(dtype)
 
     def tap(self) -> list[tuple[Tensor, Any]]:
         """From now until ``untap`` the fused call lets everything through, and lists (h, context) here."""
@@ -284,8 +379,20 @@ class Interface(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave out what belongs to the step under way."""
-        return {**self.__dict__, "_sent": None, "_seen": None, "_tap": None}
+        return {**self.__dict__, "_open": None, "_seen": None, "_tap": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy is an interface of its own."""
+        super().__setstate__(state)
+        self._number = compiled.register(self)
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
         return f"lam={self.lam}, scale={self.scale}, unit={self.units.fixed or 'followed'}"
+
+
+def _brought(model: Any) -> LossUnit | None:
+    """The unit that a model brings, also from inside a wrapper."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    found = (getattr(module, "units", None) for module in modules)
+    return next((units for units in found if isinstance(units, LossUnit)), None)

@@ -1,11 +1,20 @@
-"""What may be sent over an edge, and M's answer to the message that was sent last."""
+"""What may be sent over an edge, and M's answer to it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from synthgrad.numbers import finite, transformed, waits_for, wide
+
+BROUGHT: ContextVar[float | Tensor | None] = ContextVar("BROUGHT", default=None)
+"""The unit of the answer that is being made, set by a model that knows it, through whatever wraps the model."""
 
 
 def checked(h: Any) -> Tensor:
@@ -24,7 +33,7 @@ def checked(h: Any) -> Tensor:
 
 
 def attached(h: Tensor) -> None:
-    """See that somebody can learn from a message.
+    """Check that the message has a graph.
 
     Raises:
         ValueError: if it is detached.
@@ -36,6 +45,27 @@ def attached(h: Tensor) -> None:
         )
 
 
+def plain(h: Tensor) -> Tensor:
+    """Check that autograd itself runs the backward pass.
+
+    Raises:
+        NotImplementedError: inside a transform of torch.func.
+    """
+    if not torch.compiler.is_compiling() and transformed(h):
+        raise NotImplementedError(
+            "an interface teaches its model in the backward pass, which torch.func's transforms (grad, vmap, …) do "
+            "not run: use loss.backward() with torch.func.functional_call, or eval()"
+        )
+    return h
+
+
+def usable(t: Any) -> Any:
+    """A tensor that autograd may save: one made under inference_mode is copied, anything else is left as it is."""
+    if torch.compiler.is_compiling() or not isinstance(t, Tensor) or torch.is_inference_mode_enabled():
+        return t
+    return t.clone() if t.is_inference() else t
+
+
 def ask(model: Any, h: Tensor, context: Any) -> Tensor:
     """M(h, c), in the dtype of M's own parameters.
 
@@ -44,7 +74,7 @@ def ask(model: Any, h: Tensor, context: Any) -> Tensor:
     """
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     dtype = next((p.dtype for p in parameters if p.is_floating_point()), h.dtype)
-    prediction = model(h.to(dtype), context)
+    prediction = model(usable(h).to(dtype), usable(context))
     if prediction.shape != h.shape:
         raise ValueError(
             f"the gradient model answered in shape {tuple(prediction.shape)} to a message of shape "
@@ -53,32 +83,78 @@ def ask(model: Any, h: Tensor, context: Any) -> Tensor:
     return prediction
 
 
+def asked(model: Any, h: Tensor, context: Any) -> tuple[Tensor, float | Tensor | None]:
+    """``ask``, and the unit that M brings along with this answer, if it does."""
+    if torch.compiler.is_compiling():  # a model that brings one is asked through an operator there
+        return ask(model, h, context), None
+    token = BROUGHT.set(None)
+    try:
+        return ask(model, h, context), BROUGHT.get()
+    finally:
+        BROUGHT.reset(token)
+
+
+@contextmanager
+def looking(model: Any) -> Iterator[None]:
+    """Ask M without a trace: its buffers (batch norm's statistics) and the random state are put back."""
+    buffers = [(b, b.clone()) for b in model.buffers()] if isinstance(model, nn.Module) and model.training else []
+    with torch.random.fork_rng(enabled=isinstance(model, nn.Module) and model.training):
+        yield
+    for buffer, value in buffers:
+        buffer.copy_(value)
+
+
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """⟨a, b⟩ in a's order of memory, so that the gradient lies as a does: pixel by pixel, for fast convolutions."""
+    """⟨a, b⟩ in a's order of memory, so that the gradient lies as a does: pixel by pixel, for fast convolutions.
+
+    In single precision at least, which half precision's sums would overflow.
+    """
     if a.dim() == 4 and a.is_contiguous(memory_format=torch.channels_last):
         a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
-    return a.flatten().dot(b.flatten())
+    return wide(a.flatten()).dot(wide(b.flatten()))
 
 
+@dataclass(frozen=True, eq=False)
 class Answer:
-    """M's answer to a message, kept so that a receiver in the same process need not ask again."""
+    """M's answer to one message, and the unit that belongs to it.
 
-    def __init__(self, model: Any, h: Tensor, context: Any):
-        self.asked = (model, h, context)
-        # Whatever M's answer came from; autograd counts writes in place, as optimizers do, to each of them.
-        parameters = model.parameters() if isinstance(model, nn.Module) else ()
-        self.origins = [*parameters, *(t for t in (h, context) if isinstance(t, Tensor))]
-        self.versions = [t._version for t in self.origins]
-        self.with_graph = torch.is_grad_enabled()
-        self.prediction = ask(model, h, context)
+    ``Interface.predict`` makes one, with M's graph, for a sender and a receiver in the same process that would
+    otherwise ask M twice. It is void once the message, the context or a parameter of M has been written to.
+    """
 
-    def fits(self, model: Any, h: Tensor, context: Any) -> bool:
-        """Whether this is what M would answer: the same M, memory and context, not written to in between."""
-        asked, a, told = self.asked
-        return (
-            asked is model
-            and told is context
-            and (a.data_ptr(), a.shape, a.stride(), a.dtype) == (h.data_ptr(), h.shape, h.stride(), h.dtype)
-            and self.versions == [t._version for t in self.origins]
-            and (self.with_graph or not torch.is_grad_enabled())
-        )
+    prediction: Tensor
+    """M(h, c), in M's unit; zeros where M was not asked, since the message was not finite."""
+    unit: float | Tensor
+    """What the prediction is multiplied by."""
+    brought: bool
+    """Whether M knew the unit itself; else it is the interface's, and has moved on when the gradient arrives."""
+    good: bool | Tensor
+    """Whether the message was finite."""
+    origins: tuple[tuple[Tensor, int], ...] = ()
+    """What the answer was made from, and autograd's count of writes to it."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing that it was made from has been written to since."""
+        return all(tensor._version == version for tensor, version in self.origins)
+
+
+def origins_of(model: Any, *tensors: Any) -> tuple[tuple[Tensor, int], ...]:
+    """For ``Answer.origins``; tensors of inference mode can't be written to, and are not counted."""
+    if torch.compiler.is_compiling():
+        return ()
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    found = (t for t in (*parameters, *tensors) if isinstance(t, Tensor) and not t.is_inference())
+    return tuple((t, t._version) for t in found)
+
+
+def guarded(h: Tensor) -> tuple[Tensor | None, bool | Tensor]:
+    """The message that M may be asked about, and whether it was finite.
+
+    One that is not would put NaN into M's gradients even where its error is zero. None stands for it; on a device
+    that is not waited for, and while a graph is being compiled, M is asked about zeros instead.
+    """
+    good = finite(h)
+    if waits_for(h):
+        return (h if good else None), good
+    return torch.where(good, h, 0.0), good  # pyright: ignore[reportCallIssue, reportArgumentType]

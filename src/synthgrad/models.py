@@ -11,6 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
+from synthgrad.numbers import waits_for
+
+NO_LABEL = -100
+"""Torch's label for an example without one."""
 Context = Integer[Tensor, " batch"] | Float[Tensor, "batch context"]
 """Labels 0 … context-1, or a row of numbers per example."""
 
@@ -48,6 +52,8 @@ class MLP(nn.Module):
         batch_norm: bool = False,
     ):
         super().__init__()
+        _whole(1, features=features, hidden=hidden)
+        _whole(0, depth=depth, context=context)
         self.features, self.context = features, context
         self.out = (out,) if isinstance(out, int) else out
         size = features if self.out is None else math.prod(self.out)
@@ -143,8 +149,10 @@ class Conv(nn.Module):
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel is {kernel}; only an odd one keeps the resolution")
-        self.channels, self.context = channels, context
         hidden = channels if hidden is None else hidden
+        _whole(1, channels=channels, hidden=hidden, kernel=kernel)
+        _whole(0, depth=depth, context=context)
+        self.channels, self.context = channels, context
         widths = [channels + context, *[hidden] * depth, channels]
         self.layers = nn.ModuleList(nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm2d(hidden) if batch_norm else nn.Identity() for _ in range(depth))
@@ -250,19 +258,42 @@ class Masked(nn.Module):
         return self.model(h * self.seen.to(h.dtype), context)
 
 
-def _context(context: Tensor | None, width: int, h: Tensor) -> Tensor | None:
-    """The context as numbers of shape (batch, width): labels become one-hot."""
+def _context(context: Any, width: int, h: Tensor) -> Tensor | None:
+    """The context as numbers of shape (batch, width): labels become one-hot, and no label (-100) a row of zeros."""
     if width == 0:
         return None  # a model without a context may stand where others have one
     if context is None:
         raise ValueError(f"this model wants a context of {width} (labels, or rows of numbers) and got none")
+    if not isinstance(context, Tensor):
+        raise TypeError(f"the context is a tensor, not {type(context).__name__}: torch.tensor(y)")
     if not context.is_floating_point() and context.shape == h.shape[:1]:
-        context = F.one_hot(context.long(), width)
+        _check_labels(context, width)
+        context = context[:, None] == torch.arange(width, device=context.device)
     if context.shape != (len(h), width):
+        one_each = context.shape == h.shape[:1]
         raise ValueError(
             f"the context has shape {tuple(context.shape)}, not ({len(h)},) labels or ({len(h)}, {width}) numbers"
+            + (f"; labels are whole numbers, not {context.dtype}: y.long()" if one_each else "")
         )
     return context.to(h.dtype)
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    """Refuse what one-hot would silently make zeros of; on a device that is not waited for, it is zeros."""
+    if not waits_for(labels) or not len(labels):
+        return
+    least, most = (int(each) for each in labels.aminmax())
+    if most >= classes or (least < 0 and ((labels < 0) & (labels != NO_LABEL)).any()):
+        raise ValueError(
+            f"labels are from {least} to {most}; this model knows 0 to {classes - 1}, and {NO_LABEL} for none"
+        )
+
+
+def _whole(least: int, **settings: Any) -> None:
+    """Refuse sizes of layers that are none."""
+    for name, value in settings.items():
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value}; it must be a whole number from {least}")
 
 
 def _start_at_zero(*layers: Any) -> None:

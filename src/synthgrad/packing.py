@@ -12,30 +12,32 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 Leaves = Collection[int] | None
-"""Which tensors of a state make the message, by place (an LSTM's hidden state is 0, its cell 1); None is all."""
+"""Which tensors of a state make the message, by place (an LSTM's hidden state is 0, its cell 1); None is all that
+carry a gradient. Tensors of whole numbers (positions, counts) never do, and pass unchanged."""
 
 
 def pack(state: Any, batch_dim: int | None = None, only: Leaves = None) -> Float[Tensor, "batch features"]:
-    """All of a state's tensors side by side, one row per example.
+    """A state's floating-point tensors side by side, one row per example.
 
     A state of shape (layers, batch, units), as ``nn.RNN``, ``nn.GRU`` and ``nn.LSTM`` have it, is one row of
     layers x units numbers per *example*: the batch is not its first dimension, whatever ``batch_first`` says.
 
     Args:
-        state: a tensor, or any nest of tuples, lists and dicts of tensors.
+        state: a tensor, or any nest of tuples, lists and dicts of tensors; those of whole numbers are left out.
         batch_dim: the dimension of the batch in each of them; None is 1 where there are three dimensions or more,
             as in torch's recurrent modules, and 0 where there are fewer, as in their cells.
         only: see ``Leaves``.
 
     Raises:
-        TypeError: if there is no tensor in it.
-        ValueError: if the tensors' batches differ, or ``only`` names one that is not there.
+        TypeError: if there is no floating-point tensor in it.
+        ValueError: if the tensors' batches differ, one has no batch, or ``only`` names one that is not there.
 
     Example:
         >>> pack((torch.zeros(2, 16, 32), torch.zeros(2, 16, 32))).shape  # an LSTM of two layers
         torch.Size([16, 128])
     """
-    chosen = _chosen(_leaves(state), only)
+    leaves = _leaves(state)
+    chosen = [leaves[place] for place in _chosen(leaves, only)]
     rows = [_rows(leaf, batch_dim) for leaf in chosen]
     if len({len(each) for each in rows}) > 1:
         shapes = ", ".join(str(tuple(leaf.shape)) for leaf in chosen)
@@ -59,16 +61,15 @@ def unpack(
     """
     form = tree_flatten(like)[1]
     leaves = _leaves(like)
-    widths = [_rows(leaf, batch_dim).shape[1] for leaf in _chosen(leaves, only)]
+    chosen = _chosen(leaves, only)
+    widths = [_rows(leaves[place], batch_dim).shape[1] for place in chosen]
     if message.shape[1] != sum(widths):
         raise ValueError(
             f"a message of {message.shape[1]} numbers per example does not fit a state of {sum(widths)}"
         )
-    parts = iter(message.split(widths, dim=1))
-    found = [
-        _like(next(parts), leaf, batch_dim) if only is None or place in only else leaf.detach()
-        for place, leaf in enumerate(leaves)
-    ]
+    found = [leaf.detach() for leaf in leaves]
+    for place, part in zip(chosen, message.split(widths, dim=1), strict=True):
+        found[place] = _like(part, leaves[place], batch_dim)
     return tree_unflatten(found, form)
 
 
@@ -80,32 +81,66 @@ def restart(state: Any, done: Tensor, initial: Any = None, batch_dim: int | None
         done: whether the episode has ended, shape (batch,).
         initial: a state to begin with; None is zeros.
         batch_dim: as in ``pack``.
+
+    Raises:
+        ValueError: if ``done`` has another shape.
     """
     if state is None:
         return None
-    leaves, form = tree_flatten(state)
-    begin = [torch.zeros_like(leaf) for leaf in leaves] if initial is None else tree_flatten(initial)[0]
+    form = tree_flatten(state)[1]
+    leaves = _leaves(state)
+    begin = [None] * len(leaves) if initial is None else tree_flatten(initial)[0]
     found = []
     for leaf, first in zip(leaves, begin, strict=True):
-        shape = [1] * leaf.dim()
-        shape[_dim(leaf, batch_dim)] = -1
-        found.append(torch.where(done.bool().view(shape), first, leaf))
+        if leaf.dim():
+            dim, shape = _dim(leaf, batch_dim), [1] * leaf.dim()
+            shape[dim] = -1
+            ends = batch_of_ends(done, leaf.shape[dim]).view(shape)
+            leaf = torch.where(ends, torch.zeros_like(leaf) if first is None else first, leaf)
+        found.append(leaf)
     return tree_unflatten(found, form)
+
+
+def batch_of_ends(done: Any, batch: int) -> Tensor:
+    """``done`` as truth values, one for each example.
+
+    Raises:
+        TypeError: if it is no tensor.
+        ValueError: if it has another shape than (batch,).
+    """
+    if not isinstance(done, Tensor):
+        raise TypeError(f"done is a tensor of shape ({batch},), not {type(done).__name__}: torch.tensor(done)")
+    if done.shape != (batch,):
+        raise ValueError(f"done has shape {tuple(done.shape)}, wanted ({batch},), a truth value for each example")
+    return done.bool()
 
 
 def _leaves(state: Any) -> list[Tensor]:
     leaves = tree_flatten(state)[0]
-    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
-        raise TypeError(f"a state is a tensor or a nest of tensors, not {type(state).__name__}")
+    wrong = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+    if wrong or not leaves:
+        there = f" with a {type(wrong[0]).__name__} in it" if wrong and wrong[0] is not state else ""
+        raise TypeError(f"a state is a tensor or a nest of tensors, not {type(state).__name__}{there}")
     return leaves
 
 
-def _chosen(leaves: list[Tensor], only: Leaves) -> list[Tensor]:
+def _chosen(leaves: list[Tensor], only: Leaves) -> list[int]:
+    """The places of the tensors that make the message."""
+    floating = [k for k, leaf in enumerate(leaves) if leaf.is_floating_point()]
     if only is None:
-        return leaves
-    if not only or not set(only) <= set(range(len(leaves))):
+        chosen = floating
+    elif not only or not set(only) <= set(range(len(leaves))):
         raise ValueError(f"only={tuple(only)}: the state has tensors 0 to {len(leaves) - 1}")
-    return [leaf for place, leaf in enumerate(leaves) if place in only]
+    else:
+        chosen = sorted(set(only))
+    if not chosen or not set(chosen) <= set(floating):
+        kinds = ", ".join(str(leaf.dtype) for leaf in leaves)
+        raise TypeError(f"a message is made of floating-point tensors; the state has {kinds}")
+    if short := [leaves[k].shape for k in chosen if leaves[k].dim() < 2]:
+        raise ValueError(
+            f"a state's tensor has shape {tuple(short[0])} and no batch; wanted (batch, units): state.unsqueeze(0)"
+        )
+    return chosen
 
 
 def _dim(leaf: Tensor, batch_dim: int | None) -> int:

@@ -70,7 +70,9 @@ def probe(
         none), on a message that something learns from, and the loss depends on it. Several calls: the last one.
     """
     with _undisturbed(*modules, *interfaces.values()):
-        taps = {name: interface.tap() for name, interface in interfaces.items()}
+        # One interface may have several names.
+        tapped = {id(interface): interface.tap() for interface in {id(i): i for i in interfaces.values()}.values()}
+        taps = {name: tapped[id(interface)] for name, interface in interfaces.items()}
         try:
             with torch.enable_grad():
                 value = loss()

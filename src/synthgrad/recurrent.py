@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from synthgrad.chunk import Chunk, Start, leading_to
+from synthgrad.compiled import untraced
+from synthgrad.edge import pulled_back
 from synthgrad.interface import Interface
-from synthgrad.message import attached
-from synthgrad.packing import Leaves, pack, restart, unpack
+from synthgrad.message import attached, dot
+from synthgrad.numbers import root_mean_square, wide
+from synthgrad.packing import Leaves, batch_of_ends, pack, restart, unpack
 from synthgrad.quality import Quality, compare
-from synthgrad.units import ToldUnit, Unit, root_mean_square
-
-SAMPLED = 10
-"""One chunk of so many is measured (and the first so many): for a small state that costs as much as M does."""
+from synthgrad.units import Statistics, Unit
 
 
-class Recurrent(nn.Module):
+class Recurrent(Statistics):
     r"""The interface between a recurrent module and its own future.
 
     An endless unrolling is cut into chunks of T steps. At a chunk's end the state h_T is sent: δ̂ = M(h_T) stands
@@ -34,17 +36,24 @@ class Recurrent(nn.Module):
         loss.backward()
 
     Truncated backprop is δ̂ = 0. The state may be a tensor or any nest of them (``pack``); None, a module's own
-    first state, teaches M nothing. ``eval()`` makes all of it the identity, which keeps the state's graph.
+    first state, teaches M nothing. ``eval()`` and ``no_grad()`` make all of it the identity, which keeps the
+    state's graph. Several streams may be under way at once, as long as each is received before it is sent.
+
+    M's unit follows what a chunk's own losses send down to its start, not M's own answers, which would drive it up.
+    To know that part, a chunk in ten, drawn at random, sends nothing for a third of its rows, and M does not
+    learn from these. (With a fixed unit, a critic, or a scale that is not γ, nothing is left out.)
 
     Args:
         interface: holds M, which sees the packed state, shape (batch, features).
         scale: factor on δ̂ where the module consumes it (the paper's 0.1). It does not touch M's target: where it
-            is not γ, a second, short backward pass from the state to the state puts the difference back.
+            is not γ, a second, short backward pass from the state to the state puts the difference back. Interfaces
+            inside the chunk do not notice that pass, but your own hooks run in it, too, and a reentrant checkpoint
+            inside the chunk is refused by torch.
         gamma: γ, discount of M's own answer in its target; below 1 the target forgets what lies far ahead.
         limit: the largest δ̂, in root mean squares of what a chunk's own losses send down to its start. Where the
             state's dynamics enlarge gradients, M would otherwise chase an ever growing answer of its own. A critic,
             whose answers are a loss' gradients, and a fixed unit have none.
-        trust: let δ̂ count for what it has proved to be worth: its factor is ⟨δ̂, δ⟩ / ⟨δ̂, δ̂⟩ over the last hundred
+        trust: scale δ̂ by its regression slope on the target, ⟨δ̂, δ⟩ / ⟨δ̂, δ̂⟩ over the last hundred
             chunks, from 0 to 1. Where nothing of δ can be predicted, M's noise would otherwise do harm; and as the
             target holds M's own answer by that factor, an answer that only confirms itself dies out.
         batch_dim: the dimension of the batch in the state's tensors (``pack``).
@@ -53,6 +62,7 @@ class Recurrent(nn.Module):
 
     Attributes:
         answer: δ̂ of the last state sent, before ``scale``, shape (batch, features).
+        factor: what ``limit`` and ``trust`` have made of M's own answer there, from 0 to 1.
         quality: the last synthetic gradient against what arrived, the bootstrapped target; None before the first.
         r2: 1 - ⟨‖δ̂ - δ‖²⟩ / ⟨‖δ‖²⟩, running means over a tenth of the last thousand chunks; below 0, δ̂ is
             worse than none, and hurts. NaN before the first.
@@ -78,6 +88,14 @@ class Recurrent(nn.Module):
         super().__init__()
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma is {gamma}; it discounts the bootstrapped target and must be from 0 to 1")
+        if not 0 <= scale < math.inf:
+            raise ValueError(
+                f"scale is {scale}; it weighs the synthetic gradient and must be a number of at least 0"
+            )
+        if not limit > 0:
+            raise ValueError(
+                f"limit is {limit}; it bounds the synthetic gradient and must be above 0 (math.inf is none)"
+            )
         if interface.scale != 1:
             raise ValueError(
                 f"the interface's scale is {interface.scale} and would discount M's target; give it to Recurrent"
@@ -85,14 +103,15 @@ class Recurrent(nn.Module):
         self.interface = interface
         self.scale, self.gamma, self.limit, self.trust = scale, gamma, limit, trust
         self.batch_dim, self.only = batch_dim, only
-        if type(interface.units) is Unit and interface.units.fixed is None:
-            interface.units = ToldUnit(None, interface.units.factor, interface.units.decay)
+        if isinstance(interface.units, Unit) and interface.units.fixed is None:
+            interface.units.told = True
         self.register_buffer("seen", torch.zeros(2))  # running ‖δ̂ - δ‖² and ‖δ‖²
         self.register_buffer("shared", torch.zeros(2))  # the same of ⟨δ̂, δ⟩ and ‖δ̂‖², over fewer chunks
         self.chunks = 0
-        self.fused = False
         self.answer: Tensor | None = None
+        self.factor: float | Tensor = 1.0
         self.start: Start | None = None
+        self._open: list[weakref.ref[Chunk]] = []  # the graphs own the chunks
         self._last: tuple[Tensor, Tensor] | None = None
         self._linked: list[tuple[Tensor, Any]] | None = None
 
@@ -112,6 +131,7 @@ class Recurrent(nn.Module):
         """⟨δ̂, δ⟩ / ⟨δ̂, δ̂⟩ over the last hundred chunks, from 0 to 1: δ̂'s factor with ``trust``; 1 before any."""
         return (self.shared[0] / self.shared[1]).clamp(0, 1).nan_to_num(1.0)
 
+    @untraced
     def receive(self, state: Any, context: Any = None, done: Tensor | None = None, initial: Any = None) -> Any:
         """The state at a chunk's start, as a leaf of the chunk's graph; what reaches it teaches M.
 
@@ -123,23 +143,31 @@ class Recurrent(nn.Module):
 
         Returns:
             A state of the same form and values.
+
+        Raises:
+            ValueError: if ``done`` has another shape.
         """
-        self.start = self.answer = None
+        recomputing = torch._C._current_graph_task_id() >= 0  # an activation checkpoint, on the way back
+        if not recomputing:
+            self.start = self.answer = None
         if state is None:
             return None
-        message = pack(state, self.batch_dim, self.only)
-        if self._linked is not None:
-            if message.requires_grad:
+        start = None
+        if self._linked is not None or self._learning:
+            message = pack(state, self.batch_dim, self.only)
+            if self._linked is None:
+                start = self._opened(message.detach(), context, recomputing)
+                message = start.message
+            elif message.requires_grad:
                 self._linked.append((message, context))
-        elif self.training:
-            message = self._opened(message.detach(), context)
-        state = unpack(message, state, self.batch_dim, self.only)
+            state = unpack(message, state, self.batch_dim, self.only)
         if done is not None:
             state = restart(state, done, initial, self.batch_dim)
-            if self.start is not None:
-                self.start.begun = pack(state, self.batch_dim, self.only)
+            if start is not None:
+                start.begun = pack(state, self.batch_dim, self.only)
         return state
 
+    @untraced
     def send(self, state: Any, context: Any = None, done: Tensor | None = None) -> Float[Tensor, ""]:
         """The loss term of a chunk's end, ⟨scale·δ̂, h_T⟩.
 
@@ -150,32 +178,50 @@ class Recurrent(nn.Module):
 
         Returns:
             A scalar to add to the chunk's loss. Its value means nothing.
+
+        Raises:
+            ValueError: if the state is detached, or ``done`` has another shape.
         """
         message = pack(state, self.batch_dim, self.only)
-        if self._linked is not None or not self.training:
+        if self._linked is not None or not self._learning:
             return message[:0].sum()
-        if done is not None:
-            message = torch.where(done.bool()[:, None], message.detach(), message)
+        ends = None if done is None else batch_of_ends(done, len(message))[:, None]
+        if ends is not None:
+            message = torch.where(ends, message.detach(), message)
         attached(message)
-        with torch.no_grad():  # the next chunk starts from a message of its own, so M needs no graph here
-            self.answer = self.interface.sent(message, context)
-            if isinstance(units := self.interface.units, ToldUnit):
-                largest = self.limit * units.value / units.factor
-                self.answer = self.answer * (largest / root_mean_square(self.answer)).clamp(max=1).nan_to_num(0.0)
-            if self.trust:
-                self.answer = self.answer * self.slope
-        if done is not None:
-            self.answer = self.answer.masked_fill(done.bool()[:, None], 0.0)
-        term = message.flatten().dot(self.answer.flatten())
-        start, apart = self.start, self.scale != self.gamma
-        if start is not None and (apart or (start.measured and not self.fused)) and torch.is_grad_enabled():
-            (back,) = torch.autograd.grad(message, start.message, self.answer, retain_graph=True, allow_unused=True)
-            if back is not None:
-                start.later.append(self.gamma * back)
-                if apart:
-                    start.missing.append((self.gamma - self.scale) * back)
-        return term * self.scale if self.scale != 1 else term
+        with torch.no_grad():
+            answer = self.interface.sent(message, context)
+            self.factor = self._factor(answer)
+            self.answer = answer = answer * self.factor
+            if ends is not None:
+                self.answer = answer = answer.masked_fill(ends, 0.0)
+        return dot(message, self._left_out(message, answer)) * self.scale
 
+    def _factor(self, answer: Tensor) -> float | Tensor:
+        factor, units = 1.0, self.interface.units
+        if isinstance(units, Unit) and units.told:
+            largest = self.limit * units.of(len(answer)) / units.factor
+            factor = (largest / root_mean_square(answer)).clamp(max=1).nan_to_num(0.0)
+        return factor * self.slope if self.trust else factor
+
+    def _left_out(self, message: Tensor, answer: Tensor) -> Tensor:
+        """What is really sent: nothing for the rows that are measured. Notes what the chunk's start must know."""
+        apart, units = self.scale != self.gamma, self.interface.units
+        found = [chunk for ref in self._open if (chunk := ref()) is not None and not (chunk.sent or chunk.arrived)]
+        for chunk, edge in leading_to(message, [c for c in found if apart or c.measured]):
+            chunk.sent = True
+            if isinstance(units, Unit) and units.begun:
+                chunk.blind = False
+            if apart:
+                back = pulled_back(message, edge, answer)
+                if back is not None:
+                    chunk.later.append(self.gamma * back)
+                    chunk.missing.append((self.gamma - self.scale) * back)
+            elif chunk.rows is not None:
+                answer = answer.masked_fill(chunk.rows[:, None], 0.0)
+        return answer
+
+    @untraced
     def forward(self, state: Any, context: Any = None) -> Any:
         """The state between two steps inside a chunk (fused): BP(λ) with the interface's ``lam``; teaches M.
 
@@ -184,9 +230,10 @@ class Recurrent(nn.Module):
         References:
             Jaderberg et al. 2017, supplement A.
         """
-        if self._linked is not None:
+        if self._linked is not None or not self._learning:
             return state
-        self.fused = True  # from now on the way from a chunk's end to its start leads through M
+        if self.start is not None:
+            self.start.chunk.fused = True  # from here on the way from the chunk's end to its start leads through M
         if self.scale != self.gamma and self.interface.lam < 1:
             raise ValueError(
                 f"scale={self.scale}, gamma={self.gamma}: inside a chunk lam alone weighs the two gradients"
@@ -223,42 +270,78 @@ class Recurrent(nn.Module):
         finally:
             self._linked = None
 
-    def _opened(self, message: Tensor, context: Any) -> Tensor:
-        """The message received; what will arrive is completed by what ``scale`` has left out, and measured."""
+    @property
+    def _learning(self) -> bool:
+        return self.training and torch.is_grad_enabled()
+
+    def _opened(self, message: Tensor, context: Any, recomputing: bool) -> Start:
+        """A chunk begins. What will arrive is completed by what ``scale`` has left out, and measured."""
         received, prediction = self.interface.received(message, context)
-        answer = (prediction * self.interface.units.known).to(received.dtype)
+        arrival: Any = getattr(received.grad_fn, "arrival")  # noqa: B009
+        answer = (wide(prediction) * arrival.unit).to(message.dtype)
+        units, apart = self.interface.units, self.scale != self.gamma
+        told = isinstance(units, Unit) and units.told
+        chunk = Chunk(
+            self.chunks - recomputing,
+            len(message),
+            message.device,
+            apart or not told,
+            told and not units.begun,
+        )
+        arrival.chunk = chunk
         # The chunk hangs on a view: a gradient that is only asked for (autograd.grad) must not run what follows.
-        measured = self.chunks < SAMPLED or self.chunks % SAMPLED == 0
-        self.chunks += 1
-        self.start = start = Start(received, received.view_as(received), context, measured)
-        message, missing, later = start.message, start.missing, start.later
-        del start  # a hook that holds its own tensor is never freed
+        start = Start(received, received.view_as(received), context, chunk)
+        if not recomputing:
+            self.chunks += 1
+            self.start = start
+            living = [ref for ref in self._open if (c := ref()) is not None and not (c.sent or c.arrived)]
+            self._open = [*living, weakref.ref(chunk)]
+        me = weakref.ref(self)  # a hook that holds its own tensor, or its owner, is never freed
 
         def arrived(delta: Tensor) -> Tensor:
-            delta = sum(missing, delta)
-            self._last = answer, delta.detach()
-            if measured:
-                if isinstance(units := self.interface.units, ToldUnit):
-                    units.tell(root_mean_square(delta - sum(later)))
-                _follow(self.seen, [(answer - delta).square().sum(), delta.square().sum()], 0.01)
-                if self.trust:
-                    _follow(self.shared, [(answer * delta).sum(), answer.square().sum()], 0.1)
+            delta = sum(chunk.missing, delta)
+            chunk.missing = []
+            if (future := me()) is not None and not chunk.arrived:
+                if chunk.rows is not None and chunk.sent:
+                    arrival.omitted = chunk.rows
+                future._measure(chunk, answer, delta)
+            chunk.arrived = True
             return delta
 
         received.register_hook(arrived)
-        return message
+        return start
 
-    def get_extra_state(self) -> int:
+    @torch.no_grad()
+    def _measure(self, chunk: Chunk, answer: Tensor, delta: Tensor) -> None:
+        """Compare what was expected at a chunk's start with what arrived; let M's unit follow the losses' part."""
+        delta, units = delta.detach(), self.interface.units
+        if chunk.measured and isinstance(units, Unit) and units.told:
+            own = chunk.own(delta, self.scale != self.gamma)
+            if own is not None:
+                units.tell(root_mean_square(own), len(delta))
+        if chunk.rows is not None and chunk.sent:
+            if chunk.rows.all():
+                return
+            answer, delta = answer[~chunk.rows], delta[~chunk.rows]
+        self._last = answer, delta
+        if not chunk.measured:
+            return
+        answer, delta = wide(answer), wide(delta)
+        _follow(self.seen, [(answer - delta).square().sum(), delta.square().sum()], 0.01)
+        if self.trust:
+            _follow(self.shared, [(answer * delta).sum(), answer.square().sum()], 0.1)
+
+    def get_extra_state(self) -> Tensor:
         """How many chunks have begun: which of them are measured depends on it."""
-        return self.chunks
+        return torch.tensor(self.chunks)
 
-    def set_extra_state(self, state: int) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Go back to a ``get_extra_state``."""
-        self.chunks = state
+        self.chunks = int(state)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave out what belongs to the chunk under way."""
-        return {**self.__dict__, "start": None, "answer": None, "_last": None, "_linked": None}
+        return {**self.__dict__, "start": None, "answer": None, "_last": None, "_linked": None, "_open": []}
 
 
 def _follow(mean: Tensor, values: list[Tensor], share: float) -> None:
@@ -266,16 +349,3 @@ def _follow(mean: Tensor, values: list[Tensor], share: float) -> None:
     now = torch.stack(values).to(mean)
     after = torch.where(mean.any(), mean.lerp(now, share), now)
     mean.copy_(torch.where(now.isfinite().all(), after, mean))
-
-
-class Start:
-    """A chunk's first state as received, and as the chunk sees it (``begun``: after restarts).
-
-    Of its δ: what belongs to the chunks after it (``later``), and what is missing in it because of ``scale``.
-    """
-
-    def __init__(self, received: Tensor, message: Tensor, context: Any, measured: bool):
-        self.received, self.message, self.begun, self.context = received, message, message, context
-        self.measured = measured
-        self.later: list[Tensor] = []
-        self.missing: list[Tensor] = []

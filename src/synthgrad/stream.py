@@ -133,7 +133,9 @@ class Stream:
         if losses and self._learning():
             torch.autograd.backward(losses)
             for name, member in members.items():
-                if member.optimizer is not None:
+                if member.optimizer is None:
+                    self._forget(member)
+                else:
                     member.optimizer.step()
                     member.optimizer.zero_grad()
                     self.heard(self.time, name, "update")
@@ -143,6 +145,14 @@ class Stream:
         for (sender, _), queue in self.waiting.items():
             if sender in members:
                 queue.extend([(h.detach(), context) for h, context in (queue.popleft() for _ in range(len(queue)))])
+
+    def _forget(self, member: Member) -> None:
+        """Drop the gradients of a network that does not learn, but for what another one's optimizer moves."""
+        optimizers = [m.optimizer for m in self.members.values() if m.optimizer is not None]
+        moved = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+        for parameter in member.network.parameters():
+            if id(parameter) not in moved:
+                parameter.grad = None
 
     def _learning(self) -> bool:
         return torch.is_grad_enabled() and self.system.training

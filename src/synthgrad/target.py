@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Target(nn.Module):
-    """A copy of M, taken anew after so many gradients have arrived.
+    """A frozen copy of M, refreshed every ``every`` gradients.
 
     Args:
         model: M, a module.
@@ -26,9 +26,9 @@ class Target(nn.Module):
         super().__init__()
         if not isinstance(model, nn.Module):
             raise TypeError(f"only a module has a target copy, not {type(model).__name__}; leave out target_every")
-        if every < 1:
+        if not isinstance(every, int) or every < 1:
             raise ValueError(
-                f"target_every is {every}; it counts gradients and must be at least 1, or 0 for no copy"
+                f"target_every is {every}; it counts gradients and must be a whole number from 1, or 0 for no copy"
             )
         self.every = every
         self.copy = copy.deepcopy(model).requires_grad_(False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from synthgrad.chunk import Start
+from synthgrad.edge import pulled_back
 from synthgrad.message import ask
 from synthgrad.models import MLP
 from synthgrad.packing import pack
@@ -23,6 +26,7 @@ class Traces:
 
     also moves M for every earlier state that led here: M's last layer W φ(h) gets Σ_k E_kᵀ e_k with
     E_k = γλ J_{k-1} E_{k-1} + ∂M(h_k)/∂W. λ = 0 is the plain bootstrap; λ = 1 regresses M on the true gradient.
+    Where ``limit`` or ``trust`` shorten M's answer by a factor, that factor is part of γ.
 
     The cost is plain: J takes one backward pass per unit of the state and chunk, E holds units² x features numbers
     per example, and carrying it on costs units³ x features multiplications. It is for small states, or for finding
@@ -66,44 +70,50 @@ class Traces:
         Raises:
             ValueError: after a fused call inside the chunk, for then the way to the chunk's start leads through M.
         """
-        if self.future.fused:
-            raise ValueError("traces and a fused call inside a chunk both spread M's errors; use one of them")
         start = self.future.start
+        if start is not None and start.chunk.fused:
+            raise ValueError("traces and a fused call inside a chunk both spread M's errors; use one of them")
         if start is None:
             self.traces = None
             return
         owed = self.traces
         features = self._features(start.message.detach(), start.context)
         if owed is not None:
-            self._teach(start.received, owed, start.context)
+            self._teach(start, owed)
         units = start.message.shape[1]
         eligible = torch.einsum("ij,bf->bijf", torch.eye(units).to(features), features)
         if owed is not None:
             eligible = eligible + owed
         end = pack(state, self.future.batch_dim, self.future.only)
-        jacobian = torch.stack(
-            [
-                torch.autograd.grad(end[:, i].sum(), start.message, retain_graph=True, allow_unused=True)[0]
-                if end.requires_grad
-                else torch.zeros_like(start.message)
-                for i in range(units)
-            ],
-            dim=1,
-        )
-        decay = self.future.gamma * self.lam
+        jacobian = torch.stack([self._row(end, start.message, i) for i in range(units)], dim=1)
+        decay = self.future.gamma * self.lam * self.future.factor
         self.traces = torch.einsum("bki,bijf->bkjf", decay * jacobian, eligible)
         if done is not None:
             self.traces = self.traces.masked_fill(done.bool().view(-1, 1, 1, 1), 0.0)
 
-    def _teach(self, message: Tensor, owed: Tensor, context: Any) -> None:
+    def _row(self, end: Tensor, start: Tensor, i: int) -> Tensor:
+        """∂(unit i of the end)/∂start of each example."""
+        unit = torch.zeros_like(end)
+        unit[:, i] = 1.0
+        found = pulled_back(end, start, unit) if end.requires_grad else None
+        return torch.zeros_like(start) if found is None else found
+
+    def _teach(self, start: Start, owed: Tensor) -> None:
         """When δ arrives, add what it says about earlier states to the gradient of M's last layer."""
+        message, chunk = start.received, start.chunk
         with torch.no_grad():
-            answer = ask(self.model, message, context)
+            answer = ask(self.model, message, start.context)
+        me = weakref.ref(self)  # a hook that holds its own tensor, or its owner, is never freed
 
         def arrived(delta: Tensor) -> None:
-            error = answer - delta / self.future.interface.units.value
-            gradient = torch.einsum("bi,bijf->jf", error, owed) * (2 / max(len(error), 1))
-            self._add(torch.where(delta.isfinite().all(), gradient, 0.0))
+            traces = me()
+            if traces is None or not delta.isfinite().all():
+                return
+            unit = traces.future.interface.units.of(len(delta)) or 1.0
+            error = answer - delta / unit
+            if chunk.rows is not None and chunk.sent:  # something is missing in their gradient
+                error = error.masked_fill(chunk.rows[:, None], 0.0)
+            traces._add(torch.einsum("bi,bijf->jf", error, owed) * (2 / max(len(error), 1)))
 
         message.register_hook(arrived)
 

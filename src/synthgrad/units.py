@@ -1,28 +1,64 @@
-"""The unit in which a gradient model predicts: it must not care how a loss is scaled."""
+"""The unit in which a gradient model predicts: it must not care how a loss is scaled, nor how large a batch is."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-N: TypeAlias = Any  # a number, or a tensor of one element
+from synthgrad.numbers import root_mean_square, waits_for
+
+YOUNG, ONE_MAY, FIRST_MAY = 10, 10.0, 32.0
+"""A gradient counts for at most ONE_MAY times the size so far; of the first YOUNG ones, for FIRST_MAY times."""
+DOUBT = 0.05
+"""Evidence above which a loss is taken for a sum over the batch; by default torch's losses are means."""
 
 
-def root_mean_square(x: Tensor) -> Tensor:
-    """Over all elements, a scalar; 0 where there are none."""
-    return torch.linalg.vector_norm(x) / math.sqrt(max(x.numel(), 1))
+class Followed(NamedTuple):
+    """What a unit has seen, by its place in the buffer ``seen``."""
+
+    as_mean: float
+    """Running root mean square of n·δ over batches of n: an example's gradient if the loss is a mean."""
+    as_sum: float
+    """The same of δ itself: an example's gradient if the loss is a sum."""
+    gradients: float
+    """How many counted."""
+    evidence: float
+    """How much better ``as_sum`` has predicted the gradients' sizes than ``as_mean``: a running sum of errors."""
+    size: float
+    """Examples in the last one's batch."""
+    base: float
+    """The unit for a batch of one."""
+    is_sum: float
+    """Whether the loss is taken for a sum (1), so that the unit is the same for every batch, or for a mean (0)."""
 
 
-class Unit(nn.Module):
+class Statistics(nn.Module):
+    """A module whose own buffers stay in single precision at least, whatever it is cast to.
+
+    A running mean in half precision stands still, or reaches zero.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Statistics:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            if buffer is not None and buffer.is_floating_point() and buffer.dtype.itemsize < 4:
+                self._buffers[name] = before[name].to(buffer.device)  # pyright: ignore[reportOptionalMemberAccess]
+        return self
+
+
+class Unit(Statistics):
     """Follows the size of the gradients that arrive, as an exponential mean of their mean square.
 
     A mean-reduced loss makes gradients 1/batch small, a GradScaler makes them 65,536 times larger; a model that
-    predicts δ/unit sees neither. The factor says how the unit relates to the root mean square: at 32, targets
-    are of size 1/32, which Adam at a usual rate can reach within a few steps, as M must to keep up with the
-    parts (docs/log.md has the measurements).
+    predicts δ/unit sees neither. The unit is kept per example: a short last batch has larger gradients under a mean
+    loss and the same ones under a sum, and which of the two it is shows as soon as the batch's size varies. The
+    factor says how the unit relates to the root mean square: at 32, targets are of size 1/32, which Adam at a
+    usual rate can reach within a few steps, as M must to keep up with the parts (docs/log.md has the measurements).
 
     Args:
         fixed: a unit that never moves; None follows the gradient.
@@ -30,10 +66,8 @@ class Unit(nn.Module):
         decay: how much of the mean square is kept per gradient.
     """
 
-    root: Tensor
-    weight: Tensor
-    value: Tensor
-    """The unit, a scalar; 1 before the first gradient."""
+    seen: Tensor
+    """The numbers of a ``Followed``."""
 
     def __init__(self, fixed: float | None = None, factor: float = 32.0, decay: float = 0.99):
         super().__init__()
@@ -43,69 +77,119 @@ class Unit(nn.Module):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be a positive number")
         self.fixed, self.factor, self.decay = fixed, factor, decay
-        # The root, not the square: half precision cannot hold the square of a gradient of 1e-4.
-        self.register_buffer("root", torch.tensor(0.0))
-        self.register_buffer("weight", torch.tensor(0.0))  # of what has been seen so far, as Adam's correction
-        self.register_buffer("value", torch.tensor(1.0 if fixed is None else fixed))
+        self.told = False
+        """Whether only ``tell`` moves the unit. A bootstrapped gradient, which holds M's own answer, must not
+        decide in which unit M answers: the two would drive each other up."""
+        self.register_buffer("seen", torch.tensor(Followed(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0)))
+
+    @property
+    def value(self) -> Tensor:
+        """The unit, a scalar, for batches as large as the last one; 1 before the first gradient."""
+        known = self.known
+        return torch.where(known > 0, known, 1.0)
 
     @property
     def known(self) -> Tensor:
-        """The unit, or 0 while no gradient has arrived: nobody can then say how large one is."""
-        return self.value if self.fixed is not None else self.value * (self.weight > 0)
+        """The same, but 0 before the first gradient: it can't be said yet how large one is."""
+        return self.seen.new_tensor(self.of(int(self.seen[4].item())))
 
-    def follow(self, rms: Tensor) -> None:
-        """Take in one gradient's root mean square, a scalar.
+    @property
+    def begun(self) -> bool:
+        """Whether a gradient has arrived, or none is needed."""
+        return self.fixed is not None or self.seen[2].item() > 0
 
-        What is not finite is left out, and so is zero: a gradient of nothing but zeros (the neighbour's own M has
-        not moved yet) says nothing of the unit.
-        """
+    @property
+    def weight(self) -> Tensor:
+        """Of what has been seen so far in the running mean, from 0 to 1: Adam's correction."""
+        return 1 - self.decay ** self.seen[2]
+
+    def of(self, size: int) -> float | Tensor:
+        """The unit for a batch of this size, 0 before the first gradient; a tensor where a device had to wait."""
         if self.fixed is not None:
+            return self.fixed
+        size = max(size, 1)
+        if waits_for(self.seen):
+            seen = Followed(*self.seen.tolist())
+            return seen.base if seen.is_sum else seen.base / size
+        return torch.where(self.seen[6] > 0, self.seen[5], self.seen[5] / size)
+
+    def follow(self, rms: Tensor | float, size: int = 1, instead_of: float = 0.0) -> None:
+        """Take in one gradient's root mean square, unless the unit only moves when it is told.
+
+        A size that is not finite is left out, and so is zero: a gradient of nothing but zeros (the neighbour's
+        own M has not moved yet) says nothing of the unit.
+
+        Args:
+            rms: over all elements of the gradient.
+            size: examples in its batch.
+            instead_of: the root mean square of an earlier part of the same gradient, which this one replaces.
+        """
+        if not self.told:
+            self.tell(rms, size, instead_of)
+
+    def tell(self, rms: Tensor | float, size: int = 1, instead_of: float = 0.0) -> None:
+        """Take in the root mean square of a gradient that comes from a loss alone; see ``follow``."""
+        rms = float(rms)
+        if self.fixed is not None or not 0 < rms < math.inf:
             return
-        state = (self.root, self.weight, self.value)
-        # Numbers are ten times faster than tensors of one element; a GPU must not be waited for to get them.
-        before = [t.item() if rms.is_cpu else t.float() for t in (rms.nan_to_num(0.0, 0.0), *state)]
-        for buffer, after in zip(state, _followed(self.decay, self.factor, *before), strict=True):
-            buffer.fill_(after)
+        with torch.no_grad():
+            after = self._after(Followed(*self.seen.tolist()), rms, max(size, 1), instead_of)
+            self.seen.copy_(self.seen.new_tensor(after))
 
+    def _after(self, seen: Followed, rms: float, size: int, instead_of: float) -> Followed:
+        share, sizes = 1 - self.decay, (rms * size, rms)
+        if instead_of > 0:  # the earlier part counted already: only the difference is new
+            ratio = instead_of / rms
+            more = [share * (1 - ratio**2) * x * x for x in sizes]
+            roots = [math.sqrt(max(r * r + m, 0.0)) for r, m in zip(seen[:2], more, strict=True)]
+            return self._with_base(seen._replace(as_mean=roots[0], as_sum=roots[1], size=size))
+        corrected, most = (
+            math.sqrt(1 - self.decay**seen.gradients),
+            FIRST_MAY if seen.gradients < YOUNG else ONE_MAY,
+        )
+        roots, errors = [], []
+        for root, x in zip(seen[:2], sizes, strict=True):
+            if root > 0:
+                x = min(x, most * root / corrected)
+                errors.append(math.log(x * corrected / root) ** 2)
+            roots.append(math.hypot(math.sqrt(self.decay) * root, math.sqrt(share) * x))
+        evidence = self.decay * seen.evidence + (errors[0] - errors[1] if len(errors) == 2 else 0.0)
+        after = seen._replace(as_mean=roots[0], as_sum=roots[1], gradients=seen.gradients + 1)
+        return self._with_base(after._replace(evidence=evidence, size=size))
 
-class ToldUnit(Unit):
-    """A unit that follows only what it is told.
+    def _with_base(self, seen: Followed) -> Followed:
+        is_sum = seen.evidence > DOUBT
+        root = seen.as_sum if is_sum else seen.as_mean
+        return seen._replace(
+            base=self.factor * root / math.sqrt(1 - self.decay**seen.gradients), is_sum=float(is_sum)
+        )
 
-    A bootstrapped gradient, which holds M's own answer, must not decide in which unit M answers: the two would
-    drive each other up.
-    """
-
-    def follow(self, rms: Tensor) -> None:
-        """Nothing; see ``tell``."""
-
-    def tell(self, rms: Tensor) -> None:
-        """Take in the root mean square of a gradient that comes from a loss alone."""
-        super().follow(rms)
+    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, state_dict: dict[str, Any], prefix: str, *others: Any
+    ) -> None:
+        """A fixed unit stays what it was set to, whatever was saved."""
+        if self.fixed is not None:
+            state_dict = {**state_dict, f"{prefix}seen": self.seen}
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 class LossUnit(nn.Module):
-    """The unit of M's answers where M knows it: the weight of an example's loss in the task's."""
+    """The unit of a model that brings one along with each answer; here is that of its last answer, to look at."""
 
-    value: Tensor
+    fixed = "by the loss"
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("value", torch.tensor(0.0))
-        self.fixed = "by the loss"
+        self.value = torch.tensor(0.0)
 
-    @property
-    def known(self) -> Tensor:
-        """The unit; M tells it with each answer."""
-        return self.value
+    def of(self, size: int) -> float:
+        """The unit of the last answer."""
+        return self.value.item()
 
-    def follow(self, rms: Tensor) -> None:
+    def tell(self, rms: Tensor | float, size: int = 1, instead_of: float = 0.0) -> None:
         """Nothing: the gradients that arrive do not decide it."""
 
+    follow = tell
 
-def _followed(decay: float, factor: float, rms: N, root: N, weight: N, value: N) -> tuple[N, N, N]:
-    """Root, weight and value after one more gradient; on numbers and on tensors alike."""
-    seen = (rms > 0) * (1 - decay)
-    root = (root**2 * (1 - seen) + rms**2 * seen) ** 0.5
-    weight = weight + (1 - weight) * seen
-    none = weight == 0
-    return root, weight, root / (weight + none) ** 0.5 * factor + value * none
+
+__all__ = ["LossUnit", "Unit", "root_mean_square"]

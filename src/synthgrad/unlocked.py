@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from synthgrad.interface import Interface
+from synthgrad.message import Answer
 
 
 def unlocked(
@@ -32,7 +34,8 @@ def unlocked(
         context: what the gradient models may see, for instance the labels.
 
     Yields:
-        ``(k, loss)``: part k and its loss, ⟨δ̂, h⟩ or the task's.
+        ``(k, loss)``: part k and its loss, ⟨δ̂, h⟩ or the task's. A first part that is frozen or has no parameters
+        has nothing to learn; its loss is zero, and ``backward()`` on it does nothing.
 
     Raises:
         ValueError: if there isn't one interface fewer than parts.
@@ -47,12 +50,17 @@ def unlocked(
         Jaderberg et al. 2017, Fig. 2 and section 2.1.
     """
     parts, interfaces = _matched(parts, interfaces)
-    h = x
+    h, answer = x, None
     for k, part in enumerate(parts):
         if k > 0:
-            h = interfaces[k - 1].receive(h, context)
+            h = interfaces[k - 1].receive(h, context, answer=answer)
         h = part(h)
-        yield k, criterion(h) if k == len(parts) - 1 else interfaces[k].send(h, context)
+        if k == len(parts) - 1:
+            yield k, criterion(h)
+        else:
+            above = interfaces[k]
+            answer = above.predict(h, context) if above.training and torch.is_grad_enabled() else None
+            yield k, _sent(above, h, context, answer)
 
 
 def completely_unlocked(
@@ -97,7 +105,7 @@ def completely_unlocked(
         if k == len(parts) - 1:
             losses.append((k, criterion(h)))
         else:
-            losses.append((k, interfaces[k].send(h, context) + interfaces[k].fit(h, source=x)))
+            losses.append((k, _sent(interfaces[k], h, context) + interfaces[k].fit(h, source=x)))
     yield from losses
 
 
@@ -123,6 +131,13 @@ def chained(
     for interface, part in zip(interfaces, parts[1:], strict=True):
         h = part(interface(h, context))
     return h
+
+
+def _sent(interface: Interface, h: Tensor, context: Any, answer: Answer | None = None) -> Tensor:
+    """The sender's loss; where nothing below learns, a zero that may be differentiated all the same."""
+    if torch.is_grad_enabled() and not h.requires_grad:
+        return h.new_zeros((), requires_grad=True)
+    return interface.send(h, context, answer=answer)
 
 
 def _matched(parts: Iterable[Any], interfaces: Iterable[Interface]) -> tuple[list[Any], list[Interface]]:
