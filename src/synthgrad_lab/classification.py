@@ -91,7 +91,7 @@ class Classification:
 def rows_of(examples: int, s: Settings, done: int) -> Tensor:
     """Rows of the next batch, after so many: a new permutation per epoch, decided by seed and epoch alone."""
     epoch, batch = divmod(done, examples // s.batch)
-    return _order(examples, s.seed * 1_000_003 + epoch)[batch * s.batch : (batch + 1) * s.batch]
+    return _order(examples, (s.seed * 1_000_003 + epoch) % 2**64)[batch * s.batch : (batch + 1) * s.batch]
 
 
 @lru_cache(1)

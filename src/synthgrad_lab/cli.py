@@ -127,8 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--pages",
         nargs="*",
-        default=["README.md", "docs/results.md", "docs/scale.md"],
-        help="to fill (%(default)s)",
+        help=f"to fill ({', '.join(studies.DOCUMENTS)}; outside a clone of the repository none)",
     )
     sub.add_argument("--tables-only", action="store_true", help="run nothing; write the tables from the records")
     _workers(sub)

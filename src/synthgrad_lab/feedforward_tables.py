@@ -7,6 +7,7 @@ from typing import Any
 
 from synthgrad_lab import paper
 from synthgrad_lab.config import SHOWN, TRAINING, Method
+from synthgrad_lab.grouping import one_experiment
 from synthgrad_lab.results_tables import Row, grouped, mean, spread
 
 MAIN: tuple[Method, ...] = ("no-bprop", "bprop", "local-loss", "dni", "cdni", "critic")
@@ -135,4 +136,4 @@ def _beside(runs: list[Row] | None, recipe: str, method: str, layers: int) -> st
 
 
 def _median(runs: list[Row], name: str) -> float:
-    return statistics.median(r[name] for r in runs)
+    return statistics.median(r[name] for r in one_experiment(runs))

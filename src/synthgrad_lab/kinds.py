@@ -55,11 +55,13 @@ class Kind:
     methods: tuple[str, ...]
     usual: str
     """The method that a recipe has if nothing is said."""
+    versions: Mapping[str, int]
+    """Of its methods' recipes, where they are not 1."""
 
 
-IMAGES = Kind("Images", config.Settings, recipes.RECIPES, config.METHODS, "cdni")
-SEQUENCES = Kind("Sequences", recurrent.Settings, sequences.RECIPES, recurrent.METHODS, "dni")
-CLOCKS = Kind("Two networks, two clocks", clocks.Settings, clocks.RECIPES, clocks.METHODS, "dni")
+IMAGES = Kind("Images", config.Settings, recipes.RECIPES, config.METHODS, "cdni", config.VERSIONS)
+SEQUENCES = Kind("Sequences", recurrent.Settings, sequences.RECIPES, recurrent.METHODS, "dni", recurrent.VERSIONS)
+CLOCKS = Kind("Two networks, two clocks", clocks.Settings, clocks.RECIPES, clocks.METHODS, "dni", clocks.VERSIONS)
 KINDS = (IMAGES, SEQUENCES, CLOCKS)
 
 

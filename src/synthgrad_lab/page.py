@@ -9,11 +9,18 @@ from pathlib import Path
 from synthgrad.checkpoint import replace
 from synthgrad_lab import feedforward_tables, recurrent_tables, results_tables
 from synthgrad_lab.clocks import tables as clocks_tables
+from synthgrad_lab.grouping import newest
 from synthgrad_lab.launching import tables as launching_tables
 from synthgrad_lab.launching.projection import projection
 from synthgrad_lab.record import read_lines
+from synthgrad_lab.versions import split, told, told_where
 
-PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+Make = Callable[[list[results_tables.Row]], list[dict[str, str]]]
+"""Computes a table from records."""
+PLACE = re.compile(r"<!-- table: (\S+)( older)? -->\n.*?<!-- end -->", re.DOTALL)
+"""A table's place in a document. It takes records of today's recipes alone; with ``older`` behind its name it takes
+the newest there are, and says below which of them are of an older version."""
+EMPTY = "(no records yet)"
 
 
 def fill(page: Path, results: Path) -> None:
@@ -37,32 +44,79 @@ def filled(text: str, results: Path) -> str:
     """The text with its tables as the records have them.
 
     Raises:
-        ValueError: if a table's name is unknown.
+        ValueError: if a table's name is unknown, a table has no row, or has records of another version of a recipe
+            than today's (and does not say that it may).
         FileNotFoundError: if its records are missing.
     """
+    return PLACE.sub(lambda match: _place(match[1], bool(match[2]), results), text)
 
-    def table(match: re.Match[str]) -> str:
-        name = match[2]
-        if name not in TABLES:
-            raise ValueError(f"unknown table {name!r}; there are: {', '.join(TABLES)}")
-        file, make = TABLES[name]
-        rows = read_lines(results / file)
-        return match[1] + markdown(make(rows)) + match[3]
 
-    return PLACE.sub(table, text)
+def tables_of(file: str) -> list[str]:
+    """The names of the tables that are computed from a file of gathered records."""
+    return [name for name, (source, _) in TABLES.items() if source == file]
+
+
+def made(file: Path) -> list[list[dict[str, str]]]:
+    """The tables that have rows, of a file of gathered records, those of today's recipes."""
+    todays, _ = split(read_lines(file))
+    return [rows for name in tables_of(file.name) if (rows := TABLES[name][1](todays))]
+
+
+def refuse_unfit(text: str, results: Path, besides: str) -> None:
+    """Look at the tables of a document before long runs, of which it is to tell.
+
+    Args:
+        text: the document.
+        results: the folder of gathered records.
+        besides: the file of gathered records that the runs will fill; its tables are not looked at.
+
+    Raises:
+        ValueError: as ``filled``.
+        FileNotFoundError: as ``filled``.
+    """
+    for match in PLACE.finditer(text):
+        if match[1] not in tables_of(besides):
+            _place(match[1], bool(match[2]), results)
+
+
+def _place(name: str, older: bool, results: Path) -> str:
+    """A table between its marks; the mark ``older`` goes where it is no longer true."""
+    if name not in TABLES:
+        raise ValueError(f"unknown table {name!r}; there are: {', '.join(TABLES)}")
+    file, make = TABLES[name]
+    rows = read_lines(results / file)
+    todays, others = split(rows)
+    # Records of another version matter where they are records of this table.
+    told_apart = others and _text(make, newest(rows)) != _text(make, todays)
+    if told_apart and not older:
+        raise ValueError(
+            f"table {name}: {results / file} has records of another version of their recipe, {told(others)}; "
+            f"`synthgrad reproduce {Path(file).stem}` makes them again (until then: <!-- table: {name} older -->)"
+        )
+    found = _text(make, newest(rows) if told_apart else todays)
+    if EMPTY in found:
+        raise ValueError(f"table {name}: {results / file} holds no record for it; a document has no empty tables")
+    if not told_apart:
+        return f"<!-- table: {name} -->\n{found}<!-- end -->"
+    below = f"Made with an older version of the recipe: {told_where(split(newest(rows))[1])}."
+    return f"<!-- table: {name} older -->\n{found}\n{below}\n<!-- end -->"
+
+
+def _text(make: Make, rows: list[results_tables.Row]) -> str:
+    return markdown(make(rows)) if rows else markdown([])
 
 
 def markdown(rows: Iterable[dict[str, str]]) -> str:
     """A Markdown table; the first column is text, the others numbers."""
     rows = list(rows)
     if not rows:
-        return "(no records yet)\n"
+        return f"{EMPTY}\n"
     head = list(dict.fromkeys(name for row in rows for name in row))
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *([row.get(name, "") for name in head] for row in rows)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-TABLES: dict[str, tuple[str, Callable[[list[results_tables.Row]], list[dict[str, str]]]]] = {
+TABLES: dict[str, tuple[str, Make]] = {
     "every-layer": ("every-layer.jsonl", results_tables.every_layer),
     "demo": ("every-layer.jsonl", results_tables.demo),
     "quality": ("every-layer.jsonl", results_tables.quality),

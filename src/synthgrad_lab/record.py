@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def environment() -> dict[str, Any]:
     """What a number depends on besides its settings."""
     return {
         "synthgrad": synthgrad.__version__,
+        **commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -94,6 +96,21 @@ def environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the code that runs, and whether its files differ from it; nothing without git."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # a virtual environment lies in a repository, too
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "..")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.SubprocessError):
+        return {}
 
 
 def note(text: str) -> None:

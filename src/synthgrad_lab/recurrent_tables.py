@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
+from synthgrad_lab.grouping import one_experiment
 from synthgrad_lab.results_tables import Row, grouped
 
 MEASURES: dict[str, tuple[str, str, bool]] = {
@@ -60,7 +61,8 @@ def chosen(runs: list[Row], recipe: str) -> list[Row]:
     common = set.intersection(*({r["seed"] for r in each} for each in rates.values()))
 
     def merit(each: list[Row]) -> tuple[float, int, float]:
-        value = statistics.median(r["validation"] for r in each if r["seed"] in common or not common)
+        tried = one_experiment(each)
+        value = statistics.median(r["validation"] for r in tried if r["seed"] in common or not common)
         return value if more else -value, len(each), -each[0]["settings"]["lr"]
 
     return max(rates.values(), key=merit)

@@ -8,6 +8,7 @@ from typing import Any
 
 from synthgrad_lab import paper
 from synthgrad_lab.config import SHOWN
+from synthgrad_lab.grouping import one_experiment
 from synthgrad_lab.tables import plus_minus
 
 Row = dict[str, Any]
@@ -22,8 +23,12 @@ def grouped(records: list[Row], key: Callable[[Row], tuple[Any, ...]]) -> dict[t
 
 
 def mean(runs: list[Row], name: str = "test_error") -> float:
-    """Over the seeds."""
-    return statistics.fmean(r[name] for r in runs)
+    """Over the seeds.
+
+    Raises:
+        ValueError: if the runs differ in more than their seeds.
+    """
+    return statistics.fmean(r[name] for r in one_experiment(runs))
 
 
 def spread(runs: list[Row], name: str = "test_error") -> str:
@@ -64,8 +69,8 @@ def quality(records: list[Row]) -> list[dict[str, str]]:
     """Cosine and relative error at the end of training, per interface, seeds averaged."""
     rows = []
     for method in ("dni", "cdni"):
-        runs = [r for r in records if r["method"] == method and _default(r)]
-        for name in runs[0]["quality"]:
+        runs = one_experiment([r for r in records if r["method"] == method and _default(r)])
+        for name in runs[0]["quality"] if runs else ():
             row = {"method": f"{SHOWN[method]}, {name}"}
             for measure in runs[0]["quality"][name]:
                 row[measure.replace("_", " ")] = f"{statistics.mean(r['quality'][name][measure] for r in runs):.2f}"

@@ -16,8 +16,11 @@ from typing import Any
 import torch
 
 from synthgrad import checkpoint
+from synthgrad_lab.folders import claim, ended, first_line, owned, refuse_taken
 from synthgrad_lab.kinds import AnySettings, Training, settings_from, training_of
 from synthgrad_lab.record import Record, environment
+from synthgrad_lab.settings import located
+from synthgrad_lab.versions import version_of
 
 Progress = Callable[[int, float], None]
 """Called after each step with the steps done and the last measure (of images: validation error in percent)."""
@@ -43,29 +46,31 @@ def run(settings: AnySettings, progress: Progress = lambda step, error: None) ->
 
     Raises:
         FileExistsError: if the folder holds a run already.
+        BlockingIOError: if another run has begun there meanwhile.
         Interrupted: after Ctrl-C.
         Diverged: if the loss becomes NaN or infinite.
     """
     name = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{settings.label}-seed{settings.seed}"
     folder = Path(settings.out or Path("runs") / name)
-    record = Record(folder)
-    if record.path.exists():
-        raise FileExistsError(
-            f"{folder} holds a run already; resume={folder} goes on with it, or choose another out="
-        )
+    refuse_taken(folder)
     torch.set_num_threads(settings.threads)
     try:
         torch.empty(0, device=settings.device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device={settings.device}: {str(error).splitlines()[0]}") from None
     training = training_of(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    record.write("settings", settings=dataclasses.asdict(settings), environment=environment())
-    return _train(settings, training, record, Loop(), progress)
+    with owned(folder):
+        claim(folder)  # once more: nobody else can begin there now
+        record = Record(folder)
+        told = dataclasses.asdict(located(settings))
+        record.write("settings", settings=told, recipe_version=version_of(told), environment=environment())
+        return _train(settings, training, record, Loop(), progress)
 
 
 def resume(folder: Path, progress: Progress = lambda step, error: None) -> dict[str, Any]:
     """Go on with an interrupted run from its checkpoint; it ends as if it had not been interrupted.
+
+    A run that was stopped before its first checkpoint begins again at its first step.
 
     Args:
         folder: the run's folder.
@@ -75,18 +80,30 @@ def resume(folder: Path, progress: Progress = lambda step, error: None) -> dict[
         The result; a run that has ended is not run again.
 
     Raises:
-        FileNotFoundError: if the folder holds no run, or no checkpoint yet.
+        FileNotFoundError: if the folder holds no run, or one in stages.
+        BlockingIOError: if the run is under way.
+        ValueError: if it was begun with another version of its recipe, or its checkpoint cannot be read.
     """
-    settings = recorded(folder)
-    record = Record(folder)
-    if ended := record.read("result"):
-        return {key: value for key, value in ended[-1].items() if key != "kind"}
-    state = checkpoint.load(folder)
+    first_line(folder)
+    with owned(folder):
+        if result := ended(folder):
+            return result
+        return _resumed(recorded(folder), folder, progress)
+
+
+def _resumed(settings: AnySettings, folder: Path, progress: Progress) -> dict[str, Any]:
+    record, loop = Record(folder), Loop()
     torch.set_num_threads(settings.threads)
     training = training_of(settings)
-    training.load_state_dict(state["trainer"])
-    torch.set_rng_state(state["random"])
-    loop = Loop(**state["loop"])
+    if (folder / checkpoint.NAME).exists():
+        try:
+            state = checkpoint.load(folder)
+        except ValueError as error:
+            cure = f"without the file, resume={folder} begins at the first step"
+            raise ValueError(f"{str(error).partition(';')[0]}; {cure}") from None
+        training.load_state_dict(state["trainer"])
+        torch.set_rng_state(state["random"])
+        loop = Loop(**state["loop"])
     record.rewind(loop.step)
     record.write("resumed", step=loop.step, environment=environment())
     return _train(settings, training, record, loop, progress)
@@ -96,13 +113,10 @@ def recorded(folder: Path) -> AnySettings:
     """The settings of the run in a folder.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is none, or one in stages.
+        ValueError: if it was begun with another version of its recipe.
     """
-    record = Record(folder)
-    lines = record.read("settings") if record.path.exists() else []
-    if not lines:
-        raise FileNotFoundError(f"{folder} holds no run (no {record.path.name} with its settings)")
-    return settings_from(lines[0]["settings"])
+    return settings_from(first_line(folder)["settings"])
 
 
 @dataclasses.dataclass
@@ -123,12 +137,13 @@ def _train(s: AnySettings, training: Training, record: Record, loop: Loop, progr
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed only here
 
     def save() -> None:
+        board.flush()  # the curve up to here belongs to what is kept
         state = {"loop": dataclasses.asdict(loop), "trainer": training.state_dict()}
         checkpoint.save(record.folder, {**state, "random": torch.get_rng_state()})
 
     with (
         _interruptible() as interrupted,
-        SummaryWriter(record.folder / "tensorboard", purge_step=loop.step) as board,
+        SummaryWriter(record.folder / "tensorboard", purge_step=loop.step + 1) as board,
     ):
         while loop.step < s.steps:
             began = time.perf_counter()

@@ -6,13 +6,25 @@ import ast
 import dataclasses
 import difflib
 import inspect
-import math
+import os
 import textwrap
 import types
 import typing
 from typing import Any, TypeVar
 
 C = TypeVar("C")
+
+OWN = ("seed", "out", "data_dir", "threads", "device", "eval_every", "checkpoint_every")
+"""Settings that belong to the single run: runs that differ in nothing else are repetitions of one experiment."""
+PLACES = ("out", "data_dir", "text")
+"""Settings that are paths."""
+
+
+def located(config: C) -> C:
+    """The same settings with their paths absolute: a record is read from other working folders, too."""
+    given = {name: getattr(config, name, None) for name in PLACES}
+    found = {name: os.path.abspath(path) for name, path in given.items() if path is not None}
+    return dataclasses.replace(config, **found)  # pyright: ignore[reportArgumentType]
 
 
 class BadSetting(ValueError):
@@ -80,15 +92,6 @@ def _convert(key: str, text: str, hint: Any) -> Any:
         return int(float(text)) if hint is int and float(text) == int(float(text)) else hint(text)
     except (ValueError, OverflowError):
         raise BadSetting(f"{key}={text}: wanted a {'whole number' if hint is int else 'number'}") from None
-
-
-def refuse_outside(config: Any, bounds: dict[str, tuple[float, float]]) -> None:
-    """Raise a ValueError for a number that is not in its field's bounds, both included; NaN and inf never are."""
-    for name, (low, high) in bounds.items():
-        value = getattr(config, name)
-        if value is not None and not (low <= value <= high and value < math.inf):
-            wanted = f"from {low} to {high}" if high < math.inf else f"a number of at least {low}"
-            raise ValueError(f"{name}={value}: it must be {wanted}")
 
 
 def describe(config: Any) -> list[tuple[str, str, str]]:

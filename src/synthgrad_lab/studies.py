@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from synthgrad_lab.record import environment, read_lines, to_json
+from synthgrad_lab.kinds import AnySettings
+from synthgrad_lab.record import environment, note, read_lines, to_json
+from synthgrad_lab.versions import is_todays
 
 
 def do_report(options: Namespace) -> None:
@@ -53,45 +56,100 @@ def do_reproduce(options: Namespace) -> None:
     from synthgrad_lab import page
     from synthgrad_lab.experiments import clocks, feedforward, recurrent
 
-    results, pages = Path(options.results), [Path(name) for name in options.pages]
-    runs, kept = Path(options.out) / options.what, results
+    results = Path(options.results)
+    runs, kept, pages = Path(options.out) / options.what, results, _documents(options.pages)
     budgeted: Any = {"feedforward": feedforward, "recurrent": recurrent}.get(options.what)
     if budgeted:
         runs = runs.with_name(f"{options.what}-{options.budget}")
         if options.budget != "standard":
             kept, pages = runs, []  # the documents report the standard one
-    if not options.tables_only:
-        _gather(options, runs, kept / f"{options.what}.jsonl")
+    file = kept / f"{options.what}.jsonl"
+    for text in pages:
+        page.refuse_unfit(text.read_text(), results, file.name)
+    if options.tables_only:
+        _tell_lacking(options, file)
+    else:
+        _gather(options, runs, file)
     for text in pages:
         page.fill(text, results)
+    if not pages and not options.json:
+        print("\n".join(page.markdown(rows) for rows in page.made(file)))
     if budgeted:
         pages.insert(0, budgeted.write_page(options.budget, runs, kept))
     if options.what == "clocks":
         pages.append(clocks.draw(results / "clocks.svg"))
     told = {"results": str(results), "pages": [str(path) for path in pages]}
-    print(to_json(told) if options.json else "written: " + " ".join(told["pages"]))
+    print(to_json(told) if options.json else "written: " + " ".join([str(file), *told["pages"]]))
+
+
+DOCUMENTS = ("README.md", "docs/results.md", "docs/scale.md")
+"""With tables, in a clone of the repository."""
+
+
+def _documents(asked: list[str] | None) -> list[Path]:
+    """The documents to fill: those asked for, or the repository's; none outside a clone.
+
+    Raises:
+        FileNotFoundError: if one that is asked for does not exist.
+    """
+    if asked is None:
+        pages = [Path(name) for name in DOCUMENTS]
+        if all(path.is_file() for path in pages):
+            return pages
+        note("no document is updated: this folder is no clone of the repository (--pages names others)")
+        return []
+    if missing := [name for name in asked if not Path(name).is_file()]:
+        raise FileNotFoundError(f"--pages: there is no {', '.join(missing)}; nothing was run")
+    return [Path(name) for name in asked]
 
 
 def _gather(options: Namespace, runs: Path, file: Path) -> None:
     """Run what the file of gathered records does not hold yet."""
-    from synthgrad_lab.experiments import clocks, every_layer, feedforward, recurrent, stability, stages
+    from synthgrad_lab.experiments import stages
     from synthgrad_lab.experiments.gathering import gather
 
+    if options.what == "stages":
+        stages.gather(runs, file)
+        return
+    gather(_cells(options, []), runs, file, options.workers)
+    if options.what == "recurrent":  # the other seeds run at the rates that were best
+        gather(_cells(options, read_lines(file)), runs, file, options.workers)
+
+
+def _cells(options: Namespace, records: list[Any]) -> Mapping[str, AnySettings]:
+    """The runs of an experiment by name; of the recurrent one, after those that have records, the next ones."""
+    from synthgrad_lab.experiments import clocks, every_layer, feedforward, recurrent, stability
+
     match options.what:
-        case "stages":
-            stages.gather(runs, file)
         case "feedforward":
-            cells = feedforward.cells(feedforward.BUDGETS[options.budget], options.cifar_dir)
-            gather(cells, runs, file, options.workers)
+            return feedforward.cells(feedforward.BUDGETS[options.budget], options.cifar_dir)
         case "recurrent":
             budget = recurrent.BUDGETS[options.budget]
-            gather(recurrent.cells(budget, options.text, options.tasks), runs, file, options.workers)
-            # The other seeds run at the rates that were best.
-            further = recurrent.cells(budget, options.text, options.tasks, read_lines(file))
-            gather(further, runs, file, options.workers)
+            todays = [row for row in records if is_todays(row)]
+            return recurrent.cells(budget, options.text, options.tasks, todays)
         case what:
-            cells = {"every-layer": every_layer, "stability": stability, "clocks": clocks}[what].cells()
-            gather(cells, runs, file, options.workers)
+            return {"every-layer": every_layer, "stability": stability, "clocks": clocks}[what].cells()
+
+
+def _tell_lacking(options: Namespace, file: Path) -> None:
+    """Say which runs of an experiment have no record of today's settings and recipe."""
+    from synthgrad_lab.experiments import stages
+    from synthgrad_lab.experiments.gathering import lacking
+    from synthgrad_lab.gathered import records
+
+    rows = records(file)
+    if options.what == "stages":
+        found = {row["cell"]: row for row in rows}
+        todo = stages.cells()
+        missing = [name for name, (s, how) in todo.items() if not stages.recorded_so(found.get(name), s, how)]
+    else:
+        todo = _cells(options, [])
+        if options.what == "recurrent" and rows:
+            todo = {**todo, **_cells(options, rows)}
+        missing = lacking(todo, file)
+    if missing:
+        named = ", ".join(missing[:4]) + (", …" if len(missing) > 4 else "")
+        note(f"{len(missing)} of {len(todo)} runs have no record of today's settings and recipe: {named}")
 
 
 def do_sweep(options: Namespace) -> None:

@@ -7,10 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from synthgrad_lab.record import environment, lines_to, to_json
+from synthgrad_lab.gathered import merge
+from synthgrad_lab.record import environment, to_json
 
 Row = dict[str, Any]
 Bar = Callable[[int], None]
+NAMES = (
+    *("bench", "network", "case", "cell", "units", "width", "T", "method", "depth", "schedule", "stages"),
+    *("unlock", "bytes"),
+)
+"""Columns that say what a row is about; the others are measured."""
 
 
 def do_bench(options: Namespace) -> None:
@@ -29,7 +35,7 @@ def do_bench(options: Namespace) -> None:
         rows, timelines = BENCHES[options.what](options, bar)
     if options.record:
         kept = [{"bench": options.what, **row, "environment": environment()} for row in rows]
-        lines_to(Path(options.record), kept)
+        merge(Path(options.record), kept, name=what_is_measured)
         told["drawn"] = _draw(Path(options.record), timelines)
     if options.what == "faults":
         told |= rows[0]  # one run: its numbers are the result
@@ -37,6 +43,11 @@ def do_bench(options: Namespace) -> None:
         print(to_json({"bench": options.what, **told, "rows": rows, "environment": environment()}))
     else:
         print(page.markdown(bench(rows)), end="")
+
+
+def what_is_measured(row: Row) -> tuple[Any, ...]:
+    """What tells a row of a record from the others: measured once more, it takes the old one's place."""
+    return tuple(row.get(name) for name in NAMES)
 
 
 def _draw(record: Path, timelines: dict[str, Any]) -> list[str]:

@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from synthgrad_lab.settings import refuse_outside
+from synthgrad_lab.ranges import refuse_outside
 
 Method = Literal["bprop", "cut", "dni", "cdni"]
 METHODS: tuple[Method, ...] = ("bprop", "cut", "dni", "cdni")
 SHOWN = {"bprop": "Bprop", "cut": "Cut", "dni": "DNI", "cdni": "cDNI"}
+
+VERSIONS: dict[str, int] = {}
+"""The version of each method's recipes; 1 where none is given. See ``synthgrad_lab.config``."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        refuse_outside(self, _BOUNDS)
+        refuse_outside(self, {"batch": (2, math.inf)})
 
     told = "odd digits miscounted {:.2f} %"
     """How a progress bar tells what the run has reached."""
@@ -75,16 +78,6 @@ class Settings:
     def label(self) -> str:
         """A run's name, without its seed."""
         return f"{self.recipe}-{self.method}-T{self.T}"
-
-
-_BOUNDS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("T", "units", "model_hidden", "steps", "eval_every", "checkpoint_every"), (1, math.inf)),
-    "threads": (1, math.inf),
-    "batch": (2, math.inf),
-    **dict.fromkeys(("lr", "model_lr", "seed", "scale"), (0, math.inf)),
-    "unit_factor": (1e-9, math.inf),
-    **dict.fromkeys(("model_beta1", "model_beta2"), (0, 0.999999)),
-}
 
 
 def clocks(method: Method = "dni") -> Settings:

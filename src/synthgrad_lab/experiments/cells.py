@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from synthgrad_lab.clocks import config as clocks
+from synthgrad_lab.folders import begun, ended, is_run_of, put_aside
 from synthgrad_lab.kinds import AnySettings, fetch, fetched
 from synthgrad_lab.methods.base import run as run_parts
 from synthgrad_lab.networks import IMAGES, network
 from synthgrad_lab.progress import Bars
-from synthgrad_lab.record import Record, note
+from synthgrad_lab.record import note
 from synthgrad_lab.recurrent import config as recurrent
-from synthgrad_lab.run import Diverged, Interrupted, recorded, resume, run
+from synthgrad_lab.run import Diverged, Interrupted, resume, run
 
 _LISTED = 16  # runs whose bars stay on the screen when they have ended
 _parent = os.getppid()  # in a worker: the process that started it
@@ -99,9 +99,7 @@ def work_of(s: AnySettings) -> float:
 def _ended(s: AnySettings) -> dict[str, Any] | None:
     """The result of a run that has ended with these settings."""
     folder = Path(str(s.out))
-    if not Record(folder).path.exists() or recorded(folder) != s or not Record(folder).read("result"):
-        return None
-    return resume(folder)
+    return ended(folder) if is_run_of(folder, s) else None
 
 
 def _followed(
@@ -170,16 +168,10 @@ def _run_on(index: int, settings: AnySettings) -> dict[str, Any]:
         _shared[2 * index] = done
 
     folder = Path(str(settings.out))
-    if not Record(folder).path.exists():
-        return run(settings, progress)
-    if recorded(folder) == settings:
-        try:
-            result = resume(folder, progress)
-            progress(settings.steps, _reached(result))
-            return result
-        except FileNotFoundError:
-            pass  # it died before its first checkpoint
-    kept = folder.with_name(f"{folder.name}.{datetime.now():%Y%m%d-%H%M%S}")
-    folder.rename(kept)
-    note(f"{folder.name}: what was there has other settings or no checkpoint, and is now {kept.name}")
+    if is_run_of(folder, settings):
+        result = resume(folder, progress)
+        progress(settings.steps, _reached(result))
+        return result
+    if begun(folder):
+        put_aside(folder)
     return run(settings, progress)

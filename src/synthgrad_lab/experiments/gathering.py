@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from synthgrad_lab.experiments.cells import run_cells
+from synthgrad_lab.folders import begun
+from synthgrad_lab.gathered import Row, merge, records
 from synthgrad_lab.kinds import AnySettings, settings_from
-from synthgrad_lab.record import Record, lines_to, note, read_lines, to_json
+from synthgrad_lab.record import note, to_json
+from synthgrad_lab.settings import PLACES
+from synthgrad_lab.versions import is_todays
 
 
 def gather(cells: Mapping[str, AnySettings], folder: Path, file: Path, workers: int = 2) -> Path:
@@ -20,41 +24,56 @@ def gather(cells: Mapping[str, AnySettings], folder: Path, file: Path, workers: 
         cells: settings by name.
         folder: of the runs.
         file: the gathered records, one run a line; paths of this machine are left out. A cell that it holds with
-            the same settings is not run again, so the runs may be spread over days and machines. Its other cells
-            stay.
+            the same settings and today's version of the recipe is not run again, so the runs may be spread over
+            days, machines and processes at a time. Its other cells stay; so does a cell's old record until its new
+            one is there.
         workers: processes at a time.
 
     Returns:
         The file; it is written anew whenever a run has ended, so it holds what has ended after any interruption.
     """
-    found = {row["cell"]: row for row in read_lines(file)} if file.exists() else {}
-    others = [row for name, row in found.items() if name not in cells]
-    rows = {name: row for name, row in found.items() if name in cells and _recorded(row) == _portable(cells[name])}
-    todo = {name: settings for name, settings in cells.items() if name not in rows}
-    if rows:
-        note(f"{len(cells) - len(todo)} of {len(cells)} runs are in {file} already")
+    rows = {row["cell"]: row for row in records(file)}
+    todo = {name: s for name, s in cells.items() if not holds(rows.get(name), s)}
+    if done := len(cells) - len(todo):
+        note(f"{done} of {len(cells)} runs are in {file} already")
 
     def keep(name: str, result: dict[str, Any]) -> None:
-        (told,) = Record(folder / name).read("settings")
-        del told["settings"], told["kind"]
-        # A recurrent run's own "cell" (rnn, lstm, …) is among its settings.
-        result = {key: value for key, value in result.items() if key not in ("record", "cell")}
-        rows[name] = {"cell": name, **result, "settings": _portable(cells[name]), **told}
-        lines_to(file, [*(rows[name] for name in cells if name in rows), *others])
+        merge(file, [row_of(name, folder / name, result)], list(cells))
 
     run_cells(todo, folder, workers, keep)
     return file
 
 
-def _recorded(row: dict[str, Any]) -> dict[str, Any] | None:
-    """A row's settings; those that came later than the row have the values that they had before."""
+def row_of(name: str, folder: Path, result: dict[str, Any]) -> Row:
+    """The gathered record of a run that has ended."""
+    told = dict(begun(folder) or {})
+    settings = portable(told.pop("settings"))
+    del told["kind"]
+    # A recurrent run's own "cell" (rnn, lstm, …) is among its settings.
+    result = {key: value for key, value in result.items() if key not in ("record", "cell")}
+    return {"cell": name, **result, "settings": settings, **told}
+
+
+def holds(row: Row | None, settings: AnySettings) -> bool:
+    """Whether a row is a run with these settings, by today's version of the recipe.
+
+    Settings that came later than the row have the values that they had before.
+    """
+    if row is None or not is_todays(row):
+        return False
     try:
-        return _portable(settings_from(row["settings"]))
+        found = asdict(settings_from(row["settings"]))
     except (TypeError, ValueError):
-        return None  # a setting of then is gone, or refused today
+        return False  # a setting of then is gone, or refused today
+    return portable(found) == portable(asdict(settings))
 
 
-def _portable(s: AnySettings) -> dict[str, Any]:
+def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings as a record has them, without this machine's paths."""
-    settings = json.loads(to_json(asdict(s)))
-    return {name: value for name, value in settings.items() if name not in ("out", "data_dir", "text")}
+    return {name: value for name, value in json.loads(to_json(dict(settings))).items() if name not in PLACES}
+
+
+def lacking(cells: Mapping[str, AnySettings], file: Path) -> list[str]:
+    """The cells of which the file holds no record of today's settings and version."""
+    rows = {row["cell"]: row for row in records(file)}
+    return [name for name, s in cells.items() if not holds(rows.get(name), s)]

@@ -9,11 +9,14 @@ from typing import Any
 
 from synthgrad.launch import Policy
 from synthgrad_lab.config import Settings
+from synthgrad_lab.experiments.gathering import holds, row_of
+from synthgrad_lab.folders import begun, is_run_of, put_aside
+from synthgrad_lab.gathered import Row, merge, records
 from synthgrad_lab.launching import launched
 from synthgrad_lab.launching.config import Launch, launch_from
 from synthgrad_lab.launching.live import Board
 from synthgrad_lab.recipes import mnist_fcn
-from synthgrad_lab.record import Record, lines_to, note, read_lines, to_json
+from synthgrad_lab.record import note, to_json
 
 SEEDS = 3
 METHODS: tuple[Any, ...] = ("cdni", "critic")
@@ -45,29 +48,27 @@ def gather(folder: Path, file: Path) -> Path:
         folder: of the runs; interrupted ones go on.
         file: the gathered records.
     """
-    rows = {row["cell"]: row for row in read_lines(file)} if file.exists() else {}
-    for name, (s, how) in cells().items():
-        if name in rows and launch_from(rows[name]["launch"]) == how:
+    rows = {row["cell"]: row for row in records(file)}
+    todo = cells()
+    for name, (s, how) in todo.items():
+        if recorded_so(rows.get(name), s, how):
             continue
         note(name)
         place = folder / name.replace(" ", "-")
         with Board(s.steps) as board:
-            if Record(place).path.exists() and how.on != "simulated":
+            if is_run_of(place, s) and launched.recorded(place)[1] == how:
                 result = launched.resume(place, board)
             else:
-                Record(place).path.unlink(missing_ok=True)  # a simulation has no checkpoints: it starts anew
+                if begun(place):
+                    put_aside(place)
                 result = launched.run(replace(s, out=str(place)), how, board)
-        (told,) = Record(place).read("settings")
-        settings = {key: value for key, value in told["settings"].items() if key not in ("out", "data_dir")}
-        rows[name] = {
-            "cell": name,
-            **{key: value for key, value in result.items() if key != "record"},
-            "settings": settings,
-            "launch": _plain(how),
-            "environment": told["environment"],
-        }
-        lines_to(file, [rows[cell] for cell in cells() if cell in rows])
+        merge(file, [row_of(name, place, result) | {"launch": _plain(how)}], list(todo))
     return file
+
+
+def recorded_so(row: Row | None, s: Settings, how: Launch) -> bool:
+    """Whether a record is of this run, by today's version of the recipe."""
+    return holds(row, s) and row is not None and launch_from(row["launch"]) == how
 
 
 def _plain(how: Launch) -> dict[str, Any]:

@@ -22,7 +22,6 @@ def do_launch(options: Namespace) -> None:
     from synthgrad_lab.launching import launched
     from synthgrad_lab.launching.config import described, divided
     from synthgrad_lab.launching.live import Board
-    from synthgrad_lab.launching.stages import cuts_of
 
     if options.list:
         print("\n".join(f"  {key + '=' + default:24} {text}" for key, default, text in described()))
@@ -38,8 +37,7 @@ def do_launch(options: Namespace) -> None:
         settings: Any = settings_of(recipe, words)
         if not isinstance(settings, Settings):
             raise BadSetting(f"{recipe} is no chain of layers; there are: {', '.join(IMAGES.recipes)}")
-        launched.refuse(settings)
-        cuts = cuts_of(settings, how.stages or settings.layers, how.at)
+        cuts = launched.cuts_for(settings, how)
     if not options.json:
         note(page.markdown(launched.split_shown(settings, cuts)))
     try:
@@ -53,7 +51,8 @@ def do_launch(options: Namespace) -> None:
         return
     for name in ("test_error", "validation_error"):
         print(f"{name.replace('_', ' '):17} {result[name]:.2f} %")
-    print(f"{'seconds':17} {result['seconds']:.1f}, {settings.steps / result['seconds']:.0f} steps/s")
+    rate = f", {settings.steps / result['seconds']:.0f} steps/s" if result["seconds"] else ""
+    print(f"{'seconds':17} {result['seconds']:.1f}{rate}")
     print(f"{'restarts':17} {result['restarts']}, {result['steps_lost']} steps made again")
     for k, told in enumerate(result["per_stage"]):
         counts = ", ".join(f"{name} {told[name]}" for name in ("steps", "dropped", "lost", "refused", "replayed"))

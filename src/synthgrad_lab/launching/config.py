@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from synthgrad.launch import Faults, Policy
+from synthgrad_lab.ranges import refuse_outside
 from synthgrad_lab.settings import BadSetting, describe, override
 
 Place = Literal["processes", "simulated", "ray"]
+VERSIONS: dict[str, int] = {}
+"""The version of each method's runs in stages, beside that of its recipes; 1 where none is given. See
+``synthgrad_lab.config``."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,27 @@ class Launch:
     policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
-        if self.on != "simulated" and self.faults(2):
+        """Refuse what cannot be run, or contradicts itself."""
+        refuse_outside(self)
+        if self.on != "simulated" and (self.faults(2) or self.faulty is not None or self.down != Faults().down):
             raise ValueError("lateness, drop, slow and crashes belong to on=simulated; real stages have their own")
+        if self.on == "simulated" and self.faulty is not None and not self.faults(self.faulty + 1):
+            raise ValueError(f"faulty={self.faulty} has no fault: give lateness, drop, slow or crashes, too")
+        if self.stages is not None and self.at and self.stages != len(set(self.at)) + 1:
+            raise ValueError(
+                f"stages={self.stages} and at={','.join(self.at)} say different things; give one of them"
+            )
         if (self.address is not None or self.hosts) and self.on != "ray":
             raise ValueError("address= and hosts= are of a Ray cluster: on=ray")
 
     def faults(self, stages: int) -> dict[int, Faults]:
-        """What goes wrong, by stage."""
+        """What goes wrong, by stage.
+
+        Raises:
+            ValueError: if there is no stage of the number that ``faulty`` names.
+        """
+        if self.faulty is not None and self.faulty >= stages:
+            raise ValueError(f"faulty={self.faulty}: there are stages 0 to {stages - 1}")
         names = [f.name for f in dataclasses.fields(Faults)]
         faults = Faults(**{name: getattr(self, name) for name in names})
         if faults == Faults(down=self.down):

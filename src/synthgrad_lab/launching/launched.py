@@ -11,16 +11,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from synthgrad import checkpoint
 from synthgrad.checkpoint import replace as write
 from synthgrad.launch import Outcome, Status, Stopped, launch
 from synthgrad_lab.config import Settings
+from synthgrad_lab.folders import claim, ended, first_line, owned, refuse_taken
 from synthgrad_lab.launching.config import Launch, launch_from
 from synthgrad_lab.launching.stages import assembled, build_stage, costs, cuts_of, images_of, refuse
 from synthgrad_lab.launching.trace import chrome
 from synthgrad_lab.precision import precision
 from synthgrad_lab.record import Record, environment, to_json
 from synthgrad_lab.run import Interrupted
+from synthgrad_lab.settings import located
 from synthgrad_lab.training import Trainer
+from synthgrad_lab.versions import version_of
 
 Watch = Callable[[Sequence[Status]], None]
 POINT_EVERY = 2.0
@@ -44,55 +48,74 @@ def run(s: Settings, how: Launch, watch: Watch = lambda statuses: None) -> dict[
         StageFailed: if a stage fails every time.
         ValueError: if the recipe cannot be run in stages.
     """
-    refuse(s)
-    cuts = cuts_of(s, how.stages or s.layers, how.at)
+    cuts = cuts_for(s, how)
     name = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{s.label}-{len(cuts) + 1}-stages-seed{s.seed}"
     folder = Path(s.out or Path("runs") / name)
-    record = Record(folder)
-    if record.path.exists():
-        raise FileExistsError(
-            f"{folder} holds a run already; resume={folder} goes on with it, or choose another out"
-        )
+    refuse_taken(folder)
     images_of(s.data, s.data_dir)  # fetched once, not by every stage
-    folder.mkdir(parents=True, exist_ok=True)
-    told = {"settings": asdict(s), "launch": {**asdict(how), "cuts": cuts}}
-    record.write("settings", **told, environment=environment())
-    return _launch(s, how, cuts, record, False, watch)
+    with owned(folder):
+        claim(folder)
+        record, settings = Record(folder), asdict(located(s))
+        told = {"settings": settings, "recipe_version": version_of(settings, launched=True)}
+        record.write("settings", **told, launch={**asdict(how), "cuts": cuts}, environment=environment())
+        return _launch(s, how, cuts, record, False, watch)
+
+
+def cuts_for(s: Settings, how: Launch) -> tuple[int, ...]:
+    """The layers after which a launch cuts the recipe; see ``cuts_of``.
+
+    Raises:
+        ValueError: if the recipe cannot be run in stages, or not in these.
+    """
+    refuse(s)
+    cuts = cuts_of(s, s.layers if how.stages is None else how.stages, how.at)
+    how.faults(len(cuts) + 1)
+    return cuts
 
 
 def resume(folder: Path, watch: Watch = lambda statuses: None) -> dict[str, Any]:
-    """Go on with an interrupted launch from its stages' checkpoints.
+    """Go on with an interrupted launch from its stages' checkpoints; a simulation begins again, it has none.
 
     Raises:
-        FileNotFoundError: if the folder holds no launch.
+        FileNotFoundError: if the folder holds no launch, or a run in one process.
+        BlockingIOError: if the run is under way.
+        ValueError: if it was begun with another version of its recipe.
     """
     s, how, cuts = recorded(folder)
-    record = Record(folder)
-    if ended := record.read("result"):
-        return {key: value for key, value in ended[-1].items() if key != "kind"}
-    record.write("resumed", environment=environment())
-    return _launch(s, how, cuts, record, True, watch)
+    with owned(folder):
+        if result := ended(folder):
+            return result
+        record = Record(folder)
+        step = 0 if how.on == "simulated" else _reached(folder / "stages", len(cuts) + 1)
+        record.rewind(step)
+        record.write("resumed", step=step, environment=environment())
+        return _launch(s, how, cuts, record, True, watch)
+
+
+def _reached(folder: Path, stages: int) -> int:
+    """The step from which all stages go on: that of the oldest of their checkpoints."""
+    places = [folder / f"stage-{k}" for k in range(stages)]
+    found = [(place / checkpoint.NAME).exists() for place in places]
+    return min(int(checkpoint.load(place)["told"]["clock"]) for place in places) if all(found) else 0
 
 
 def recorded(folder: Path) -> tuple[Settings, Launch, tuple[int, ...]]:
     """The settings, the launch and the cuts of the run in a folder.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is none, or one in one process.
+        ValueError: if it was begun with another version of its recipe.
     """
-    record = Record(folder)
-    lines = record.read("settings") if record.path.exists() else []
-    if not lines or "launch" not in lines[0]:
-        raise FileNotFoundError(f"{folder} holds no launch (no {record.path.name} with its stages)")
-    values = dict(lines[0]["launch"])
+    line = first_line(folder, staged=True)
+    values = dict(line["launch"])
     cuts = tuple(values.pop("cuts"))
-    return Settings(**lines[0]["settings"]), launch_from(values), cuts
+    return Settings(**line["settings"]), launch_from(values), cuts
 
 
 def _launch(
     s: Settings, how: Launch, cuts: tuple[int, ...], record: Record, again: bool, watch: Watch
 ) -> dict[str, Any]:
-    watched = _Recorded(record, watch)
+    watched, began = _Recorded(record, watch), time.monotonic()
     try:
         outcome = launch(
             partial(build_stage, replace(s, out=None), cuts),
@@ -119,7 +142,9 @@ def _launch(
         record.write("timeline", events=shown)
     for restart in outcome.restarts:
         record.write("restart", **asdict(restart))
-    result = {**_result(s, how, cuts, outcome), "record": str(record.path)}
+    # A simulation counts ticks; what it took is the clock's.
+    seconds = outcome.seconds or time.monotonic() - began
+    result = {**_result(s, how, cuts, outcome), "seconds": seconds, "record": str(record.path)}
     record.write("result", **result)
     return result
 
@@ -159,7 +184,6 @@ def _result(s: Settings, how: Launch, cuts: tuple[int, ...], outcome: Outcome) -
         "on": how.on,
         "test_error": trainer.error(images.test_x, images.test_y),
         "validation_error": trainer.error(images.validation_x, images.validation_y),
-        "seconds": outcome.seconds,
         "restarts": len(outcome.restarts),
         "steps_lost": sum(restart.steps_lost for restart in outcome.restarts),
         "per_stage": [vars(told) for told in outcome.told],

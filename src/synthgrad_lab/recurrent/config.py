@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from synthgrad_lab.settings import refuse_outside
+from synthgrad_lab.ranges import refuse_outside
 
 Method = Literal["frozen", "bptt", "local", "dni", "cdni", "dni-aux", "bp-lambda"]
 METHODS: tuple[Method, ...] = ("frozen", "bptt", "local", "dni", "cdni", "dni-aux", "bp-lambda")
@@ -14,6 +13,8 @@ SHOWN = {
     **{"frozen": "Read-out only", "bptt": "BPTT", "local": "Local loss"},
     **{"dni": "DNI", "cdni": "cDNI", "dni-aux": "DNI + Aux", "bp-lambda": "BP(λ)"},
 }
+VERSIONS: dict[str, int] = {}
+"""The version of each method's recipes; 1 where none is given. See ``synthgrad_lab.config``."""
 STREAMS = ("add", "delay", "char-lm")
 """Tasks that never end: their state is carried on for ever."""
 
@@ -132,7 +133,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        refuse_outside(self, _BOUNDS)
+        refuse_outside(self)
         if self.per == "episode" and self.recipe in STREAMS:
             raise ValueError(f"per=episode: {self.recipe} is a stream without end; per=chunk")
         if self.method == "cdni" and self.model_context:
@@ -169,14 +170,3 @@ class Settings:
     def steps(self) -> int:
         """What the run's loop counts."""
         return self.updates
-
-
-_BOUNDS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("T", "units", "layers", "batch", "updates", "model_hidden", "bits", "first"), (1, math.inf)),
-    **dict.fromkeys(("ahead", "eval_every", "checkpoint_every", "threads"), (1, math.inf)),
-    **dict.fromkeys(("lr", "read_out_lr", "model_lr", "model_depth", "seed"), (0, math.inf)),
-    **dict.fromkeys(("scale", "aux_weight", "model_anchor", "target_every", "limit"), (0, math.inf)),
-    **dict.fromkeys(("clip", "unit_factor"), (1e-9, math.inf)),
-    **dict.fromkeys(("model_beta1", "model_beta2"), (0, 0.999999)),
-    **dict.fromkeys(("gamma", "lam", "traces", "warm_up", "use_until", "learn_until", "model_sees"), (0, 1)),
-}
