@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 
+from synthgrad_lab.axes import logarithmic
 from synthgrad_lab.locks import first_update, length, locks
-from synthgrad_lab.summary import Run, groups, shown
+from synthgrad_lab.summary import Run, groups, set_apart, shown
 from synthgrad_lab.timeline import Event
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; methods and events share none of them.
@@ -44,13 +45,6 @@ LOCK = {
     "backward lock": ("#D55E00", "xxx"),
 }
 
-DIGITS = (
-    (1, 2, 3, 5),
-    (1, 1.5, 2, 3, 4, 5, 7),
-    *([d / n for d in range(n, 10 * n)] for n in (2, 5, 10, 20, 50, 200)),
-)
-"""Leading digits of a logarithmic axis' labels, from coarse to fine: the first that gives four labels is taken."""
-
 MEASURES = {
     "cosine": ("cosine (direction)", {1.0: "right", 0.0: "M = 0"}),
     "norm_ratio": ("norm ratio (size)", {1.0: "right", 0.0: "M = 0"}),
@@ -76,28 +70,29 @@ def curves(runs: Iterable[Run]) -> Figure:
     finished = groups(run for run in runs if run.result)
     lengths = sorted({run.settings["steps"] for run in runs}, reverse=True)
     figure, (ax,) = sheet(8.6, 4.2, 1, 1)
-    for (_, _, _, method, steps), members in finished.items():
+    for (*_, method, steps, settings), members in finished.items():
         x, seeds = _aligned(members, lambda point: point["validation_error"])
         if not x:
             continue
         seeds = [[max(value, 0.01) for value in seed] for seed in seeds]  # a logarithmic axis has no zero
         mean = [math.fsum(values) / len(values) for values in zip(*seeds, strict=True)]
-        label = f"{shown(method)}: {mean[-1]:.2f} %" + (f" ({steps} steps)" if len(lengths) > 1 else "")
+        label = f"{shown(method, settings)}: {mean[-1]:.2f} %" + (f" ({steps} steps)" if len(lengths) > 1 else "")
         dash = ("-", "--", "-.")[min(lengths.index(steps), 2)]
-        colour = METHOD.get(method, "#CC79A7")
+        alike = [key[5] for key in finished if key[3:5] == (method, steps)]
+        colour = _of(method, alike.index(settings), len(alike))
         ax.plot(x, mean, dash, color=colour, marker=MARKER.get(method, "v"), markersize=4, label=label)
         if len(members) > 1:
             low, high = zip(*((min(v), max(v)) for v in zip(*seeds, strict=True)), strict=True)
             ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-    for run in runs:
-        if not run.result:
-            x, y = _aligned([run], lambda point: max(point["validation_error"], 0.01))
-            label = f"{shown(run.key[3])}, seed {run.settings['seed']}:\n{run.state}"
-            ax.plot(x, y[0], ":", color=METHOD.get(run.key[3], "#CC79A7"), marker="x", markersize=4, label=label)
+    for run, settings in set_apart([run for run in runs if not run.result], lambda run: run.shown):
+        x, y = _aligned([run], lambda point: max(point["validation_error"], 0.01))
+        method = run.settings["method"]
+        label = f"{shown(method, settings)}, seed {run.settings['seed']}:\n{run.state}"
+        ax.plot(x, y[0], ":", color=_of(method), marker="x", markersize=4, label=label)
     ax.set(xlabel="training steps", ylabel="validation error, % (log scale)")
     ax.set_xlim(left=0)
     ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10], integer=True))
-    _logarithmic(ax)
+    logarithmic(ax)
     figure.legend(loc="outside right upper", frameon=False, title="last validation error", alignment="left")
     return figure
 
@@ -115,7 +110,7 @@ def quality(runs: Iterable[Run]) -> Figure | None:
         return None
     several_lengths = len({key[4] for key in chosen}) > 1
     figure, axes = sheet(8.6, 2.75 * len(chosen), len(chosen), 3, sharex="row", sharey="col")
-    for i, ((_, _, _, method, steps), members) in enumerate(chosen.items()):
+    for i, ((*_, method, steps, settings), members) in enumerate(chosen.items()):
         names = list(members[0].points[-1]["quality"])
         row = axes[3 * i : 3 * i + 3]
         for ax, (measure, (title, references)) in zip(row, MEASURES.items(), strict=True):
@@ -128,12 +123,15 @@ def quality(runs: Iterable[Run]) -> Figure | None:
             for k, name in enumerate(names):
                 x, seeds = _aligned(members, lambda p, m=measure, n=name: p["quality"].get(n, {}).get(m, math.nan))
                 mean = [math.fsum(values) / len(values) for values in zip(*seeds, strict=True)]
-                colour = shade(METHOD.get(method, "#CC79A7"), k, len(names))
+                colour = shade(_of(method), k, len(names))
                 ax.plot(x, mean, color=colour, marker="osD^vP*X<>"[k % 10], markersize=4, label=name)
             ax.set_title(title if i == 0 else "", fontsize=10)
             ax.set_xlim(left=0)
             ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=True))
-        row[0].set_ylabel(shown(method) + (f", {steps} steps" if several_lengths else ""), fontweight="bold")
+        row[0].set_ylabel(
+            shown(method, settings.replace(", ", ",\n")) + (f", {steps} steps" if several_lengths else ""),
+            fontweight="bold",
+        )
         row[2].legend(frameon=False, reverse=True, loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1.4)
     for ax in axes[-3:]:
         ax.set_xlabel("training steps")
@@ -148,8 +146,8 @@ def timeline(runs: Iterable[Run]) -> Figure | None:
             has nothing to wait for, is left out, unless it is all there is.
     """
     steps: dict[str, list[list[Event]]] = {}
-    for (_, _, _, method, _), members in groups(run for run in runs if run.events).items():
-        steps.setdefault(method, []).extend(run.events for run in members)
+    for (*_, method, _, settings), members in groups(run for run in runs if run.events).items():
+        steps.setdefault(shown(method, settings) if settings else method, []).extend(r.events for r in members)
     if not steps:
         return None
     if len(steps) > 1:
@@ -224,24 +222,14 @@ def sheet(width: float, height: float, rows: int, columns: int, **share: Any) ->
     return figure, axes
 
 
-def _logarithmic(ax: Axes) -> None:
-    """A logarithmic axis whose labels are plain numbers, also where it spans less than a decade."""
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    ticks: list[float] = []
-    for digits in DIGITS:
-        ticks = [d * 10.0**power for power in range(-3, 3) for d in digits if low <= d * 10.0**power <= high]
-        if len(ticks) >= 4:
-            break
-    ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)
-
-
 def _mix(colour: str, white: float) -> tuple[float, ...]:
     return tuple(white + (1 - white) * part for part in to_rgb(colour))
+
+
+def _of(method: str, k: int = 0, count: int = 1) -> Any:
+    """A method's colour, or the k-th of several shades of it."""
+    colour = METHOD.get(method, "#CC79A7")
+    return shade(colour, k, count) if count > 1 else colour
 
 
 def shade(colour: str, k: int, count: int) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from synthgrad_lab.figures import shade, sheet
 from synthgrad_lab.recurrent.config import SHOWN
 from synthgrad_lab.recurrent_tables import MEASURES
-from synthgrad_lab.summary import Run
+from synthgrad_lab.summary import Run, set_apart
 
 COLOURS = {
     **{"frozen": "#8a8a8a", "bptt": "#000000", "local": "#CC79A7"},
@@ -21,13 +21,16 @@ CAPTION = """On validation data, over updates: a line per run, a colour per meth
 
 
 def lines(runs: Iterable[Run]) -> list[dict[str, str]]:
-    """A row per run."""
+    """A row per run, with the settings in which it differs from others that the row does not tell from it."""
+    runs = list(runs)
+    settings = [text for _, text in set_apart(runs, _shown)]
     return [
         {
             "task": s["recipe"],
             "method": SHOWN.get(s["method"], str(s["method"])),
             "T": str(s["T"]),
             "cell": f"{s['cell']}, {s['units']}",
+            **({"settings": more} if any(settings) else {}),
             "seed": str(s["seed"]),
             "state": run.state,
             "reached": _reached(run),
@@ -35,8 +38,12 @@ def lines(runs: Iterable[Run]) -> list[dict[str, str]]:
             "ms per update": f"{1000 * run.result['seconds_per_update']:.2f}" if run.result else "",
             "folder": str(run.folder),
         }
-        for run, s in ((run, run.settings) for run in runs)
+        for run, s, more in ((run, run.settings, more) for run, more in zip(runs, settings, strict=True))
     ]
+
+
+def _shown(run: Run) -> tuple[Any, ...]:
+    return tuple(run.settings[name] for name in ("recipe", "method", "T", "cell", "units"))
 
 
 def _reached(run: Run) -> str:
@@ -64,14 +71,15 @@ def curves(recipe: str, runs: Sequence[Run]) -> Figure:
     """The task's measure over updates."""
     figure, (ax,) = sheet(8.6, 4.2, 1, 1)
     chunks = sorted({run.settings["T"] for run in runs})
-    told: set[tuple[str, int]] = set()
-    for run in runs:
+    told: set[str] = set()
+    for run, settings in set_apart(runs, lambda run: (run.settings["method"], run.settings["T"])):
         method, T = run.settings["method"], run.settings["T"]
         key = next(name for name in run.points[0] if name not in ("kind", "step", "train_loss"))
-        name = None if (method, T) in told else f"{SHOWN.get(method, method)}, T = {T}"
-        told.add((method, T))
+        name = f"{SHOWN.get(method, method)}, T = {T}" + (f", {settings}" if settings else "")
+        label = None if name in told else name
+        told.add(name)
         colour: Any = shade(COLOURS[method], chunks.index(T), len(chunks))
-        ax.plot([p["step"] for p in run.points], [p[key] for p in run.points], color=colour, label=name)
+        ax.plot([p["step"] for p in run.points], [p[key] for p in run.points], color=colour, label=label)
     ax.set_xlabel("updates")
     ax.set_ylabel(MEASURES[recipe][1])
     ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)

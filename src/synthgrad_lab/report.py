@@ -69,7 +69,7 @@ def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost =
     numbers = summarise(runs)
     networks: dict[tuple[str, int, int], list[Run]] = {}
     for members in groups(runs).values():
-        data, layers, width, *_ = members[0].key
+        data, layers, width, *_ = members[0].shown
         networks.setdefault((data, layers, width), []).extend(members)
     body = [
         "<h1>Decoupled neural interfaces: runs beside each other</h1>",
@@ -78,7 +78,11 @@ def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost =
         sections.staged(staged),
         f'<p class="note">{escape(heading(numbers))}</p>' if runs else "",
         html.table(cells(numbers, cost)),
-        *(html.warning(f"{shown(row['method'])}: {note}.") for row in numbers for note in row["notes"]),
+        *(
+            html.warning(f"{shown(row['method'], row['settings'])}: {note}.")
+            for row in numbers
+            for note in row["notes"]
+        ),
         _unfinished(runs, others),
         _notes(cost) if runs else "",
         extra_html,
@@ -114,16 +118,18 @@ def _unfinished(runs: Iterable[Run], others: Iterable[Path]) -> str:
 
 def _network(network: tuple[str, int, int], runs: list[Run]) -> str:
     parts = ["<h2>" + escape("{}, {} layers, width {}".format(*network)) + "</h2>"]
-    first = [members[0] for members in groups(runs).values()]  # for the texts that stand for a picture
+    # For the texts that stand for a picture.
+    first = {shown(method, settings): members[0] for (*_, method, _, settings), members in groups(runs).items()}
     if any(run.points for run in runs):
-        last = ", ".join(f"{shown(r.key[3])} {r.points[-1]['validation_error']:.2f} %" for r in first if r.points)
+        last = ", ".join(
+            f"{name} {r.points[-1]['validation_error']:.2f} %" for name, r in first.items() if r.points
+        )
         alt = f"Validation error over steps, a line per method; where the first seed ends: {last}"
         parts.append(html.picture("Validation error", figures.curves(runs), CURVES, alt))
     if drawn := figures.quality(runs):
         last = "; ".join(
-            f"{shown(r.key[3])} "
-            + ", ".join(f"{name} {q['cosine']:.2f}" for name, q in r.result["quality"].items())
-            for r in first
+            f"{method} " + ", ".join(f"{name} {q['cosine']:.2f}" for name, q in r.result["quality"].items())
+            for method, r in first.items()
             if r.result and r.result["quality"]
         )
         alt = (
@@ -131,7 +137,7 @@ def _network(network: tuple[str, int, int], runs: list[Run]) -> str:
         )
         parts.append(html.picture("Quality of the synthetic gradients", drawn, QUALITY, alt))
     if drawn := figures.timeline(runs):
-        noted = [(shown(r.key[3]), locks.first_update(r.events)) for r in first]
+        noted = [(name, locks.first_update(r.events)) for name, r in first.items()]
         last = ", ".join(f"{method} {note[0]:.1f} ms" for method, note in noted if note)
         alt = f"One step of each method, a row per layer; layer 1 is updated after (first seed): {last}"
         parts.append(html.picture("One step: who waits for whom", drawn, TIMELINE, alt))
@@ -141,7 +147,7 @@ def _network(network: tuple[str, int, int], runs: list[Run]) -> str:
 def _settings(runs: Iterable[Run]) -> str:
     means = {key: text for key, _, text in describe(Settings())}
     parts = ["<h2>Settings</h2>"]
-    for (data, layers, width, method, steps), members in groups(runs).items():
+    for (data, layers, width, method, steps, settings), members in groups(runs).items():
         lines = [
             {
                 "setting": name,
@@ -151,7 +157,7 @@ def _settings(runs: Iterable[Run]) -> str:
             for name in members[0].settings
             if name != "out"
         ]
-        title = escape(f"{shown(method)}: {data}, {layers} layers, width {width}, {steps} steps")
+        title = escape(f"{shown(method, settings)}: {data}, {layers} layers, width {width}, {steps} steps")
         parts.append(f"<details><summary>{title}</summary>{html.table(lines, 'words')}</details>")
     return "\n".join(parts)
 
@@ -168,7 +174,7 @@ def _environment(runs: Sequence[Run]) -> str:
 def _folders(runs: Iterable[Run], others: Iterable[Path]) -> str:
     lines = [
         {
-            "method": shown(run.key[3]),
+            "method": shown(run.settings["method"]),
             "seed": str(run.settings["seed"]),
             "state": run.state,
             "test error %": f"{run.result['test_error']:.2f}" if run.result else "",

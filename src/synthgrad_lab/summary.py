@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from synthgrad_lab import paper
 from synthgrad_lab.config import METHODS, SHOWN
+from synthgrad_lab.grouping import Told, apart, told
 from synthgrad_lab.kinds import IMAGES, Kind, kind_of
 from synthgrad_lab.record import Record
+from synthgrad_lab.versions import FIRST, recorded_version
 
-Key = tuple[str, int, int, str, int]
-"""A group: data (and kind of net), layers, width, method, steps. Its runs should differ by seed only."""
-
-OWN = ("seed", "out", "data_dir", "threads", "eval_every", "checkpoint_every")
-"""Settings that may differ inside a group: they belong to the single run and do not change what it learns."""
+Key = tuple[str, int, int, str, int, str]
+"""A group: data (and kind of net), layers, width, method, steps, and the settings that set it apart from groups
+that are equal in these. Its runs differ in nothing but what is a single run's own: they are repetitions."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Run:
     """In words: finished, interrupted at step 40 of 200, ..."""
     launch: dict[str, Any] | None = None
     """Of a run in stages: how it was cut and where it ran."""
+    version: int = FIRST
+    """Of its recipe."""
 
     @property
     def kind(self) -> Kind:
@@ -49,16 +51,23 @@ class Run:
         return self.kind is IMAGES and self.launch is None
 
     @property
-    def key(self) -> Key:
-        """The run's group."""
+    def decides(self) -> Told:
+        """All that decides the run and is not its own."""
+        launch = {} if self.launch is None else {"launch": self.launch}
+        return told({"settings": self.settings, "recipe_version": self.version, **launch})
+
+    @property
+    def shown(self) -> tuple[str, int, int, str, int]:
+        """What tables and figures show of a run on images anyway."""
         s = self.settings
         images = s["data"] + (", convolutional" if s.get("net") == "cnn" else "")
         return images, s["layers"], s["width"], s["method"], s["steps"]
 
 
-def shown(method: str) -> str:
-    """A method's name in tables and figures."""
-    return SHOWN.get(method, method)
+def shown(method: str, settings: str = "") -> str:
+    """A method's name in tables and figures, with the settings that set a group apart."""
+    name = SHOWN.get(method, method)
+    return f"{name} ({settings})" if settings else name
 
 
 def runs_under(place: Path) -> list[Path]:
@@ -106,6 +115,7 @@ def _read(folder: Path) -> Run | None:
             result=next((line for line in reversed(lines) if line["kind"] == "result"), None),
             state=_state(lines, first["settings"].get("steps") or first["settings"]["updates"]),
             launch=first.get("launch"),
+            version=recorded_version(first),
         )
     except (FileNotFoundError, StopIteration, KeyError, TypeError, UnicodeDecodeError):
         return None  # no record, or not one of ours
@@ -120,11 +130,21 @@ def _state(lines: list[dict[str, Any]], steps: int) -> str:
     return f"{word} at step {last['step']} of {steps}"
 
 
+def set_apart(runs: Iterable[Run], shown: Callable[[Run], Any]) -> list[tuple[Run, str]]:
+    """Each run with the settings in which it differs from others of which the same is shown, as text.
+
+    Args:
+        runs: of one kind.
+        shown: what a table or figure shows of a run anyway.
+    """
+    return apart([(run, run.decides) for run in runs], shown)
+
+
 def groups(runs: Iterable[Run]) -> dict[Key, list[Run]]:
-    """Runs by group, the groups in the order of data, network, method (as in ``METHODS``), steps."""
+    """Runs by group, the groups in the order of data, network, method (as in ``METHODS``), steps, settings."""
     found: dict[Key, list[Run]] = {}
-    for run in runs:
-        found.setdefault(run.key, []).append(run)
+    for run, settings in set_apart(runs, lambda run: run.shown):
+        found.setdefault((*run.shown, settings), []).append(run)
 
     def place(key: Key) -> tuple[Any, ...]:
         order = METHODS.index(key[3]) if key[3] in METHODS else len(METHODS)
@@ -140,11 +160,12 @@ def rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
         folders: run folders; those without a finished run are left out, so there may be no row.
 
     Returns:
-        A dict per group: ``data``, ``layers``, ``width``, ``method``, ``steps``; ``seeds`` (how many);
+        A dict per group: ``data``, ``layers``, ``width``, ``method``, ``steps``; ``settings`` (what else sets it
+        apart, as text; mostly nothing); ``seeds`` (how many);
         ``test_error`` and ``validation_error`` in percent, means over the seeds, with ``test_deviation`` and
         ``validation_deviation`` (n - 1; None for one run); ``paper`` (percent after 500,000 iterations, or
         None); ``updates_per_layer``; ``seconds_per_step`` and ``cost``, the same over Bprop's on the same
-        network (None without Bprop); ``notes``, what makes a group less than repetitions of one experiment.
+        network and batch (None without Bprop); ``notes``, what makes a group less than repetitions.
 
     Raises:
         FileNotFoundError: as ``read``.
@@ -157,15 +178,20 @@ def summarise(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """``rows`` of runs that are read already; empty if none is finished."""
     finished = groups(run for run in runs if run.result and run.classifies)
     bprop: dict[tuple[Any, ...], list[float]] = {}
-    for (*network, method, _), members in finished.items():
-        if method == "bprop":
+    for key, members in finished.items():
+        if key[3] == "bprop":
             times = [run.result["seconds_per_step"] for run in members if run.result]
-            bprop.setdefault(tuple(network), []).extend(times)
+            bprop.setdefault(_work(members[0]), []).extend(times)
     found = []
     for key, members in finished.items():
-        row, base = _row(key, members), statistics.fmean(bprop.get(key[:3], [0]))
+        row, base = _row(key, members), statistics.fmean(bprop.get(_work(members[0]), [0]))
         found.append({**row, "cost": row["seconds_per_step"] / base if base else None})
     return found
+
+
+def _work(run: Run) -> tuple[Any, ...]:
+    """What makes two methods' times per step comparable: network, batch, arithmetic."""
+    return *run.shown[:3], *(run.decides.get(name) for name in ("batch", "precision", "augment"))
 
 
 def _mixes(run: Run) -> bool:
@@ -175,7 +201,7 @@ def _mixes(run: Run) -> bool:
 
 
 def _row(key: Key, runs: list[Run]) -> dict[str, Any]:
-    data, layers, width, method, steps = key
+    data, layers, width, method, steps, settings = key
     results = [run.result for run in runs if run.result]
     seeds = [run.settings["seed"] for run in runs]
 
@@ -185,18 +211,17 @@ def _row(key: Key, runs: list[Run]) -> dict[str, Any]:
     def deviation(name: str) -> float | None:
         return statistics.stdev(r[name] for r in results) if len(results) > 1 else None
 
-    notes = [
-        f"{name} differs: {', '.join(values)}"
-        for name in runs[0].settings
-        if name not in OWN and len(values := sorted({str(r.settings.get(name)) for r in runs})) > 1
-    ]
+    notes = []
+    if len(images := sorted({str(r.get("images", "")) for r in results})) > 1:
+        notes.append(f"images differ: {', '.join(images)}")
     if len(set(seeds)) < len(seeds):
         notes.append("a seed came twice: the deviation is too small")
-    settings = runs[0].settings
-    published = paper.reported(settings["data"], settings.get("recipe", ""), method, layers, width)
+    first = runs[0].settings
+    published = paper.reported(first["data"], first.get("recipe", ""), method, layers, width)
     per_layer = zip(*(r["updates_per_layer"] for r in results), strict=True)
     return {
-        **{"data": data, "layers": layers, "width": width, "method": method, "steps": steps, "seeds": len(seeds)},
+        **{"data": data, "layers": layers, "width": width, "method": method, "steps": steps},
+        **{"settings": settings, "seeds": len(seeds)},
         "test_error": mean("test_error"),
         "test_deviation": deviation("test_error"),
         "validation_error": mean("validation_error"),

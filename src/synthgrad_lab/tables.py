@@ -18,7 +18,7 @@ does nothing else; methods that are not in it keep the ratio of their runs' own 
 COMMON = {"data": "{}", "layers": "{} layers", "width": "width {}", "steps": "{} steps", "seeds": "{} seeds"}
 """Columns that are said once, above the table, where all rows agree."""
 
-LEFT = ("data", "method", "task", "cell", "state", "folder")
+LEFT = ("data", "method", "task", "cell", "settings", "state", "folder")
 """Columns that are not numbers."""
 
 
@@ -41,6 +41,7 @@ def cells(rows: Sequence[dict[str, Any]], cost: Cost = None) -> list[dict[str, s
             f"paper ({paper.ITERATIONS // 1000}k it.)": "" if row["paper"] is None else f"{row['paper']:.1f}",
             "validation error %": plus_minus(row["validation_error"], row["validation_deviation"]),
             **{name: str(first[name]) for name in ("steps", "seeds") if name not in agreed},
+            **({"settings": row["settings"]} if any(each["settings"] for each in rows) else {}),
             "updates per layer": updates(row["updates_per_layer"]),
             "s/step × Bprop": "" if relative is None else f"{relative:.2f}",
         }

@@ -105,11 +105,17 @@ def test_groups_by_network_method_and_steps(record):
     assert "width 256" in drawn  # all agree in it: said above the table
 
 
-def test_a_group_that_is_no_repetition_is_told(record, tmp_path):
-    folders = [record("a", "cdni", 1), record("b", "cdni", 1, lr=0.5)]
-    (row,) = report.rows(folders)
-    assert row["notes"] == ["lr differs: 0.001, 0.5", "a seed came twice: the deviation is too small"]
-    assert "lr differs" in Page(report.write(folders, tmp_path / "r.html")).text
+def test_runs_that_are_no_repetitions_are_told_apart(record, tmp_path):
+    folders = [record("a", "cdni", 1), record("b", "cdni", 2, lr=0.5), record("c", "cdni", 1, threads=2)]
+    one, other = report.rows(folders)
+    assert (one["settings"], one["seeds"], one["test_error"]) == ("lr=0.001", 2, pytest.approx(2.1))
+    assert (other["settings"], other["seeds"], other["test_error"]) == ("lr=0.5", 1, pytest.approx(2.2))
+    assert (one["notes"], other["notes"]) == (["a seed came twice: the deviation is too small"], [])
+    page = Page(report.write(folders, tmp_path / "r.html"))
+    assert "lr=0.5" in page.text
+    assert "cDNI (lr=0.5): 2.20 %" not in page.text  # it is drawn
+    assert "cDNI (lr=0.5) 2.20 %" in page.images()[0]["alt"]
+    assert "lr=0.001" in text(report.table([one, other]))
 
 
 def test_table(folders):

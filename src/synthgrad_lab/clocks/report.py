@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from synthgrad_lab.clocks.config import METHODS, SHOWN
 from synthgrad_lab.clocks.schedule import drawn
 from synthgrad_lab.figures import shade, sheet
-from synthgrad_lab.summary import Run
+from synthgrad_lab.summary import Run, set_apart
 
 COLOURS = {"bprop": "#000000", "cut": "#8a8a8a", "dni": "#0072B2", "cdni": "#E69F00"}
 CURVES = """Wrong answers on validation digits, over the digits that a run has seen: a line per run, a colour per
@@ -20,11 +20,13 @@ update."""
 
 
 def lines(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """A row per run."""
-    found = []
-    for run in runs:
+    """A row per run, with the settings in which it differs from others that the row does not tell from it."""
+    found, apart = [], set_apart(runs, _shown)
+    for run, settings in apart:
         s, result = run.settings, run.result
         row = {"method": SHOWN.get(s["method"], s["method"]), "T": str(s["T"]), "seed": str(s["seed"])}
+        if any(more for _, more in apart):
+            row["settings"] = settings
         row["state"] = run.state
         for key in ("odd_error", "threes_error"):
             row[f"{key.replace('_', ' ')} %"] = f"{result[key]:.2f}" if result else ""
@@ -34,18 +36,24 @@ def lines(runs: Sequence[Run]) -> list[dict[str, str]]:
     return found
 
 
+def _shown(run: Run) -> tuple[str, int]:
+    return run.settings["method"], run.settings["T"]
+
+
 def curves(runs: Sequence[Run]) -> Figure:
     """Both errors over the samples seen."""
     figure, axes = sheet(8.6, 4.2, 1, 2)
     lengths = sorted({run.settings["T"] for run in runs})
-    told: set[tuple[str, int]] = set()
-    for run in sorted(runs, key=lambda run: METHODS.index(run.settings["method"])):
+    told: set[str] = set()
+    ordered = sorted(runs, key=lambda run: METHODS.index(run.settings["method"]))
+    for run, settings in set_apart(ordered, _shown):
         method, T = run.settings["method"], run.settings["T"]
-        name = None if (method, T) in told else f"{SHOWN[method]}, T = {T}"
-        told.add((method, T))
+        name = f"{SHOWN[method]}, T = {T}" + (f", {settings}" if settings else "")
+        label = None if name in told else name
+        told.add(name)
         colour = shade(COLOURS[method], lengths.index(T), len(lengths))
         for ax, key in zip(axes, ("odd_error", "threes_error"), strict=True):
-            ax.plot([p["samples"] for p in run.points], [p[key] for p in run.points], color=colour, label=name)
+            ax.plot([p["samples"] for p in run.points], [p[key] for p in run.points], color=colour, label=label)
     for ax, asked in zip(axes, ("A: odd digits", "B: 3s"), strict=True):
         ax.set(xlabel="digits seen", ylabel=f"{asked} miscounted, %", ylim=(0, None))
         ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from synthgrad.launch.outcome import Event
 from synthgrad_lab.launching.trace import drawn, longest_step
-from synthgrad_lab.summary import Run, shown
+from synthgrad_lab.summary import Run, set_apart, shown
 
 CAPTION = """What each stage did when, at the end of a run, on the clock that all processes share. A box is work,
 white is waiting: for a message from below, or for room above. trace.json in the run's folder has more of it, for
@@ -18,9 +18,9 @@ _PANELS = 4
 
 
 def lines(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """A row per run."""
-    rows = []
-    for run in runs:
+    """A row per run, with the settings in which it differs from others that the row does not tell from it."""
+    rows, apart = [], set_apart(runs, _shown)
+    for run, settings in apart:
         s, how, result = run.settings, run.launch or {}, run.result or {}
         stages = result.get("per_stage", [])
         rows.append(
@@ -29,6 +29,7 @@ def lines(runs: Sequence[Run]) -> list[dict[str, str]]:
                 "layers": str(s["layers"]),
                 "stages": str(len(how.get("cuts", [])) + 1),
                 "on": how.get("on", ""),
+                **({"settings": settings} if any(more for _, more in apart) else {}),
                 "seed": str(s["seed"]),
                 "state": run.state,
                 "test error %": f"{result['test_error']:.2f}" if result else "",
@@ -39,6 +40,11 @@ def lines(runs: Sequence[Run]) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _shown(run: Run) -> tuple[Any, ...]:
+    how = run.launch or {}
+    return run.settings["method"], run.settings["layers"], len(how.get("cuts", [])), how.get("on", "")
 
 
 def timelines(runs: Sequence[Run]) -> Figure | None:
