@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from synthgrad_lab import commands, studies
@@ -100,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--out", default="runs/demo", help="folder of its runs; a second call goes on there (%(default)s)"
     )
-    sub.add_argument("--steps", type=int, default=3000, help="training steps per run (%(default)s)")
-    sub.add_argument("--seeds", type=int, default=3, help="runs per method (%(default)s)")
+    sub.add_argument("--steps", type=_count(), default=3000, help="training steps per run (%(default)s)")
+    sub.add_argument("--seeds", type=_count(), default=3, help="runs per method (%(default)s)")
     _workers(sub)
     sub.add_argument("--data", choices=["mnist", "fashion-mnist"], default="mnist", help="the images (%(default)s)")
     sub.add_argument("--data-dir", help="a folder with the data's files")
@@ -139,8 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("what", choices=["sparse"])
     sub.add_argument("--values", type=float, nargs="+", help="of p_update (seven from 0.05 to 1)")
-    sub.add_argument("--steps", type=int, nargs="+", help="lengths of the runs (600 3000)")
-    sub.add_argument("--seeds", type=int, default=1, help="runs per value (%(default)s)")
+    sub.add_argument("--steps", type=_count(), nargs="+", help="lengths of the runs (600 3000)")
+    sub.add_argument("--seeds", type=_count(), default=1, help="runs per value (%(default)s)")
     sub.add_argument("--out", default="runs/sparse", help="folder of the runs (%(default)s)")
     sub.add_argument(
         "--record", default="runs/sparse/sparse.jsonl", metavar="FILE", help="gathered records (%(default)s)"
@@ -155,13 +157,13 @@ def _parser() -> argparse.ArgumentParser:
         "synthgrad bench stages --emulate",
     )
     sub.add_argument("what", choices=[*BENCHES])
-    sub.add_argument("--widths", type=int, nargs="+", help="units: of step (256 1024) or recurrent (32 256)")
-    sub.add_argument("--repeats", type=int, help="rounds over all cases (15; of stages 3)")
+    sub.add_argument("--widths", type=_count(), nargs="+", help="units: of step (256 1024) or recurrent (32 256)")
+    sub.add_argument("--repeats", type=_count(), help="rounds over all cases (15; of stages 3)")
     sub.add_argument("--emulate", action="store_true", help="of stages: compute that only takes time")
     sub.add_argument(
-        "--stages", type=int, nargs="+", help="how many: of stages --emulate (2 4 8) or scale (2 4 8 16)"
+        "--stages", type=_count(2), nargs="+", help="how many: of stages --emulate (2 4 8) or scale (2 4 8 16)"
     )
-    sub.add_argument("--faults", type=int, default=40, help="of faults: how many (%(default)s)")
+    sub.add_argument("--faults", type=_count(), default=40, help="of faults: how many (%(default)s)")
     sub.add_argument(
         "--unlock", choices=["complete", "update"], default="complete", help="of faults: what waits (%(default)s)"
     )
@@ -174,8 +176,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(least: int = 1, most: float = math.inf) -> Callable[[str], int]:
+    """What an option takes that counts something."""
+
+    def count(text: str) -> int:
+        with suppress(ValueError):
+            if least <= (found := int(text)) <= most:
+                return found
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number {wanted}")
+
+    wanted = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+    return count
+
+
 def _workers(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--workers", type=int, default=2, help="processes at a time, one thread each (%(default)s)")
+    sub.add_argument(
+        "--workers",
+        type=_count(most=1024),
+        default=2,
+        help="processes at a time, one thread each (%(default)s)",
+    )
 
 
 if __name__ == "__main__":

@@ -58,16 +58,24 @@ def refuse_outside(config: Any, special: Mapping[str, Range] | None = None) -> N
         ValueError: for a number outside (NaN and infinity always are), or one with a fraction for a count.
     """
     for name, whole in numeric(type(config)).items():
-        low, high = {**RANGES, **(special or {})}[name]
         value = getattr(config, name)
         for one in value if isinstance(value, tuple | list) else (value,):
-            if one is None:
-                continue
-            if not (low <= one <= high and one < math.inf):
-                wanted = f"from {low} to {high}" if high < math.inf else f"a number of at least {low}"
-                raise ValueError(f"{name}={one}: it must be {wanted}")
-            if whole and not isinstance(one, numbers.Integral):
-                raise ValueError(f"{name}={one}: it must be a whole number")
+            if one is not None:
+                refuse_number(name, one, {**RANGES, **(special or {})}[name], whole)
+
+
+def refuse_number(name: str, value: float, allowed: Range, whole: bool) -> None:
+    """Refuse one number that is not in its range.
+
+    Raises:
+        ValueError: as ``refuse_outside``.
+    """
+    low, high = allowed
+    if not (low <= value <= high and value < math.inf):
+        wanted = f"from {low} to {high}" if high < math.inf else f"a number of at least {low}"
+        raise ValueError(f"{name}={value}: it must be {wanted}")
+    if whole and not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name}={value}: it must be a whole number")
 
 
 def numeric(config: type) -> dict[str, bool]:

@@ -88,8 +88,9 @@ def _convert(key: str, text: str, hint: Any) -> Any:
             raise BadSetting(f"{key}={text}: wanted true or false")
         return text.lower() in ("true", "1", "yes")
     try:
-        # 1e4 is a fine number of steps
-        return int(float(text)) if hint is int and float(text) == int(float(text)) else hint(text)
+        if hint is int and not text.strip().lstrip("+-").isdecimal() and float(text).is_integer():
+            return int(float(text))  # 1e4 is a fine number of steps
+        return hint(text)
     except (ValueError, OverflowError):
         raise BadSetting(f"{key}={text}: wanted a {'whole number' if hint is int else 'number'}") from None
 

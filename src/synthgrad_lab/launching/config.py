@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from synthgrad.launch import Faults, Policy
-from synthgrad_lab.ranges import refuse_outside
+from synthgrad_lab.ranges import THREADS, refuse_number, refuse_outside
 from synthgrad_lab.settings import BadSetting, describe, override
 
 Place = Literal["processes", "simulated", "ray"]
@@ -47,6 +47,7 @@ class Launch:
     def __post_init__(self) -> None:
         """Refuse what cannot be run, or contradicts itself."""
         refuse_outside(self)
+        refuse_number("threads", self.policy.threads, THREADS, whole=True)  # of every stage
         if self.on != "simulated" and (self.faults(2) or self.faulty is not None or self.down != Faults().down):
             raise ValueError("lateness, drop, slow and crashes belong to on=simulated; real stages have their own")
         if self.on == "simulated" and self.faulty is not None and not self.faults(self.faulty + 1):
