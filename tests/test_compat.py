@@ -1,6 +1,11 @@
 """Beside the rest of PyTorch: checkpointing, autocast, accumulation, DDP, compile."""
 
 import copy
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,10 +111,33 @@ def test_accumulation_adds_micro_batches(data, equal):
     assert equal(grads(net), [a + b for a, b in zip(*alone, strict=True)], 1e-6)
 
 
-def replica(rank, init, done):
-    """One of two processes: returns by raising if something is wrong."""
+def in_processes(calls, limit=900.0):
+    """Run calls of this file's functions, each in a process of its own that leaves by itself; none outlives this.
+
+    A worker of torch.multiprocessing leaves through Python's end, where gloo's threads may abort it after all went
+    well. These end by ``os._exit``, so that what counts is the call.
+    """
+    code = "import os, sys, test_compat; test_compat.{}; sys.stderr.flush(); os._exit(0)"
+    usual = {"cwd": Path(__file__).parent, "stderr": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen([sys.executable, "-c", code.format(call)], **usual) for call in calls]
+    try:
+        ends = time.monotonic() + limit
+        while not any(process.poll() for process in running) and any(p.poll() is None for p in running):
+            assert time.monotonic() < ends, f"not ended within {limit} s: {calls}"
+            time.sleep(0.05)
+    finally:
+        ended = [process.poll() for process in running]
+        for process in running:
+            process.kill()
+        said = [process.communicate()[1] for process in running]
+    assert ended == [0] * len(calls), "\n".join(said)
+
+
+def replica(rank, folder):
+    """One of two processes: raises if something is wrong."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
+    meet, patience = f"file://{folder}/init", timedelta(minutes=10)
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=patience)
     torch.manual_seed(0)
     net = make(lam=0.25)
     start, alone = copy.deepcopy(net), copy.deepcopy(net)
@@ -134,16 +162,25 @@ def replica(rank, init, done):
         assert torch.equal(*both), name
         assert not torch.equal(parameter, start.get_parameter(name)), name
     assert loss < F.cross_entropy(start(x), y)
-    done.wait(300)  # gloo can hang for ever if one process leaves while the other is still in a collective
-    dist.destroy_process_group()
+    # gloo fails, or hangs for ever, if one process leaves while the other is still in a collective.
+    Path(folder, f"passed{rank}").touch()
+    while not Path(folder, f"passed{1 - rank}").exists():
+        time.sleep(0.05)
 
 
 def test_two_replicas_stay_equal(tmp_path):
-    done = torch.multiprocessing.get_context("spawn").Barrier(2)
-    torch.multiprocessing.spawn(replica, args=(f"file://{tmp_path}/init", done), nprocs=2)
+    in_processes([f"replica({rank}, {str(tmp_path)!r})" for rank in range(2)])
+    assert {"passed0", "passed1"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def compiled(_rank):
+def test_a_process_that_fails_is_told_and_ends_its_peer(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        in_processes(["time.sleep(600)", "time.sleep(1 / 0)"])
+    assert time.monotonic() - began < 300
+
+
+def compiled():
     """Gradients with the parts compiled are those without, and so are the units."""
     torch.manual_seed(0)
     x = torch.randn(16, 4)
@@ -162,4 +199,4 @@ def compiled(_rank):
 
 def test_compiled_parts():
     # In a process of its own: dynamo cannot trace beartype's checks, and warns.
-    torch.multiprocessing.spawn(compiled, nprocs=1)
+    in_processes(["compiled()"])

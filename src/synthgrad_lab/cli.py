@@ -1,201 +1,85 @@
-"""The command ``synthgrad``."""
+"""The command ``synthgrad``: its exit codes, and what it says when something fails.
+
+Imports of this module are light: torch takes a second or more, in which Ctrl-C must be as quiet as later.
+"""
 
 from __future__ import annotations
 
-import argparse
-import math
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import current_thread, main_thread
 
-from synthgrad_lab import commands, studies
-from synthgrad_lab.bench.command import BENCHES, do_bench
-from synthgrad_lab.kinds import SEQUENCES
-from synthgrad_lab.launching.command import do_launch
-from synthgrad_lab.record import note
-from synthgrad_lab.settings import BadSetting
+from synthgrad_lab.streams import standard_streams
+
+EXTRAS = {"ray": "ray", "zmq": "stages"}
+"""Which of the project's extras has a package; all others are in ``lab``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code (0 well, 1 failed, 2 wrong words, 130 interrupted)."""
-    from synthgrad_lab.run import Interrupted
+    # Figures go to files: the backend of a notebook or a desktop is not needed, and may not be installed here.
+    os.environ["MPLBACKEND"] = "agg"
+    with standard_streams():
+        try:
+            try:
+                return _obeyed(arguments)
+            finally:
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            return _failed("interrupted", 130)
+        except OSError as error:
+            return _failed(error, 1)
 
-    options = _parser().parse_args(arguments)
+
+def _obeyed(arguments: Sequence[str] | None) -> int:
     try:
-        options.do(options)
-    except BadSetting as error:
-        note(f"synthgrad: {error}")
-        return 2
-    except Interrupted as stop:
-        note(f"synthgrad: {stop}")
-        return 130
-    except KeyboardInterrupt:
-        note("synthgrad: interrupted; what was recorded is kept, and the same command goes on with it")
-        return 130
-    except (OSError, ValueError, ArithmeticError) as error:
-        note(f"synthgrad: {error}")
-        return 1
+        with _uninterrupted():
+            from synthgrad_lab.arguments import parser
+            from synthgrad_lab.run import Interrupted
+            from synthgrad_lab.settings import BadSetting
+
+        options = parser().parse_args(arguments)
+        try:
+            options.do(options)
+        except BadSetting as error:
+            return _failed(error, 2)
+        except Interrupted as stop:
+            return _failed(stop, 130)
+        except KeyboardInterrupt:
+            return _failed(f"interrupted{options.afterwards}", 130)
+        except (OSError, ValueError, ArithmeticError) as error:
+            return _failed(error, 1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package.startswith("synthgrad"):
+            raise
+        extra = EXTRAS.get(package, "lab")
+        return _failed(f"{package} is not installed; pip install 'synthgrad[{extra}]' brings it", 1)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="synthgrad",
-        description="Train the parts of a network without making them wait for each other, beside backprop.",
-        epilog="example: synthgrad run mnist-fcn method=cdni steps=3000",
-    )
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, do: Any, text: str, example: str) -> argparse.ArgumentParser:
-        sub = subparsers.add_parser(name, help=text, description=text, epilog=f"example: {example}")
-        sub.set_defaults(do=do)
-        sub.add_argument(
-            "--json", action="store_true", help="print one JSON object on standard output, nothing else"
-        )
-        return sub
-
-    command("list", commands.do_list, "The recipes, their settings and defaults.", "synthgrad list")
-    sub = command(
-        "run",
-        commands.do_run,
-        "Run a recipe, or go on with a run.",
-        "synthgrad run mnist-fcn method=dni layers=6 seed=1",
-    )
-    sub.add_argument(
-        "words", nargs="*", metavar="RECIPE | key=value", help="see `synthgrad list`; resume=RUN_FOLDER goes on"
-    )
-    sub = command(
-        "launch",
-        do_launch,
-        "Run an image recipe in stages, a process each (or simulated, or on Ray), or go on with such a run.",
-        "synthgrad launch mnist-fcn layers=4 stages=4 method=cdni",
-    )
-    sub.add_argument(
-        "words",
-        nargs="*",
-        metavar="RECIPE | key=value",
-        help="the recipe's settings (`synthgrad list`) and the launch's (--list); resume=RUN_FOLDER goes on",
-    )
-    sub.add_argument("--list", action="store_true", help="the settings of a launch, and what they are")
-    sub = command(
-        "show",
-        commands.do_show,
-        "An example of a recurrent task, or the schedule of clocks.",
-        "synthgrad show repeat-copy bits=3",
-    )
-    sub.add_argument("words", nargs="+", metavar="RECIPE | key=value", help="see `synthgrad list`")
-    sub = command(
-        "report",
-        studies.do_report,
-        "A self-contained HTML page about runs.",
-        "synthgrad report runs/demo --out report.html",
-    )
-    sub.add_argument("folders", nargs="*", help="run folders, or folders of them; all under runs/ without any")
-    sub.add_argument("--out", default="report.html", help="the page (%(default)s)")
-    sub = command(
-        "demo",
-        studies.do_demo,
-        "Four methods beside each other on real MNIST, with a table and a report.",
-        "synthgrad demo",
-    )
-    sub.add_argument(
-        "--out", default="runs/demo", help="folder of its runs; a second call goes on there (%(default)s)"
-    )
-    sub.add_argument("--steps", type=_count(), default=3000, help="training steps per run (%(default)s)")
-    sub.add_argument("--seeds", type=_count(), default=3, help="runs per method (%(default)s)")
-    _workers(sub)
-    sub.add_argument("--data", choices=["mnist", "fashion-mnist"], default="mnist", help="the images (%(default)s)")
-    sub.add_argument("--data-dir", help="a folder with the data's files")
-    sub = command(
-        "reproduce",
-        studies.do_reproduce,
-        "Run a table of docs/results.md (what has run already is kept) and write it from the records.",
-        "synthgrad reproduce feedforward --budget=quick",
-    )
-    sub.add_argument("what", choices=["every-layer", "feedforward", "stability", "recurrent", "clocks", "stages"])
-    sub.add_argument(
-        "--budget",
-        choices=["quick", "standard", "paper"],
-        default="standard",
-        help="of feedforward and recurrent: quick is meant for half an hour on two cores, standard is what "
-        "docs/results.md reports, paper has the paper's sizes and lengths (%(default)s)",
-    )
-    sub.add_argument("--text", help="of recurrent: Penn Treebank's folder, or any text; without it no char-lm")
-    sub.add_argument("--tasks", nargs="+", choices=[*SEQUENCES.recipes], help="of recurrent: only these")
-    sub.add_argument("--cifar-dir", help="a folder with CIFAR-10's files; without it the cache, or a download")
-    sub.add_argument("--out", default="runs", help="folder of the runs (%(default)s)")
-    sub.add_argument("--results", default="results", help="folder of the gathered records (%(default)s)")
-    sub.add_argument(
-        "--pages",
-        nargs="*",
-        help=f"to fill ({', '.join(studies.DOCUMENTS)}; outside a clone of the repository none)",
-    )
-    sub.add_argument("--tables-only", action="store_true", help="run nothing; write the tables from the records")
-    _workers(sub)
-    sub = command(
-        "sweep",
-        studies.do_sweep,
-        "Many runs over one setting, and their figure: sparse updates, the paper's Fig. 7.",
-        "synthgrad sweep sparse --steps 1000 --values 0.05 0.2 1",
-    )
-    sub.add_argument("what", choices=["sparse"])
-    sub.add_argument("--values", type=float, nargs="+", help="of p_update (seven from 0.05 to 1)")
-    sub.add_argument("--steps", type=_count(), nargs="+", help="lengths of the runs (600 3000)")
-    sub.add_argument("--seeds", type=_count(), default=1, help="runs per value (%(default)s)")
-    sub.add_argument("--out", default="runs/sparse", help="folder of the runs (%(default)s)")
-    sub.add_argument(
-        "--record", default="runs/sparse/sparse.jsonl", metavar="FILE", help="gathered records (%(default)s)"
-    )
-    sub.add_argument("--draw-only", action="store_true", help="run nothing; draw the figure from the records")
-    _workers(sub)
-    sub = command(
-        "bench",
-        do_bench,
-        "What decoupling costs in time (step; methods: all image recipes; recurrent) or saves in memory (memory; "
-        "clocks); stages beside pipelines (stages), under faults (faults), and many of them (scale).",
-        "synthgrad bench stages --emulate",
-    )
-    sub.add_argument("what", choices=[*BENCHES])
-    sub.add_argument("--widths", type=_count(), nargs="+", help="units: of step (256 1024) or recurrent (32 256)")
-    sub.add_argument("--repeats", type=_count(), help="rounds over all cases (15; of stages 3)")
-    sub.add_argument("--emulate", action="store_true", help="of stages: compute that only takes time")
-    sub.add_argument(
-        "--stages", type=_count(2), nargs="+", help="how many: of stages --emulate (2 4 8) or scale (2 4 8 16)"
-    )
-    sub.add_argument("--faults", type=_count(), default=40, help="of faults: how many (%(default)s)")
-    sub.add_argument(
-        "--unlock", choices=["complete", "update"], default="complete", help="of faults: what waits (%(default)s)"
-    )
-    sub.add_argument(
-        "--record", metavar="FILE", help="also write the rows to a .jsonl file, and pictures beside it"
-    )
-    command(
-        "env", studies.do_env, "What a number here depends on: versions, processor, cache.", "synthgrad env --json"
-    )
-    return parser
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C counts when the block has ended: torch goes on where it cuts an import in two, with half a NumPy."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
 
 
-def _count(least: int = 1, most: float = math.inf) -> Callable[[str], int]:
-    """What an option takes that counts something."""
-
-    def count(text: str) -> int:
-        with suppress(ValueError):
-            if least <= (found := int(text)) <= most:
-                return found
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number {wanted}")
-
-    wanted = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
-    return count
-
-
-def _workers(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--workers",
-        type=_count(most=1024),
-        default=2,
-        help="processes at a time, one thread each (%(default)s)",
-    )
+def _failed(why: object, code: int) -> int:
+    print(f"synthgrad: {why}", file=sys.stderr, flush=True)
+    return code
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from synthgrad_lab.kinds import AnySettings
 from synthgrad_lab.record import environment, note, read_lines, to_json
@@ -29,9 +31,9 @@ def do_report(options: Namespace) -> None:
         print(to_json({"report": str(path), "rows": rows, "others": others}))
         return
     for title, lines in others.items():
-        Console().print(plain(title, lines))
+        _show(plain(title, lines))
     if rows or not others:
-        Console().print(report.table(rows))
+        _show(report.table(rows))
     print(f"report: {path}")
 
 
@@ -47,7 +49,7 @@ def do_demo(options: Namespace) -> None:
     if options.json:
         print(to_json({"rows": rows, "relative_cost": cost, "report": str(path)}))
         return
-    Console().print(report.table(rows, cost))
+    _show(report.table(rows, cost))
     print(f"report: {path}")
 
 
@@ -176,3 +178,14 @@ def do_env(options: Namespace) -> None:
         return
     for key, value in values.items():
         print(f"{key:15} {value}")
+
+
+def _show(drawn: Table) -> None:
+    """Print a table whole: in a narrow terminal, its lines go over the edge rather than lose words."""
+    for column in drawn.columns:
+        column.overflow = "fold"
+    console = Console()
+    width = Measurement.get(console, console.options.update(width=10_000), drawn)
+    # A file or a pipe has no edge.
+    console.width = max(console.width, width.minimum) if console.is_terminal else width.maximum
+    console.print(drawn)

@@ -1,0 +1,103 @@
+"""The command's standard streams: a character, a reader or room that is missing there ends no run, hides no result.
+
+Nothing heavy is imported here, so that the streams are in place before anything else can fail.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SPELT = {"²": "^2", "±": "+-", "×": "x", "λ": "lambda", "δ": "delta", "…": "...", "−": "-", "–": "-"}
+"""How to write, in ASCII, what the command has to say; any other character becomes an escape like ``\\u03b1``."""
+
+
+def spelt(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What stands for a character that a stream's encoding has no place for, and where encoding goes on.
+
+    A byte of a file's name that is no text (a surrogate of Python's) is written as the byte that it is.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character, following = error.object[error.start], error.start + 1
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), following
+    return SPELT.get(character, character.encode("ascii", "backslashreplace").decode()), following
+
+
+codecs.register_error("synthgrad.spelt", spelt)
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Standard output and error as the command needs them; streams that others have put there are left alone.
+
+    - A reader that has gone (``| head``) has seen what it wanted: the rest goes nowhere, and the command goes on.
+    - Results that standard output cannot take (it is closed, its disk is full) raise OSError, once.
+    - Notes that standard error cannot take end nothing, and never go to standard output instead.
+    - A closed descriptor is filled, else the next file that is opened would get its number and what is printed.
+    """
+    _fill()
+    kept = sys.stdout, sys.stderr
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _text(1, sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _text(2, sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = kept
+
+
+def _fill() -> None:
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
+
+
+def _text(number: int, old: Any) -> io.TextIOWrapper:
+    raw = _Raw(number, None if old else OSError(errno.EBADF, "it is closed"))
+    encoding = old.encoding if old else "utf-8"
+    through, lines = (old.write_through, old.line_buffering) if old else (False, True)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding, "synthgrad.spelt", line_buffering=lines, write_through=through
+    )
+
+
+class _Raw(io.FileIO):
+    """A standard stream's bytes; after the first fault, which may be there from the start, they go nowhere."""
+
+    def __init__(self, number: int, fault: OSError | None):
+        super().__init__(number, "wb", closefd=False)
+        self.fault = fault
+        self.silent = number == 2
+
+    def write(self, data: Any, /) -> int:
+        if not self.fault:
+            try:
+                return self._written(data)
+            except OSError as error:
+                self.fault = error
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.fileno())  # for child processes, too
+                os.close(nowhere)
+                self.silent |= isinstance(error, BrokenPipeError)
+        if not self.silent:
+            self.silent = True
+            raise OSError(f"standard output could not take the result: {self.fault.strerror}")
+        return len(data)
+
+    def _written(self, data: Any) -> int:
+        while (count := super().write(data)) is None:  # the descriptor does not block, and is full
+            select.select([], [self], [])
+        return count
