@@ -30,7 +30,7 @@ def fill(page: Path, results: Path) -> None:
         page: a Markdown file.
         results: the folder of gathered records.
     """
-    replace(page, filled(page.read_text(), results).encode())
+    replace(page, filled(page.read_text("utf-8"), results).encode())
 
 
 def write(path: Path, text: str, results: Path) -> Path:

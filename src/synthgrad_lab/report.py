@@ -97,7 +97,7 @@ def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost =
         f"<style>{html.CSS}</style></head><body>\n{chr(10).join(part for part in body if part)}\n</body></html>\n"
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace(out, page.encode())
+    replace(out, page.encode(errors="surrogateescape"))  # a folder's name may be no text
     return out
 
 

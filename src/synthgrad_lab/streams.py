@@ -68,7 +68,7 @@ def _fill() -> None:
 def _text(number: int, old: Any) -> io.TextIOWrapper:
     raw = _Raw(number, None if old else OSError(errno.EBADF, "it is closed"))
     encoding = old.encoding if old else "utf-8"
-    through, lines = (old.write_through, old.line_buffering) if old else (False, True)
+    through, lines = (old.write_through, old.line_buffering) if old else (False, False)
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding, "synthgrad.spelt", line_buffering=lines, write_through=through
     )

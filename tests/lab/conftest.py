@@ -1,5 +1,6 @@
 """Real MNIST, fetched once into the cache, and tiny runs on it."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from synthgrad_lab.recipes import Settings, mnist_fcn
 from synthgrad_lab.tasks import load
+
+os.environ["MPLBACKEND"] = "agg"  # a notebook's terminal names another, which may not be installed here
 
 
 @pytest.fixture(scope="session", autouse=True)

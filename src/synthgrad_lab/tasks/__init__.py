@@ -26,7 +26,12 @@ def load(name: str = "mnist", data_dir: str | Path | None = None, cache: Path | 
     Raises:
         ValueError: The name is unknown, or a file in `data_dir` is damaged, swapped or of another data set.
         FileNotFoundError: Files are in no source that can be reached.
+        NotADirectoryError: `data_dir` is a file.
     """
+    if data_dir is not None and (place := Path(data_dir)).exists() and not place.is_dir():
+        raise NotADirectoryError(
+            f"data_dir={place} is a file, wanted the folder with the data's files: unpack it, or name its folder"
+        )
     if name in mnist.SPECS:
         return mnist.load_spec(mnist.SPECS[name], data_dir, cache)
     if name in cifar.LAYOUTS:

@@ -16,6 +16,7 @@ import numpy as np
 from synthgrad_lab.tasks import batches
 from synthgrad_lab.tasks.fetch import cached_or_fetched, checked, read
 from synthgrad_lab.tasks.images import Images, divided
+from synthgrad_lab.tasks.signatures import packed_in
 from synthgrad_lab.tasks.sources import Archive, File, Spec
 
 Layouts = tuple[Spec, ...]
@@ -108,7 +109,7 @@ def _in_folder(layouts: Layouts, folder: Path) -> tuple[Spec, _Contents]:
     accepted = [name for spec in layouts if spec.archive for name in (*spec.folders, spec.archive.name)]
     raise FileNotFoundError(
         f"{layouts[0].name}: {', '.join(missing)} not in the data folder {place}.\n"
-        f"Put into {folder} all six files, or one of {', '.join(accepted)}."
+        f"Put into {folder} all six files, or one of {', '.join(accepted)}.{packed_in(folder)}"
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from synthgrad_lab.record import note
 from synthgrad_lab.tasks.idx import unpack
+from synthgrad_lab.tasks.signatures import refuse
 from synthgrad_lab.tasks.sources import File, Spec, cache_folder, keep, sources
 
 
@@ -44,7 +45,11 @@ def checked(
             f"{where}: holds the content of {known[digest]}, wanted {spec.name}'s {file.name}; "
             "put the right file there"
         )
-    array = spec.parse(content, where)
+    try:
+        array = spec.parse(content, where)
+    except ValueError:
+        refuse(content, where, f"{spec.name}'s {file.name}")
+        raise
     if array.shape != file.shape:
         raise ValueError(
             f"{where}: came shape {array.shape} with MD5 {digest}, wanted {file.shape} with {file.md5}: damaged or "

@@ -13,6 +13,7 @@ import numpy as np
 from synthgrad_lab.tasks import idx
 from synthgrad_lab.tasks.fetch import cached_or_fetched, read, verified
 from synthgrad_lab.tasks.images import Images, divided
+from synthgrad_lab.tasks.signatures import packed_in
 from synthgrad_lab.tasks.sources import File, Spec
 
 
@@ -81,6 +82,6 @@ def _from_folder(spec: Spec, folder: Path, family: Sequence[Spec]) -> dict[str, 
     if absent := [file.name for file, path in paths.items() if path is None]:
         raise FileNotFoundError(
             f"{spec.name}: {', '.join(absent)} not in the data folder {folder}.\n"
-            f"Put there, plain or .gz: {spec.names}."
+            f"Put there, plain or .gz: {spec.names}.{packed_in(folder)}"
         )
     return {file.name: verified(spec, file, read(path), str(path), family) for file, path in paths.items() if path}

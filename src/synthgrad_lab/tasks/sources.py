@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from synthgrad_lab.record import note
+from synthgrad_lab.tasks.signatures import named, refuse
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,17 @@ class Archive:
             files: The files to read.
 
         Raises:
-            ValueError: The archive is damaged, or a file is not in it.
+            ValueError: The archive is damaged or of another kind, or a file is not in it.
         """
+        with path.open("rb") as file:
+            start = file.read(512)
+        kind, _ = named(start) or ("", "")
+        if kind not in ("", "a gzip file", "a tar archive"):
+            refuse(start, str(path), f"the published {self.name}")
         wanted = {f"{self.folder}/{file.name}": file for file in files}
         try:
-            with tarfile.open(path, "r:gz") as tar:
+            # What fetched it may have gunzipped it, and kept its name.
+            with tarfile.open(path, "r:" if kind == "a tar archive" else "r:gz") as tar:
                 for member in tar:
                     name = member.name.removeprefix("./")
                     # A link could stand for any other file.

@@ -138,7 +138,14 @@ def test_folder(tmp_path, folder, files, sub, capfd):
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("files", [{"cifar-10-binary.tar.gz": BIN_TAR}, {"cifar-10-python.tar.gz": PY_TAR}])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"cifar-10-binary.tar.gz": BIN_TAR},
+        {"cifar-10-python.tar.gz": PY_TAR},
+        {"cifar-10-binary.tar.gz": gzip.decompress(BIN_TAR)},  # as browsers keep it
+    ],
+)
 def test_archive_in_the_folder(tmp_path, files):
     write(tmp_path, files)
     _check(cifar.load_layouts(TINY, tmp_path))
@@ -303,6 +310,17 @@ def test_no_folder(tmp_path):
     _refused(tmp_path / "nowhere", f"{FIRST}.bin, .*{TEST}.bin not in the data folder", FileNotFoundError)
 
 
+def test_what_is_packed_is_named(tmp_path):
+    write(tmp_path, BIN | {f"{FIRST}.bin": b"PK\3\4" + BIN[f"{FIRST}.bin"]})
+    _refused(
+        tmp_path, f"{FIRST}.bin: came a zip archive, wanted tiny's {FIRST}.bin; unpack it first: unzip {tmp_path}"
+    )
+    folder = write(tmp_path / "d", {"cifar10.zip": b"PK", "read.me": b""})
+    _refused(folder, r"(?s)not in .*\n.*\. If they are inside cifar10.zip, unpack that first\.$", FileNotFoundError)
+    with pytest.raises(NotADirectoryError, match=r"data_dir=.*cifar10.zip is a file, wanted the folder with"):
+        load("cifar10", folder / "cifar10.zip")
+
+
 def test_two_halves_are_no_whole(tmp_path):
     names = list(BIN)
     write(tmp_path, {name: BIN[name] for name in names[:4]})
@@ -323,6 +341,8 @@ def test_the_same_images_twice(tmp_path):
         (BIN_TAR[:20_000], "came a damaged archive"),
         (BIN_TAR[:-8] + bytes(4) + BIN_TAR[-4:], "came a damaged archive .*CRC"),
         (b"<html>", "came a damaged archive"),
+        (b"PK\3\4" + BIN_TAR, "came a zip archive, wanted the published cifar-10-binary.tar.gz; .*unzip"),
+        (gzip.decompress(BIN_TAR)[:20_000], "came a damaged archive"),
         (b"", "came a damaged archive"),
         (
             _packed("elsewhere", BIN),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from synthgrad_lab.record import note
 from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task
+from synthgrad_lab.tasks.text import decoded
 
 PENN = {
     "train": ("ptb.train.txt", "f26c4b92c5fdc7b3f8c7cdcb991d8420", 5_017_482),
@@ -24,6 +25,8 @@ SHARES = (0.9, 0.05, 0.05)
 """Of any other text: training, validation, test, in its own order."""
 STREAMS = 100
 """Of an evaluation, side by side."""
+FEW = 20
+"""Characters of an evaluation: with fewer, its measure says next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +38,35 @@ class Text:
     test: Tensor
     alphabet: str
 
+    def unseen(self) -> dict[str, int]:
+        """How many characters of the validation and of the test part are none of the training part's."""
+        known = self.train.unique()
+        return {name: int((~torch.isin(getattr(self, name), known)).sum()) for name in ("valid", "test")}
+
 
 def read(place: Path) -> Text:
     """Read a text file, or a folder with Penn Treebank's three word files.
 
-    Penn Treebank's recipe: strip each line, keep its end as a symbol; 50 distinct symbols.
+    Penn Treebank's recipe: strip each line, keep its end as a symbol; 50 distinct symbols. Any other text is read
+    as it is, both characters of a Windows line's end included.
 
     Raises:
         FileNotFoundError: if it is not there; says what was wanted.
-        ValueError: if it is empty, or its test or validation part is too short.
+        ValueError: if it is no text (see ``decoded``), or its test or validation part is too short.
     """
     if place.is_dir():
         parts = [_penn(place, kind) for kind in PENN]
     elif place.is_file():
-        whole = _decoded(place)
+        whole = decoded(place.read_bytes(), str(place))
+        if (ends := whole.count("\r\n")) and ends == whole.count("\n"):
+            note(f"text={place}: its {ends:,} lines end in two characters, \\r\\n; dos2unix {place} makes it one")
         first, second = (round(len(whole) * share) for share in (SHARES[0], SHARES[0] + SHARES[1]))
         parts = [whole[:first], whole[first:second], whole[second:]]
+    elif place.exists():
+        raise ValueError(
+            f"text={place}: a pipe or a device can be read once only, and a run that goes on reads its text again; "
+            "write it to a file"
+        )
     else:
         raise FileNotFoundError(f"text={place}: no such file or folder")
     if (least := min(map(len, parts))) < 2:
@@ -71,23 +87,10 @@ def _penn(folder: Path, kind: str) -> str:
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
         note(f"{path} is not the published file (MD5 {found}, not {md5}): do not compare its bits with others'")
-    text = "".join(line.strip() + "\n" for line in content.decode("utf-8", "replace").splitlines())
+    text = "".join(line.strip() + "\n" for line in decoded(content, str(path)).splitlines())
     if found == md5 and len(text) != symbols:
         raise ValueError(f"{path} gives {len(text)} symbols, not {symbols}")
     return text
-
-
-def _decoded(path: Path) -> str:
-    content = path.read_bytes()
-    for encoding in ("utf-8-sig", "cp1252", "latin-1"):
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if encoding != "utf-8-sig":
-            note(f"{path} is not UTF-8; read as {encoding}")
-        return text
-    raise AssertionError("latin-1 reads anything")
 
 
 class Chars(Task):
@@ -108,6 +111,16 @@ class Chars(Task):
         if text is None:
             raise ValueError("char-lm wants text=FILE, or text=FOLDER with Penn Treebank's ptb.*.txt")
         self.text = read(Path(text))
+        if batch > len(self.text.train):
+            raise ValueError(
+                f"batch={batch}: as many streams cannot begin at different ones of the training part's "
+                f"{len(self.text.train)} characters; a smaller batch, or a longer text"
+            )
+        for part, count in self.text.unseen().items():
+            if count:
+                whole = len(getattr(self.text, part))
+                note(f"text={text}: {count:,} of the {part} part's {whole:,} characters are never seen in training")
+        self.few = False
         self.inputs = self.outputs = len(self.text.alphabet)
         places = torch.linspace(0, len(self.text.train), batch + 1)[:-1].long()
         shift = torch.randint(0, len(self.text.train), (1,), generator=self.random)
@@ -134,6 +147,9 @@ class Chars(Task):
         part = self.text.test if test else self.text.valid[: max(len(self.text.valid) // 5, 2)]
         streams = min(STREAMS, max((len(part) - 1) // 2, 1))
         steps = (len(part) - 1) // streams
+        if steps * streams < FEW and not self.few:
+            self.few = True
+            note(f"bits per character rest on {steps * streams} characters only: a longer text tells more")
         symbols = torch.stack([part[k * steps : k * steps + steps + 1] for k in range(streams)], dim=1)
         out = network(self._one_hot(symbols[:-1]))
         bits = self.losses(out, symbols[1:]).mean().item()
