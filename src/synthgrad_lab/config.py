@@ -25,9 +25,9 @@ SHOWN = {
     "critic": "Critic",
 }
 VERSIONS: dict[str, int] = {"local-loss": 2}
-"""The version of each method's recipes; 1 where none is given. Raise it when a change of the code gives equal
-settings another meaning: records of another version are then no longer taken for today's. Local loss 2: the
-critic's heads, where there was a linear read-out."""
+"""The version of each method's recipes, or of one recipe's (``"add dni"``); 1 where none is given. Raise it when
+a change of the code gives equal settings another meaning: records of another version are then no longer taken for
+today's. Local loss 2: the critic's heads, where there was a linear read-out."""
 TRAINING = {"mnist": 55_000, "fashion-mnist": 55_000, "cifar10": 45_000}
 """Training examples of each data set; what is left of the published training set is for validation."""
 

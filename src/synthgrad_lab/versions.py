@@ -21,8 +21,9 @@ def version_of(settings: Mapping[str, Any], launched: bool = False) -> int:
         settings: of the run; ``recipe`` and ``method`` decide.
         launched: whether it runs in stages, whose code has versions of its own: either's step is one of the sum.
     """
-    method = settings.get("method", "")
-    own = kind_of(settings.get("recipe")).versions.get(method, FIRST)
+    method, recipe = settings.get("method", ""), settings.get("recipe")
+    versions = kind_of(recipe).versions
+    own = versions.get(f"{recipe} {method}", versions.get(method, FIRST))
     return own + LAUNCHED.get(method, FIRST) - FIRST if launched else own
 
 
