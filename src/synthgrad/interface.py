@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from synthgrad import compiled
 from synthgrad.edge import Edge
-from synthgrad.message import Answer, asked, attached, checked, dot, guarded, looking, origins_of, plain, usable
+from synthgrad.message import Answer, asked, attached, checked, dot, guarded, origins_of, plain, still, usable
 from synthgrad.numbers import finite, waits_for, wide
 from synthgrad.regression import Arrival, Ledger, regression_error
 from synthgrad.target import Target
@@ -175,8 +175,9 @@ class Interface(nn.Module):
     ) -> Float[Tensor, "batch *features"]:
         """What ``send`` lets the sender learn from, for a loss term of your own: scale·δ̂, held fixed."""
         if answer is None or self.target is not None:
-            with torch.no_grad():
-                answer = self._answer(self.target or self.gradient_model, h.detach(), context)
+            model = self.target or self.gradient_model
+            with torch.no_grad(), still(model):  # batch norm counts a message once, where it is received
+                answer = self._answer(model, h.detach(), context)
         return self._consumed(answer.prediction, answer.unit, answer.good, h.dtype)
 
     def receive(
@@ -300,7 +301,7 @@ class Interface(nn.Module):
 
         A look: it moves nothing, M's batch norm and the random state included.
         """
-        with looking(self.gradient_model):
+        with still(self.gradient_model, random=True):
             answer = self._answer(self.gradient_model, checked(h).detach(), context)
         return (wide(answer.prediction) * answer.unit).to(h.dtype)
 

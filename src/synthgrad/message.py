@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -95,10 +95,11 @@ def asked(model: Any, h: Tensor, context: Any) -> tuple[Tensor, float | Tensor |
 
 
 @contextmanager
-def looking(model: Any) -> Iterator[None]:
-    """Ask M without a trace: its buffers (batch norm's statistics) and the random state are put back."""
-    buffers = [(b, b.clone()) for b in model.buffers()] if isinstance(model, nn.Module) and model.training else []
-    with torch.random.fork_rng(enabled=isinstance(model, nn.Module) and model.training):
+def still(model: Any, random: bool = False) -> Iterator[None]:
+    """Ask M without moving its buffers (batch norm's statistics); with ``random``, nor the random state."""
+    training = isinstance(model, nn.Module) and model.training and not torch.compiler.is_compiling()
+    buffers = [(b, b.clone()) for b in model.buffers()] if training else []
+    with torch.random.fork_rng() if random and training else nullcontext():
         yield
     for buffer, value in buffers:
         buffer.copy_(value)
