@@ -108,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--text", help="of recurrent: Penn Treebank's folder, or any text; without it no char-lm")
     sub.add_argument("--tasks", nargs="+", choices=[*SEQUENCES.recipes], help="of recurrent: only these")
+    sub.add_argument("--only", nargs="+", metavar="WORD", help="only the runs whose name holds one of these words")
     sub.add_argument("--cifar-dir", help="a folder with CIFAR-10's files; without it the cache, or a download")
     sub.add_argument("--out", type=_folder, default="runs", help="folder of the runs (%(default)s)")
     sub.add_argument(

@@ -37,14 +37,15 @@ class Record:
             os.fsync(file.fileno())
 
     def read(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines, or those of one kind; a last line torn by a crash is left out."""
+        """The lines, or those of one kind; a last line torn by a crash is left out, and what is none of ours."""
         lines = []
         for line in self.path.read_text().splitlines():
             try:
                 lines.append(_with_nan(json.loads(line)))
             except json.JSONDecodeError:
                 break
-        return [line for line in lines if kind in (None, line["kind"])]
+        ours = [line for line in lines if isinstance(line, dict) and "kind" in line]
+        return [line for line in ours if kind in (None, line["kind"])]
 
     def rewind(self, step: int) -> None:
         """Drop the points after a step, and a torn last line, before the run goes on from there."""

@@ -111,7 +111,7 @@ def _gather(options: Namespace, runs: Path, file: Path) -> None:
     from synthgrad_lab.experiments.gathering import gather
 
     if options.what == "stages":
-        stages.gather(runs, file)
+        stages.gather(runs, file, lambda name: _asked(name, options.only))
         return
     gather(_cells(options, []), runs, file, options.workers)
     if options.what == "recurrent":  # the other seeds run at the rates that were best
@@ -119,7 +119,22 @@ def _gather(options: Namespace, runs: Path, file: Path) -> None:
 
 
 def _cells(options: Namespace, records: list[Any]) -> Mapping[str, AnySettings]:
-    """The runs of an experiment by name; of the recurrent one, after those that have records, the next ones."""
+    """The runs of an experiment by name; of the recurrent one, after those that have records, the next ones.
+
+    Raises:
+        ValueError: if no run's name holds one of the words that were asked for.
+    """
+    found = {name: s for name, s in _all_cells(options, records).items() if _asked(name, options.only)}
+    if not (found or records):
+        raise ValueError(f"--only {' '.join(options.only)}: no run of {options.what} is named so")
+    return found
+
+
+def _asked(name: str, only: list[str] | None) -> bool:
+    return not only or any(word in name for word in only)
+
+
+def _all_cells(options: Namespace, records: list[Any]) -> Mapping[str, AnySettings]:
     from synthgrad_lab.experiments import clocks, every_layer, feedforward, recurrent, stability
 
     match options.what:
@@ -143,6 +158,7 @@ def _tell_lacking(options: Namespace, file: Path) -> None:
     if options.what == "stages":
         found = {row["cell"]: row for row in rows}
         todo = stages.cells()
+        todo = {name: cell for name, cell in todo.items() if _asked(name, options.only)}
         missing = [name for name, (s, how) in todo.items() if not stages.recorded_so(found.get(name), s, how)]
     else:
         todo = _cells(options, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -41,17 +42,18 @@ def _faulty() -> dict[str, Launch]:
     return late | {f"{p:.0%} lost": Launch(on="simulated", drop=p, policy=patient) for p in DROP}
 
 
-def gather(folder: Path, file: Path) -> Path:
+def gather(folder: Path, file: Path, wanted: Callable[[str], bool] = lambda name: True) -> Path:
     """Run every cell that the file of gathered records does not hold, one after the other, and add it there.
 
     Args:
         folder: of the runs; interrupted ones go on.
         file: the gathered records.
+        wanted: which cells, by name.
     """
     rows = {row["cell"]: row for row in records(file)}
     todo = cells()
     for name, (s, how) in todo.items():
-        if recorded_so(rows.get(name), s, how):
+        if not wanted(name) or recorded_so(rows.get(name), s, how):
             continue
         note(name)
         place = folder / name.replace(" ", "-")
