@@ -25,7 +25,9 @@ def told(record: Mapping[str, Any]) -> Told:
 
     A setting that came later than the record has its default value. Epochs are counted in steps.
     """
-    found = {k: v for k, v in _complete(record.get("settings", {})).items() if k not in (*OWN, "epochs")}
+    named = {name: record[name] for name in ("recipe", "method") if name in record}
+    settings = _complete({**named, **record.get("settings", {})})
+    found = {name: value for name, value in settings.items() if name not in (*OWN, "epochs")}
     if how := record.get("launch"):
         values = {**asdict(Launch()), **how}
         found |= {f"policy {name}": value for name, value in values.pop("policy").items()}

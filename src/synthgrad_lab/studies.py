@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from synthgrad_lab.gathered import records
 from synthgrad_lab.kinds import AnySettings
 from synthgrad_lab.record import environment, note, read_lines, to_json
-from synthgrad_lab.versions import is_todays
+from synthgrad_lab.versions import is_todays, split, told
 
 
 def do_report(options: Namespace) -> None:
@@ -72,6 +73,8 @@ def do_reproduce(options: Namespace) -> None:
         _tell_lacking(options, file)
     else:
         _gather(options, runs, file)
+    if others := split(records(file))[1]:
+        note(f"{len(others)} records in {file} are of another version of their recipe: {told(others)}")
     for text in pages:
         page.fill(text, results)
     if not pages and not options.json:
@@ -80,8 +83,12 @@ def do_reproduce(options: Namespace) -> None:
         pages.insert(0, budgeted.write_page(options.budget, runs, kept))
     if options.what == "clocks":
         pages.append(clocks.draw(results / "clocks.svg"))
-    told = {"results": str(results), "pages": [str(path) for path in pages]}
-    print(to_json(told) if options.json else "written: " + " ".join([str(file), *told["pages"]]))
+    written = [str(path) for path in pages]
+    print(
+        to_json({"results": str(results), "pages": written})
+        if options.json
+        else "written: " + " ".join([str(file), *written])
+    )
 
 
 DOCUMENTS = ("README.md", "docs/results.md", "docs/scale.md")
@@ -118,14 +125,14 @@ def _gather(options: Namespace, runs: Path, file: Path) -> None:
         gather(_cells(options, read_lines(file)), runs, file, options.workers)
 
 
-def _cells(options: Namespace, records: list[Any]) -> Mapping[str, AnySettings]:
+def _cells(options: Namespace, rows: list[Any]) -> Mapping[str, AnySettings]:
     """The runs of an experiment by name; of the recurrent one, after those that have records, the next ones.
 
     Raises:
         ValueError: if no run's name holds one of the words that were asked for.
     """
-    found = {name: s for name, s in _all_cells(options, records).items() if _asked(name, options.only)}
-    if not (found or records):
+    found = {name: s for name, s in _all_cells(options, rows).items() if _asked(name, options.only)}
+    if not (found or rows):
         raise ValueError(f"--only {' '.join(options.only)}: no run of {options.what} is named so")
     return found
 
@@ -134,7 +141,7 @@ def _asked(name: str, only: list[str] | None) -> bool:
     return not only or any(word in name for word in only)
 
 
-def _all_cells(options: Namespace, records: list[Any]) -> Mapping[str, AnySettings]:
+def _all_cells(options: Namespace, rows: list[Any]) -> Mapping[str, AnySettings]:
     from synthgrad_lab.experiments import clocks, every_layer, feedforward, recurrent, stability
 
     match options.what:
@@ -142,7 +149,7 @@ def _all_cells(options: Namespace, records: list[Any]) -> Mapping[str, AnySettin
             return feedforward.cells(feedforward.BUDGETS[options.budget], options.cifar_dir)
         case "recurrent":
             budget = recurrent.BUDGETS[options.budget]
-            todays = [row for row in records if is_todays(row)]
+            todays = [row for row in rows if is_todays(row)]
             return recurrent.cells(budget, options.text, options.tasks, todays)
         case what:
             return {"every-layer": every_layer, "stability": stability, "clocks": clocks}[what].cells()
@@ -152,7 +159,6 @@ def _tell_lacking(options: Namespace, file: Path) -> None:
     """Say which runs of an experiment have no record of today's settings and recipe."""
     from synthgrad_lab.experiments import stages
     from synthgrad_lab.experiments.gathering import lacking
-    from synthgrad_lab.gathered import records
 
     rows = records(file)
     if options.what == "stages":

@@ -90,3 +90,20 @@ def _shorten(record: Record, steps: int) -> None:
     first = json.loads(lines[0])
     first["settings"]["steps"] = steps
     Path(record.path).write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
+
+
+def test_a_simulated_launch_tells_its_result_in_words(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["launch", *SMALL, "steps=6", "stages=2", "on=simulated", f"out={out}"]) == 0
+    said, told = capsys.readouterr()
+    assert "division" not in told
+    lines = {line[:17].strip(): line[17:].strip() for line in said.splitlines()}
+    assert [name for name in lines if name.startswith("stage ")] == ["stage 0", "stage 1"]
+    seconds = Record(out).read("result")[0]["seconds"]
+    assert seconds > 0
+    assert lines["seconds"] == f"{seconds:.1f}, {6 / seconds:.0f} steps/s"
+    # As records of before have it, which counted no time.
+    text = (out / "record.jsonl").read_text()
+    (out / "record.jsonl").write_text(text.replace(f'"seconds": {seconds}', '"seconds": 0.0'))
+    assert main(["launch", f"resume={out}"]) == 0
+    assert "seconds           0.0\n" in capsys.readouterr().out
