@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 def record(method, seed, error, layers=4, depth=1):
     quality = {"h1": {"cosine": 0.5 + seed, "norm_ratio": 1.0}} if "dni" in method else {}
     return {
-        "cell": f"{method}-{seed}", "recipe": "mnist-fcn", "method": method, "layers": layers, "steps": 3000, "seed": seed,
+        "cell": f"{method}-{seed}", "recipe": "mnist-fcn", "method": method, "layers": layers,
+        "steps": 3000, "seed": seed,
         "test_error": error, "validation_error": error + 1, "quality": quality, "settings": {"model_depth": depth},
     }  # fmt: skip
 

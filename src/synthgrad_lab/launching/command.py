@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from argparse import Namespace
 from contextlib import redirect_stdout
@@ -56,7 +57,11 @@ def do_launch(options: Namespace) -> None:
     print(f"{'restarts':17} {result['restarts']}, {result['steps_lost']} steps made again")
     for k, told in enumerate(result["per_stage"]):
         counts = ", ".join(f"{name} {told[name]}" for name in ("steps", "dropped", "lost", "refused", "replayed"))
-        print(
-            f"{f'stage {k}':17} {counts}, staleness {told['staleness']:.2f}, M's loss {told['regression_loss']:.2f}"
-        )
+        late, loss = _number(told["staleness"]), _number(told["regression_loss"])
+        print(f"{f'stage {k}':17} {counts}, staleness {late}, M's loss {loss}")
     print(f"{'record':17} {result['record']}")
+
+
+def _number(value: float | None) -> str:
+    """What a stage has counted; a record has null for what is no number: the top stage has no M above it."""
+    return "none" if value is None or math.isnan(value) else f"{value:.2f}"
