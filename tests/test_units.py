@@ -177,3 +177,122 @@ def test_regression_loss_does_not_call_an_overflow_perfect():
     interface = Interface(Linear(4))
     interface.receive(torch.randn(3, 4)).backward(torch.full((3, 4), torch.inf))
     assert interface.regression_loss != 0
+
+
+# --- batches of several sizes, outliers, precision, state ---------------------------------------------------
+
+
+def ratio(interface, B, n, reduction):
+    """‖δ̂‖/‖δ‖ of a batch, before M learns from it."""
+    h = torch.randn(n, 16)
+    y = h[:, :3].argmax(1)
+    received = interface.receive(h, y)
+    received.retain_grad()
+    nn.functional.cross_entropy(B(received), y, reduction=reduction).backward()
+    return (interface.synthetic_gradient(h, y).norm() / received.grad.norm()).item()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("sizes", [(128, 8), (64, 64, 64, 2), (32, 31, 1, 200)])
+def test_the_unit_is_an_examples_whatever_the_batch(sizes, reduction):
+    from synthgrad.models import MLP
+
+    B, interface = nn.Linear(16, 3), Interface(MLP(16, context=3))
+    optimizer, found = torch.optim.Adam(interface.parameters(), lr=3e-3), {}
+    for step in range(600):
+        n = sizes[step % len(sizes)]
+        optimizer.zero_grad()
+        found.setdefault(n, []).append(ratio(interface, B, n, reduction))
+        optimizer.step()
+    for values in found.values():
+        assert 0.8 < sum(values[-20:]) / 20 < 1.25
+
+
+@pytest.mark.parametrize("factor", [1e2, 1e6, 1e30])
+@pytest.mark.parametrize("after", [20, 300])
+def test_one_large_gradient_moves_the_unit_little(factor, after):
+    interface = Interface(Linear(4), unit_factor=1.0)
+    for _ in range(after):
+        interface.receive(torch.randn(8, 4)).backward(torch.full((8, 4), 1.0))
+    before = interface.unit.item()
+    interface.receive(torch.randn(8, 4)).backward(torch.full((8, 4), factor))
+    assert before < interface.unit.item() < 3 * before
+    for _ in range(400):
+        interface.receive(torch.randn(8, 4)).backward(torch.full((8, 4), 1.0))
+    assert interface.unit.item() < 1.3 * before
+
+
+@pytest.mark.parametrize("size", [1e-24, 1e-20, 1e-6, 1.0, 1e15, 3e19, 1e25])
+def test_no_finite_gradient_is_taken_for_zero_or_infinite(size):
+    interface = Interface(Linear(4))
+    optimizer = torch.optim.Adam(interface.parameters(), lr=1e-2)
+    h = torch.randn(256, 4)
+    for _ in range(300):
+        optimizer.zero_grad()
+        interface.receive(h).backward(h * size)
+        optimizer.step()
+    assert interface.skipped == 0
+    found = interface.synthetic_gradient(h).double().norm() / (h.double() * size).norm()
+    assert abs(found.item() - 1) < 1e-3
+
+
+@pytest.mark.parametrize("cast", ["half", "bfloat16", "float", "double"])
+def test_a_cast_does_not_cast_the_statistics(cast):
+    interface = Interface(Linear(4))
+    interface.receive(torch.randn(3, 4)).backward(torch.full((3, 4), 2e-9))
+    before = interface.unit.item()
+    expected = copy.deepcopy(interface.units)
+    getattr(interface, cast)()
+    assert interface.unit.item() == pytest.approx(before, rel=1e-6)
+    assert interface.units.seen.dtype is (torch.float64 if cast == "double" else torch.float32)
+    dtype = interface.gradient_model.layers[0].weight.dtype
+    for step in range(500):
+        size = 1e-3 * 10 ** (-step / 500)
+        interface.receive(torch.randn(3, 4, dtype=dtype)).backward(torch.full((3, 4), size, dtype=dtype))
+        expected.follow(torch.tensor(size), 3)
+    assert interface.unit.item() == pytest.approx(expected.value.item(), rel=0.01)
+
+
+def test_a_fixed_unit_stays_and_a_followed_one_goes_on_when_loaded():
+    followed, fixed = Interface(Linear(4)), Interface(Linear(4), unit=2.0)
+    followed.receive(torch.randn(3, 4)).backward(torch.ones(3, 4))
+    state = followed.state_dict()
+    followed.load_state_dict(fixed.state_dict())
+    fixed.load_state_dict(state)
+    assert fixed.unit == 2
+    assert followed.unit == 1  # as before the first gradient
+    assert followed.units.known == 0
+
+
+def test_a_recurrent_interface_keeps_the_unit_that_was_learnt():
+    from synthgrad import Recurrent
+
+    interface = Interface(Linear(4)).double()
+    interface.receive(torch.randn(3, 4).double()).backward(torch.ones(3, 4).double())
+    before = interface.unit
+    assert Recurrent(interface).interface.unit == before
+    assert before.dtype is torch.float64
+
+
+def test_a_critics_unit_is_that_of_each_answer():
+    """Two messages of other sizes in flight, and a look at a third."""
+    from synthgrad import Critic
+
+    head = nn.Linear(6, 3)
+    grads = []
+    for way in ("one by one", "at once"):
+        interface = Interface(Critic(copy.deepcopy(head), anchor=0.0))
+        batches = [
+            (torch.randn(n, 6, generator=torch.Generator().manual_seed(n)), torch.arange(n) % 3) for n in (64, 4)
+        ]
+        losses = []
+        for h, y in batches:
+            received = interface.receive(h, y)
+            interface.synthetic_gradient(h[:3], y[:3])
+            losses.append(nn.functional.cross_entropy(received @ torch.eye(6, 3), y))
+            if way == "one by one":
+                losses.pop().backward()
+        if losses:
+            sum(losses).backward()
+        grads.append([p.grad for p in interface.parameters()])
+    torch.testing.assert_close(*grads)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from synthgrad.message import Answer, asked
+from synthgrad.message import Answer, Brought, asked
 from synthgrad.regression import Arrival, Ledger, taught
 from synthgrad.units import LossUnit
 
@@ -64,7 +64,8 @@ def joined(interface: Interface, h: Tensor, answer: Answer, lam: float | None, c
         passed = interface._consumed(consumed.prediction, consumed.unit, consumed.good, h.dtype)
     unit = torch.as_tensor(answer.unit, device=h.device)
     good = torch.as_tensor(answer.good, device=h.device)
-    return _TracedEdge.apply(h, answer.prediction, passed, unit, good, answer.brought, interface._number, lam)
+    brought = answer.brought is not None
+    return _TracedEdge.apply(h, answer.prediction, passed, unit, good, brought, interface._number, lam)
 
 
 class _TracedEdge(torch.autograd.Function):
@@ -102,7 +103,7 @@ class _TracedEdge(torch.autograd.Function):
 )
 def _teach(delta: Tensor, prediction: Tensor, unit: Tensor, good: Tensor, brought: bool, number: int) -> Tensor:
     """M's regression gradient; zeros where there is nothing to teach, for a traced graph can't hold nothing."""
-    answer = Answer(prediction, unit, brought, good)
+    answer = Answer(prediction, unit, Brought(unit) if brought else None, good)
     found = taught(prediction, delta, Arrival(_INTERFACES[number], answer, Ledger()))
     return torch.zeros_like(prediction) if found is None else found.clone()
 
@@ -126,8 +127,9 @@ def answer(interface: Interface, model: Any, h: Tensor, context: Any) -> tuple[T
 
 def _asked(h: Tensor, context: Tensor | None, number: int, copied: bool) -> tuple[Tensor, Tensor]:
     interface = _INTERFACES[number]
-    prediction, unit = asked(interface.target if copied else interface.gradient_model, h, context)
-    return prediction, torch.as_tensor(unit, device=h.device, dtype=torch.float32)
+    prediction, brought = asked(interface.target if copied else interface.gradient_model, h, context)
+    assert brought is not None  # by `opaque`
+    return prediction, torch.as_tensor(brought.unit, device=h.device, dtype=torch.float32)
 
 
 @torch.library.custom_op(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from synthgrad.message import BROUGHT, usable
+from synthgrad.message import BROUGHT, Brought, usable
 from synthgrad.models import NO_LABEL
 from synthgrad.numbers import waits_for
 from synthgrad.units import LossUnit
@@ -109,7 +109,7 @@ class Critic(nn.Module):
             loss = self._loss(self.head(leaf), context)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf, create_graph=learning)
             weight = self._weight(loss, gradient, context)
-            self._bring(weight * self.loss_scale)
+            brought = self._bring(weight * self.loss_scale)
             if not loss.dim():  # in units of one example's loss, as the losses of examples are by themselves
                 gradient = gradient / weight
             if not learning:
@@ -117,7 +117,7 @@ class Critic(nn.Module):
             if self.anchor == 0:
                 return gradient
             mean = loss / len(h) if not loss.dim() and self.reduction == "sum" else loss.mean()
-            return _Anchored.apply(gradient, mean * self.anchor)  # pyright: ignore[reportReturnType]
+            return _Anchored.apply(gradient, mean * self.anchor, brought)  # pyright: ignore[reportReturnType]
 
     def _loss(self, out: Tensor, context: Any) -> Tensor:
         """The task's loss, a scalar, or one number for each example."""
@@ -152,10 +152,11 @@ class Critic(nn.Module):
             return 1 / math.sqrt(n * (counted.item() or n))
         return (n * counted.clamp(min=1)).rsqrt()
 
-    def _bring(self, unit: float | Tensor) -> None:
+    def _bring(self, unit: float | Tensor) -> Brought:
         """Say the unit of this answer to the interface that asks for it."""
-        BROUGHT.set(unit)
         self.units.value = torch.as_tensor(unit)
+        BROUGHT.set(brought := Brought(unit))
+        return brought
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -166,16 +167,16 @@ class _Anchored(torch.autograd.Function):
     """The answer, whose backward pass, whatever regresses it, also differentiates the anchor's loss, once."""
 
     @staticmethod
-    def forward(ctx: Any, answer: Tensor, loss: Tensor) -> Tensor:
-        ctx.dtype, ctx.due = loss.dtype, True
+    def forward(ctx: Any, answer: Tensor, loss: Tensor, brought: Brought) -> Tensor:
+        ctx.dtype, ctx.brought = loss.dtype, brought
         ctx.set_materialize_grads(False)
         return answer.view_as(answer)
 
     @staticmethod
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor | None, Tensor | None, None]:
         if gradient is None:  # what arrived was not finite: it teaches nothing
-            return None, None
-        due, ctx.due = ctx.due, False
-        return gradient, gradient.new_ones((), dtype=ctx.dtype) if due else None
+            return None, None, None
+        due, ctx.brought.anchored = ctx.brought.anchored, False
+        return gradient, gradient.new_ones((), dtype=ctx.dtype) if due else None, None

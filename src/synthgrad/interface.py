@@ -13,7 +13,19 @@ from torch import Tensor, nn
 
 from synthgrad import compiled
 from synthgrad.edge import Edge
-from synthgrad.message import Answer, asked, attached, checked, dot, guarded, origins_of, plain, still, usable
+from synthgrad.message import (
+    Answer,
+    Brought,
+    asked,
+    attached,
+    checked,
+    dot,
+    guarded,
+    origins_of,
+    plain,
+    still,
+    usable,
+)
 from synthgrad.numbers import finite, waits_for, wide
 from synthgrad.regression import Arrival, Ledger, regression_error
 from synthgrad.target import Target
@@ -320,14 +332,13 @@ class Interface(nn.Module):
         message, good = guarded(h)
         origins = origins_of(model, h, context)
         if message is None:  # nothing is asked, and nothing taught
-            return Answer(torch.zeros_like(h), 0.0, True, False, origins)
+            return Answer(torch.zeros_like(h), 0.0, None, False, origins)
         if compiled.opaque(self):
             prediction, unit = compiled.answer(self, model, message, context)
-            return Answer(prediction, unit, True, good)
-        prediction, unit = asked(model, message, context)
-        if unit is not None:
-            return Answer(prediction, unit, True, good, origins)
-        return Answer(prediction, self.units.of(len(h)), False, good, origins)
+            return Answer(prediction, unit, Brought(unit), good)
+        prediction, brought = asked(model, message, context)
+        unit = self.units.of(len(h)) if brought is None else brought.unit
+        return Answer(prediction, unit, brought, good, origins)
 
     def _joined(
         self, h: Tensor, given: Tensor, answer: Answer, lam: float | None, consumed: Answer | None
@@ -347,6 +358,7 @@ class Interface(nn.Module):
         """Of this message: shared by all who receive the same tensor before its first gradient is there."""
         version, last = -1 if h.is_inference() else h._version, self._open
         if last is not None and last[0]() is h and last[1] == version and not last[2].arrivals:
+            last[2].receivers += 1
             return last[2]
         self._open = weakref.ref(h), version, Ledger()
         return self._open[2]

@@ -13,8 +13,19 @@ from torch import Tensor, nn
 
 from synthgrad.numbers import finite, transformed, waits_for, wide
 
-BROUGHT: ContextVar[float | Tensor | None] = ContextVar("BROUGHT", default=None)
-"""The unit of the answer that is being made, set by a model that knows it, through whatever wraps the model."""
+
+@dataclass(eq=False)
+class Brought:
+    """What a model may know about its answer."""
+
+    unit: float | Tensor
+    """What the answer is multiplied by."""
+    anchored: bool = True
+    """Whether the next gradient that arrives for it also differentiates the model's own loss, which is due once."""
+
+
+BROUGHT: ContextVar[Brought | None] = ContextVar("BROUGHT", default=None)
+"""Of the answer that is being made; set by the model, through whatever wraps it."""
 
 
 def checked(h: Any) -> Tensor:
@@ -83,8 +94,8 @@ def ask(model: Any, h: Tensor, context: Any) -> Tensor:
     return prediction
 
 
-def asked(model: Any, h: Tensor, context: Any) -> tuple[Tensor, float | Tensor | None]:
-    """``ask``, and the unit that M brings along with this answer, if it does."""
+def asked(model: Any, h: Tensor, context: Any) -> tuple[Tensor, Brought | None]:
+    """``ask``, and what M knows about its answer."""
     if torch.compiler.is_compiling():  # a model that brings one is asked through an operator there
         return ask(model, h, context), None
     token = BROUGHT.set(None)
@@ -127,8 +138,8 @@ class Answer:
     """M(h, c), in M's unit; zeros where M was not asked, since the message was not finite."""
     unit: float | Tensor
     """What the prediction is multiplied by."""
-    brought: bool
-    """Whether M knew the unit itself; else it is the interface's, and has moved on when the gradient arrives."""
+    brought: Brought | None
+    """What M knew about it. Else the unit is the interface's, and has moved on when the gradient arrives."""
     good: bool | Tensor
     """Whether the message was finite."""
     origins: tuple[tuple[Tensor, int], ...] = ()

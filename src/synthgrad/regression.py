@@ -22,19 +22,20 @@ class Ledger:
     """
 
     def __init__(self) -> None:
+        self.receivers = 1
         self.passed = False
         """Whether the synthetic gradient has been passed down."""
         self.arrivals = 0
         self.total: Tensor | None = None
         """The sum of the gradients, kept only where another one may follow."""
-        self.rms = 0.0
+        self.rms, self.unit = 0.0, 1.0
 
 
 class Arrival:
     """Where a message's gradient will arrive, and what is to be made of it."""
 
     def __init__(self, interface: Interface, answer: Answer, ledger: Ledger):
-        self.interface, self.unit, self.brought, self.good = interface, answer.unit, answer.brought, answer.good
+        self.interface, self.brought, self.unit, self.good = interface, answer.brought, answer.unit, answer.good
         self.ledger = ledger
         self.omitted: Tensor | None = None
         """Rows that M must not learn from, shape (batch,): something is missing in their gradient."""
@@ -52,7 +53,7 @@ def taught(prediction: Tensor, delta: Tensor, arrival: Arrival) -> Tensor | None
 
 
 def regression_error(prediction: Tensor, delta: Tensor, arrival: Arrival, follow: bool = True) -> Tensor | None:
-    """M - δ/unit, after the unit has followed δ; for later gradients of one message -δ/unit alone.
+    """M - δ/unit, after the unit has followed δ; for later gradients of one message what they change in it.
 
     None if δ, the message or M's answer is not finite: a GradScaler overflows on purpose while it looks for its
     scale, and such a gradient must not reach M.
@@ -66,19 +67,22 @@ def regression_error(prediction: Tensor, delta: Tensor, arrival: Arrival, follow
     usable = bool(arrival.good) and rms < float("inf")
     error, unit, size = None, 1.0, float("inf")
     if usable:
-        if follow and not arrival.brought:
+        if follow and arrival.brought is None:
             interface.units.follow(rms, len(delta), ledger.rms)
-        unit = float(arrival.unit if arrival.brought else interface.units.of(len(delta))) or 1.0
-        seen = torch.sub(prediction.to(delta.dtype), total, alpha=1 / unit)
-        size = root_mean_square(seen.detach()).item()
-        error = seen if first else delta * (-1 / unit)
+        unit = float(interface.units.of(len(delta)) if arrival.brought is None else arrival.brought.unit) or 1.0
+        error = torch.sub(prediction.to(delta.dtype), total, alpha=1 / unit)
+        size = root_mean_square(error.detach()).item()
         usable = size < float("inf")
+        if ledger.total is not None:  # what the gradients so far have taught already is taken off
+            error = ledger.total / ledger.unit - total / unit
+        if arrival.brought is not None and not first:
+            arrival.brought.anchored = False
     if error is None or not usable:
         interface.skipped += 1
         interface._seen = None
         return None
-    ledger.arrivals, ledger.rms = ledger.arrivals + 1, rms
-    ledger.total = total if _another_may_follow() else None
+    ledger.arrivals, ledger.rms, ledger.unit = ledger.arrivals + 1, rms, unit
+    ledger.total = total if ledger.arrivals < ledger.receivers or _another_may_follow() else None
     interface._seen = (size, unit, rms)
     if first and follow and interface.target is not None:
         interface.target.follow(interface.gradient_model)
