@@ -479,3 +479,36 @@ def test_an_empty_batch_goes_through_and_teaches_nothing(equal):
     assert [len(out) for out in outs] == [1, 1, 2] * 4
     assert all(h.shape == (0, WIDTH) for out in outs for h in out.values())
     assert equal(parameters(clocks), before)
+
+
+class Speaker(nn.Module):
+    def __init__(self, to=None, sender=None):
+        super().__init__()
+        self.cell, self.to, self.sender = nn.GRUCell(4 if sender else 3, 4), to, sender
+
+    def forward(self, inbox, state, data):
+        state = self.cell(torch.stack(inbox[self.sender]).mean(0) if self.sender else data, state)
+        return Tick(state, {self.to: state} if self.to else None, state.square().mean())
+
+
+def test_a_network_without_an_optimizer_keeps_no_gradients():
+    fast, slow, interface = Speaker("slow"), Speaker(sender="fast"), Interface(Linear(4))
+    clocks = Clocks()
+    clocks.add("fast", fast)
+    both = torch.optim.SGD([*slow.parameters(), *interface.parameters()], lr=0.1)
+    clocks.add("slow", slow, every=2, optimizer=both)
+    clocks.connect("fast", "slow", interface)
+    stream = clocks.stream()
+    for _ in range(6):
+        stream.step(torch.ones(5, 3))
+        assert all(p.grad is None for p in fast.parameters())
+
+
+def test_an_edge_that_takes_anothers_place_takes_its_interface_too():
+    clocks, interface = Clocks(), Interface(Linear(4))
+    a, b = Speaker("b"), Speaker(sender="a")
+    clocks.add("a", a)
+    clocks.add("b", b, optimizer=torch.optim.SGD([*b.parameters(), *interface.parameters()], lr=0.1))
+    clocks.connect("a", "b", interface)
+    clocks.connect("a", "b", cut=True)
+    assert list(clocks.interfaces) == []

@@ -1,6 +1,7 @@
 """Beside the rest of PyTorch: checkpointing, autocast, accumulation, DDP, compile."""
 
 import copy
+import pickle
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from synthgrad import Interface, decouple, unlocked
+from synthgrad import Critic, Interface, Recurrent, decouple, unlocked
 from synthgrad.models import MLP, Linear
 
 
@@ -200,3 +201,106 @@ def compiled():
 def test_compiled_parts():
     # In a process of its own: dynamo cannot trace beartype's checks, and warns.
     in_processes(["compiled()"])
+
+
+def fused(a, interface, b, x, y):
+    return F.cross_entropy(b(interface(a(x), y)), y)
+
+
+def pair(a, interface, b, x, y):
+    h = a(x)
+    return interface.send(h, y) + F.cross_entropy(b(interface.receive(h, y)), y)
+
+
+def compiled_whole(kind, backend):
+    """One graph without a break, over batches of several sizes: gradients, units and counts as without."""
+    for verb in (fused, pair):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        model = Critic(nn.Linear(4, 3)) if kind == "critic" else MLP(4, hidden=3, context=3)
+        parts = nn.ModuleList([nn.Linear(4, 4), Interface(model, lam=0.25), nn.Linear(4, 3)])
+        for p in parts[1].parameters():
+            nn.init.normal_(p, std=0.3)
+        twin = copy.deepcopy(parts)
+        whole = torch.compile(verb, backend=backend, fullgraph=True)
+        for n in (16, 16, 7, 16):
+            x = torch.randn(n, 4)
+            y = x[:, :3].argmax(1)
+            whole(*parts, x, y).backward()
+            verb(*twin, x, y).backward()
+        for p, q in zip(parts.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad)
+        torch.testing.assert_close(parts[1].unit, twin[1].unit)
+        before = [p.grad.clone() for p in parts[1].parameters()]
+        (whole(*parts, x, y) * torch.nan).backward()
+        assert parts[1].skipped == 1
+        torch.testing.assert_close([p.grad for p in parts[1].parameters()], before)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("kind", ["mlp", "critic"])
+def test_compiled_whole(kind, backend):
+    in_processes([f"compiled_whole({kind!r}, {backend!r})"])
+
+
+def compiled_chunk():
+    """A chunk is compiled around its interface."""
+    core, future = nn.GRUCell(3, 4), Recurrent(Interface(MLP(4)))
+    twin_core, twin = copy.deepcopy((core, future))
+    chunk = torch.compile(chunk_of, backend="aot_eager")
+    state = other = torch.zeros(5, 4)
+    for _ in range(4):
+        x = torch.randn(3, 5, 3)
+        loss, state = chunk(core, future, x, state.detach())
+        loss.backward()
+        loss, other = chunk_of(twin_core, twin, x, other.detach())
+        loss.backward()
+    for module, other in ((core, twin_core), (future, twin)):
+        for p, q in zip(module.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad)
+    torch.testing.assert_close(future.interface.unit, twin.interface.unit)
+
+
+def chunk_of(core, future, x, state):
+    state = future.receive(state)
+    for step in x:
+        state = core(step, state)
+    return state.square().sum() + future.send(state), state
+
+
+def test_compiled_chunk():
+    in_processes(["compiled_chunk()"])
+
+
+@pytest.mark.parametrize("way", ["state_dict", "pickle", "meta", "ema"])
+def test_an_interface_in_a_net_travels_like_any_module(way, tmp_path):
+    net = nn.Sequential(nn.Linear(4, 4), Interface(MLP(4)), nn.Linear(4, 2))
+    net(torch.randn(8, 4)).sum().backward()
+    net(torch.full((8, 4), torch.nan)).sum().backward()
+    if way == "ema":
+        ema = torch.optim.swa_utils.AveragedModel(
+            net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.0), use_buffers=True
+        )
+        ema.update_parameters(net)
+        ema.update_parameters(net)
+        other = ema.module
+    elif way == "pickle":
+        other = pickle.loads(pickle.dumps(net))
+    else:
+        torch.save(net.state_dict(), tmp_path / "net.pt")
+        other = nn.Sequential(nn.Linear(4, 4), Interface(MLP(4)), nn.Linear(4, 2))
+        if way == "meta":
+            other = other.to("meta").to_empty(device="cpu")
+        other.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
+    assert all(isinstance(value, torch.Tensor) for value in net.state_dict().values())
+    assert torch.equal(other[1].unit, net[1].unit)
+    assert other[1].skipped == net[1].skipped == 1
+
+
+def test_functional_call_sends_with_its_own_weights():
+    interface, h = Interface(Linear(4), unit=1.0), torch.randn(8, 4, requires_grad=True)
+    fast = {name: value.detach() + 1 for name, value in interface.named_parameters()}
+    torch.func.functional_call(interface, fast, (h,)).sum().backward()
+    torch.testing.assert_close(h.grad, h.detach() @ torch.ones(4, 4) + 1)
+    _, used = interface.received(h)
+    assert (used == 0).all()

@@ -256,3 +256,87 @@ def test_a_loss_that_is_not_one_number_per_example_is_refused(reduction):
 def test_anchors_out_of_range(anchor):
     with pytest.raises(ValueError, match=f"anchor is {anchor}"):
         critic(anchor=anchor)
+
+
+# --- the task's own criterion --------------------------------------------------------------------------------
+
+WEIGHTS = torch.tensor([0.1, 1.0, 5.0], dtype=F64)
+CRITERIA = {
+    "mean": (F.cross_entropy, None),
+    "sum": (lambda o, y: F.cross_entropy(o, y, reduction="sum"), None),
+    "weights": (lambda o, y: F.cross_entropy(o, y, weight=WEIGHTS), None),
+    "smoothing, / 4": (lambda o, y: F.cross_entropy(o, y, label_smoothing=0.1) / 4, None),
+    "most ignored": (F.cross_entropy, lambda y: y.where(torch.arange(len(y)) % 5 == 0, -100)),
+    "probabilities": (F.cross_entropy, lambda y: F.one_hot(y, 3).double() * 0.8 + 0.1),
+    "squares": (F.mse_loss, lambda y: F.one_hot(y, 3).double()),
+}
+every_criterion = pytest.mark.parametrize(("criterion", "labels"), CRITERIA.values(), ids=CRITERIA.keys())
+
+
+@every_criterion
+@pytest.mark.parametrize("wrapped", [False, True, "lambda"])
+@pytest.mark.parametrize("target", [0, 3])
+def test_a_criterion_gives_the_tasks_own_gradient(criterion, labels, wrapped, target):
+    m = critic(criterion=criterion)
+    h, y = messages(15)
+    y = labels(y) if labels else y
+    leaf = h.clone().requires_grad_()
+    criterion(m.head(leaf), y).backward()
+
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = m
+
+        def forward(self, h, context=None):
+            return self.inner(h, context)
+
+    model = {True: Wrapper(), False: m, "lambda": lambda h, c: m(h, c)}[wrapped]
+    interface = Interface(model, target_every=0 if wrapped == "lambda" else target)
+    torch.testing.assert_close(interface.synthetic_gradient(h, y), leaf.grad, rtol=1e-6, atol=1e-12)
+    sender = h.clone().requires_grad_()
+    interface.send(sender, y).backward()
+    torch.testing.assert_close(sender.grad, leaf.grad, rtol=1e-6, atol=1e-12)
+    interface.zero_grad()
+    interface.receive(h, y).backward(leaf.grad)  # an exact critic: only the anchor teaches
+    m.anchor = 0.0
+    interface.zero_grad()
+    m.zero_grad()
+    interface.receive(h, y).backward(leaf.grad)
+    assert all(g.abs().max() < 1e-5 for g in grads(m))
+
+
+def test_the_default_leaves_out_examples_without_a_label():
+    m = critic()
+    h, y = messages(12)
+    y[::3] = -100
+    leaf = h.clone().requires_grad_()
+    F.cross_entropy(m.head(leaf), y).backward()
+    torch.testing.assert_close(Interface(m).double().synthetic_gradient(h, y), leaf.grad, rtol=1e-6, atol=1e-12)
+
+
+def test_labels_that_are_all_ignored_teach_nothing():
+    m = critic()
+    h, _ = messages(6)
+    interface = Interface(m)
+    interface.receive(h, torch.full((6,), -100)).backward(torch.zeros_like(h))
+    assert all(p.grad is None for p in m.parameters())
+    assert interface.skipped == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("reduction", ["Mean", "none", "batchmean", None])
+def test_reductions_that_are_none_are_refused(reduction):
+    with pytest.raises(ValueError, match="wanted 'mean' or 'sum'"):
+        Critic(nn.Linear(4, 3), reduction=reduction)
+
+
+def test_what_contradicts_is_refused():
+    with pytest.raises(ValueError, match=r"loss .* or criterion .* not both"):
+        Critic(nn.Linear(4, 3), lambda o, y: o.sum(1), criterion=F.cross_entropy)
+    with pytest.raises(ValueError, match="a critic brings its own"):
+        Interface(critic(), unit=5.0)
+    with pytest.raises(ValueError, match="wanted a scalar"):
+        critic(criterion=lambda o, y: o.sum(1))(*messages())
+    with pytest.raises(TypeError, match=r"labels are whole numbers, not torch\.float64"):
+        critic()(messages()[0], messages()[1].double())

@@ -193,3 +193,26 @@ def test_a_cut_net_can_be_copied_and_the_copy_teaches_its_own_models():
         other(torch.randn(5, 3)).sum().backward()
         assert all(p.grad is None for p in cut.parameters())
         assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+
+
+def test_a_module_that_is_kept_in_eval_is_cut_as_the_net_says():
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    cut = decouple(net, {"1": Linear(4)})
+    net.train()
+    net[1].eval()
+    net(torch.randn(8, 4)).sum().backward()
+    assert all(p.grad is not None for p in cut.parameters())
+    assert (net[0].weight.grad == 0).all()  # M has not learnt yet
+    net.eval()
+    net.zero_grad()
+    net(torch.randn(8, 4)).sum().backward()
+    assert net[0].weight.grad.any()
+
+
+def test_a_module_is_cut_once():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    cut = decouple(net, {"0": Linear(4)})
+    with pytest.raises(ValueError, match=r"'0' is cut already; remove\(\)"):
+        decouple(net, {"0": Linear(4)})
+    cut.remove()
+    decouple(net, {"0": Linear(4)})

@@ -162,3 +162,36 @@ def test_wrong_contexts(model, shape, context, said):
 def test_even_kernels_are_refused():
     with pytest.raises(ValueError, match="kernel is 4"):
         Conv(3, kernel=4)
+
+
+@pytest.mark.parametrize("make", [lambda: MLP(4, context=3), lambda: Conv(2, context=3)])
+def test_no_label_is_a_row_of_zeros(make):
+    model = make()
+    for p in model.parameters():
+        nn.init.normal_(p)
+    h = torch.randn(5, 4) if isinstance(model, MLP) else torch.randn(5, 2, 3, 3)
+    y = torch.tensor([0, -100, 2, -100, 1])
+    numbers = torch.nn.functional.one_hot(y.clamp(min=0), 3) * (y >= 0)[:, None]
+    torch.testing.assert_close(model(h, y), model(h, numbers.float()))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 0], [0, -99]])
+def test_labels_out_of_range_are_refused(labels):
+    with pytest.raises(ValueError, match="this model knows 0 to 2, and -100 for none"):
+        MLP(4, context=3)(torch.randn(2, 4), torch.tensor(labels))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("context", [[0, 1], (0, 1), "y"])
+def test_contexts_that_are_no_tensor_are_refused(context):
+    with pytest.raises(TypeError, match="the context is a tensor, not"):
+        MLP(4, context=3)(torch.randn(2, 4), context)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("settings", [{"hidden": 0}, {"depth": -1}, {"hidden": 2.5}, {"context": -1}])
+def test_sizes_that_are_none_are_refused(settings):
+    (name, value), *_ = settings.items()
+    with pytest.raises(ValueError, match=f"{name} is {value}; it must be a whole number"):
+        MLP(4, **settings)

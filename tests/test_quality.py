@@ -123,3 +123,10 @@ def test_a_skip_connection_is_not_the_messages(chain):
         return h.square().sum() + interface(h).sum()
 
     assert probe({"edge": interface}, loss)["edge"].relative_error == 0
+
+
+def test_one_interface_under_two_names_is_compared_under_both():
+    parts, interface = [nn.Linear(4, 4), nn.Linear(4, 2)], Interface(Linear(4))
+    found = probe({"a": interface, "b": interface}, lambda: chained(parts, [interface], torch.randn(8, 4)).sum())
+    assert list(found) == ["a", "b"]
+    assert vars(found["a"]) == vars(found["b"])

@@ -213,3 +213,18 @@ def test_missing_input_models_and_interfaces_are_refused(chain):
     interfaces[1].input_model = None
     with pytest.raises(ValueError, match="no input model"):
         next(completely_unlocked(chain.parts, interfaces, chain.x, chain.criterion, chain.y))
+
+
+@pytest.mark.parametrize("first", ["no parameters", "frozen"])
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_first_part_that_has_nothing_to_learn(first, complete):
+    parts = [nn.Flatten() if first == "no parameters" else nn.Linear(4, 4).requires_grad_(False)]
+    parts += [nn.Linear(4, 4), nn.Linear(4, 3)]
+    interfaces = [Interface(Linear(4), input_model=nn.Linear(4, 4)) for _ in range(2)]
+    x, y = torch.randn(8, 4), torch.arange(8) % 3
+    run = completely_unlocked if complete else unlocked
+    for k, loss in run(parts, interfaces, x, lambda out: nn.functional.cross_entropy(out, y)):
+        loss.backward()
+        assert (k == 0) <= all(p.grad is None for p in parts[0].parameters())
+    assert all(p.grad is not None for part in parts[1:] for p in part.parameters())
+    assert all(p.grad is not None for i in interfaces for p in i.gradient_model.parameters())

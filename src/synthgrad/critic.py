@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from synthgrad.message import BROUGHT, Brought, usable
 from synthgrad.models import NO_LABEL
-from synthgrad.numbers import waits_for
+from synthgrad.numbers import finite, waits_for
 from synthgrad.units import LossUnit
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -108,6 +108,8 @@ class Critic(nn.Module):
             leaf, context = usable(h.detach()).requires_grad_(), usable(context)
             loss = self._loss(self.head(leaf), context)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf, create_graph=learning)
+            if not waits_for(loss) or not finite(loss.detach()):  # as of labels that are all ignored: 0 / 0
+                gradient = gradient + 0.0 * loss.detach().sum()
             weight = self._weight(loss, gradient, context)
             brought = self._bring(weight * self.loss_scale)
             if not loss.dim():  # in units of one example's loss, as the losses of examples are by themselves
