@@ -95,11 +95,37 @@ def test_the_schedule_is_told_the_step_and_the_task_loss_is_kept():
     assert 0.5 < bench.told.loss < 2
 
 
-def test_a_loss_that_is_not_finite_ends_the_stage():
+def test_one_message_that_is_not_finite_teaches_nothing_many_in_a_row_are_an_error():
     bench = Bench(2)
-    bench.message(0, tensors=(torch.full((8, 5), math.inf, dtype=F64), chains.data(0)[1]))
-    with pytest.raises(ArithmeticError, match="the loss is nan at step 0; try a lower rate"):
+    bad = torch.full((8, 5), math.inf, dtype=F64), chains.data(0)[1]
+    before = chains.parameters([bench.node.stage])
+    for step in range(9):
+        bench.message(step, tensors=bad)
+        assert bench.turn() is Turn.STEPPED
+    assert all(map(torch.equal, chains.parameters([bench.node.stage]), before))
+    assert not bench.sent_down()
+    assert (bench.told.nonfinite, bench.told.clock) == (9, 9)
+    assert math.isnan(bench.told.loss)  # none yet
+    bench.message(9)
+    bench.turn()
+    assert math.isfinite(bench.told.loss)
+    for step in range(10, 19):
+        bench.message(step, tensors=bad)
         bench.turn()
+    bench.message(19, tensors=bad)
+    with pytest.raises(
+        ArithmeticError, match=r"the message from below is not finite at step 19, .*; look at the data"
+    ):
+        bench.turn()
+
+
+def test_a_loss_that_is_not_finite_is_an_error_if_it_stays_so():
+    stage = chains.build(2)
+    stage.criterion = lambda out, y: out.sum() / 0
+    bench = Bench(2, stage=stage)
+    with pytest.raises(ArithmeticError, match=r"the loss \(-?inf\) is not finite at step 9, .*try a lower rate"):
+        [(bench.message(step), bench.turn()) for step in range(10)]
+    assert bench.told.steps == 10
 
 
 def test_the_first_stage_needs_data():

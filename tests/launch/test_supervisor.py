@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from synthgrad import checkpoint
-from synthgrad.launch import Policy, StageFailed, Stopped, launch, supervisor
+from synthgrad.launch import Policy, StageFailed, Stopped, launch, nursery, supervisor
 from synthgrad.launch.worker import locked
 
 STEPS = 200
@@ -45,6 +45,9 @@ def place(monkeypatch):
     folder = Path(tempfile.mkdtemp(prefix="test-"))
     mkdtemp = partial(tempfile.mkdtemp, dir=folder)
     monkeypatch.setattr(supervisor, "tempfile", SimpleNamespace(mkdtemp=mkdtemp))
+    # Pytest writes every test's name into the environment; a server for each would be a waste.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    monkeypatch.setattr(nursery, "_environment", lambda: environment)
     yield folder
     left = [path.name for path in folder.glob("synthgrad-*")]
     shutil.rmtree(folder)
@@ -228,9 +231,31 @@ def test_a_chain_of_another_length_is_said_so(stages, k, needs):
         run(stages=stages, max_restarts=0)
 
 
+def test_where_temporary_folders_have_long_paths_sockets_are_in_a_short_one(monkeypatch, place):
+    (long := place / ("x" * 100)).mkdir()
+    monkeypatch.setattr(supervisor.tempfile, "mkdtemp", partial(tempfile.mkdtemp, dir=long))
+    before = {*Path("/tmp").glob("synthgrad-*")}
+    assert [told.steps for told in run(steps=10).told] == [10] * 3
+    assert {*Path("/tmp").glob("synthgrad-*")} <= before
+    assert not [*long.iterdir()]
+
+
+def test_without_a_short_path_the_error_says_so_at_once(monkeypatch, place):
+    (long := place / ("x" * 100)).mkdir()
+
+    def mkdtemp(prefix, dir=long):
+        if dir == "/tmp":
+            raise FileNotFoundError("no such folder: /tmp")
+        return tempfile.mkdtemp(prefix=prefix, dir=dir)
+
+    monkeypatch.setattr(supervisor.tempfile, "mkdtemp", mkdtemp)
+    with pytest.raises(ValueError, match=r"too long for sockets.*set TMPDIR to a shorter path"):
+        run()
+
+
 def test_even_without_sockets_a_stage_says_why(monkeypatch, place):
     (long := place / ("x" * 100)).mkdir()
-    monkeypatch.setattr(supervisor, "tempfile", SimpleNamespace(mkdtemp=partial(tempfile.mkdtemp, dir=long)))
+    monkeypatch.setattr(supervisor, "short", lambda stack: long)
     with pytest.raises(StageFailed, match=r"cannot (listen at|send to) ipc"):
         run(max_restarts=0)
 

@@ -53,7 +53,8 @@ def launch(
         The stages' last states, what became of their messages, restarts, and a timeline.
 
     Raises:
-        StageFailed: if a stage fails every time, with its traceback.
+        StageFailed: if a stage fails every time, with its traceback; or if one ends with less than half of the
+            steps that it was sent: then the error's ``outcome`` has what there is.
         Stopped: after Ctrl-C; with a folder, ``resume=True`` goes on.
         FileExistsError: if the folder holds a run, and is not to be resumed.
         BlockingIOError: if a run is under way there.
@@ -68,14 +69,15 @@ def launch(
     if on != "simulated" and faults:
         raise ValueError('faults are for on="simulated"; real stages have their own')
     if on == "simulated":
-        return simulate(build, stages, steps, policy, faults or {}, seed, watch)
+        outcome = simulate(build, stages, steps, policy, faults or {}, seed, watch)
+        return outcome.judged(steps, ordered=bool(faults))
     of_all = build, stages, steps, policy, folder, resume, watch
     if on == "ray":
         from synthgrad.launch.onray import Cluster
 
-        return Cluster(address, hosts, *of_all).run()
+        return Cluster(address, hosts, *of_all).run().judged(steps)
     if on == "processes":
         from synthgrad.launch.supervisor import Supervisor
 
-        return Supervisor(*of_all).run()
+        return Supervisor(*of_all).run().judged(steps)
     raise ValueError(f'on={on!r}: wanted "simulated", "processes" or "ray"')

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from synthgrad.channels import Inlet, Kind, Links, Packet
 from synthgrad.launch.policy import Policy
-from synthgrad.launch.post import Post
+from synthgrad.launch.post import IN_A_ROW, Post
 from synthgrad.launch.told import Told, Turn
-from synthgrad.stage import Stage
+from synthgrad.stage import Done, Stage
 
 
 class Node:
@@ -54,6 +54,10 @@ class Node:
         self.early: list[Packet] = []  # in lockstep, what is about a step that this stage has yet to make
         self.answered = -1  # the last step that the stage above has answered
         self.over = False
+        self.high = 0  # below this, every step of the data has been made or is counted as missed
+        self.known: set[Any] = set()  # the sizes behind the batch that its part has taken
+        self.sent: set[torch.Size] = set()  # the same of the messages that have gone up
+        self.bad_in_a_row = self.bad_before = 0
         # Nobody has waited for a stage that needs no messages: it goes on where the others are by now.
         self.late = generation > 1 and not stage.patient
 
@@ -62,29 +66,41 @@ class Node:
         self._listen()
         self.post.flush()
         found = None if self.over or self._waits() else self._input()
-        if found is not None:
-            self._step(found)
+        stepped = found is not None and self._step(found)
+        self.told.nonfinite = self.bad_before + self.stage.nonfinite
+        if stepped:
             return Turn.STEPPED
-        self.post.speak(self.policy.beat, self.told.clock - 1, self.over)
+        self.greet(self.policy.beat)
         return Turn.ENDED if self.over else Turn.WAITED
 
-    def _step(self, packet: Packet) -> None:
-        """One step on a message, on this stage's own data or, where ``packet.step`` is negative, on its past."""
+    def greet(self, every: float = 0.0) -> None:
+        """A word to the neighbours, unless there has just been one."""
+        self.post.speak(every, self.told.clock - 1, self.over)
+
+    def _step(self, packet: Packet) -> bool:
+        """One step on a message, on this stage's own data or, where ``packet.step`` is negative, on its past.
+
+        Returns:
+            Whether it was made; not on a message whose sizes the part cannot take.
+        """
         stage, told, replayed = self.stage, self.told, packet.step < 0
         h, context = (*packet.tensors, None)[:2]
         stage.schedule(told.clock if replayed else packet.step)
         if stage.unlocked:
             h = stage.synthetic_input(h)
-        done = stage.step(h, context, first=self.k == 0)
+        done = self._tried(packet, h, context)
+        if done is None:
+            return False
         told.steps += 1
         if done.loss is not None:
             told.loss = _running(told.loss, done.loss.item(), told.steps)
-            if not math.isfinite(told.loss):
-                raise ArithmeticError(f"the loss is {done.loss.item()} at step {packet.step}; try a lower rate")
         if replayed:  # the neighbours have had all that comes of it
             told.replayed += 1
-            return
+            self._judge(done, packet.step)
+            return True
+        told.missed += max(packet.step - self.high, 0)
         told.clock = packet.step + 1
+        self.high = max(self.high, told.clock)
         self.over = told.clock >= self.steps
         with stage.timed("send"):
             if done.delta is not None:
@@ -94,6 +110,45 @@ class Node:
                 self._owe(done.message, context, packet.step)
                 tensors = _without_none((done.message, context))
                 self.post.up(Packet(Kind.MESSAGE, self.k, self.generation, packet.step, tensors=tensors))
+            else:
+                self.post.skip(packet.step)
+        self._judge(done, packet.step)
+        return True
+
+    def _tried(self, packet: Packet, h: Any, context: Tensor | None) -> Done | None:
+        """The step; None where the message has sizes that the part has never taken, and does not take.
+
+        An error of a part on sizes that it has taken before, or on its very first message, is its own.
+        """
+        tensors = [t for t in packet.tensors if isinstance(t, Tensor)]
+        form = (*(t.shape[1:] for t in tensors), len({t.shape[:1] for t in tensors}))
+        own = self.k == 0 or self.stage.unlocked or not self.known or form in self.known
+        try:
+            done = self.stage.step(h, context, first=self.k == 0)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if own:
+                raise
+            self.stage.optimizer.zero_grad()
+            self.post.refuse(packet, str(error).partition("\n")[0] or type(error).__name__)
+            return None
+        self.known.add(form)
+        self.post.used()
+        return done
+
+    def _judge(self, done: Done, step: int) -> None:
+        """Whether steps that are not finite are an accident.
+
+        Raises:
+            ArithmeticError: if there have been many in a row.
+        """
+        self.bad_in_a_row = self.bad_in_a_row + 1 if done.fault else 0
+        if self.bad_in_a_row >= IN_A_ROW:
+            raise ArithmeticError(
+                f"{done.fault} is not finite at step {step}, nor was all at the {IN_A_ROW - 1} steps before; "
+                "look at the data, or try a lower rate"
+            )
 
     def _input(self) -> Packet | None:
         """What to run on next, or None where there is nothing."""
@@ -107,6 +162,8 @@ class Node:
             return packet
         if self.post.below.ended:
             self.over = True
+            self.told.missed += self.steps - self.high
+            self.high = self.steps
         elif self.policy.replay and self.past and self.post.below_is_out:
             self.past.rotate()
             return replace(self.past[0], step=-1)
@@ -121,6 +178,9 @@ class Node:
         for packet in found:
             if packet.kind is Kind.GRADIENT:
                 self.answered = packet.step
+                if why := self._misfit(packet):
+                    self.post.refuse(packet, why)
+                    continue
             if self.policy.lockstep and packet.step >= self.told.clock and not self.over:
                 self.early.append(packet)
             elif packet.kind is Kind.MESSAGE:
@@ -137,6 +197,13 @@ class Node:
             assert self.stage.data is not None
             self.stage.learn_input(self.stage.data(message.step)[0], message.tensors[0])
 
+    def _misfit(self, packet: Packet) -> str:
+        """Why a gradient cannot be its own message's; where that is not known any more, nothing can be said."""
+        owed = self.owed.get(packet.step) if packet.echo == self.generation else None
+        wanted = packet.tensors[-1] if owed is None else owed[0]
+        fits = all(t.shape[1:] == wanted.shape[1:] for t in packet.tensors)
+        return "" if fits else f"its message was {tuple(wanted.shape)}"
+
     def _learn(self, packet: Packet) -> None:
         """Teach the gradient model above, if the gradient is not too old and belongs to a message that is known."""
         told, staleness = self.told, max(self.told.clock - 1 - packet.step, 0)
@@ -146,6 +213,8 @@ class Node:
             context = None if self.stage.data is None else self.stage.data(packet.step)[1]
             if context is not None and h is not None and context.shape[:1] != h.shape[:1]:
                 h = None
+            if h is not None and h.shape[1:] not in self.sent:  # of an earlier life: will M take it?
+                h = None
         else:
             h, context = (
                 self.owed.pop(packet.step, (None, None)) if packet.echo == self.generation else (None, None)
@@ -154,15 +223,18 @@ class Node:
         if h is None or h.shape != packet.tensors[0].shape or (limit is not None and staleness > limit):
             told.lost += 1
             return
+        if not self.stage.learn(h, context, packet.tensors[0]):
+            return  # counted by the stage
+        self.post.used()
         told.staleness = _running(told.staleness, float(staleness), told.learnt + 1)
         told.learnt += 1
-        self.stage.learn(h, context, packet.tensors[0])
         told.regression_loss = self.stage.regression_loss
 
     def _owe(self, h: Tensor, context: Tensor | None, step: int) -> None:
         """Keep what a gradient that comes later belongs to."""
         self.owed.pop(step, None)  # thrown back by the stage below, it comes again
         self.owed[step] = (h, context)
+        self.sent.add(h.shape[1:])
         while len(self.owed) > self.policy.in_flight:
             self.owed.popitem(last=False)
 
@@ -204,14 +276,29 @@ class Node:
         return [inlet for inlet in found if inlet is not None]
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a restart needs."""
+        """All that a restart needs.
+
+        Raises:
+            ArithmeticError: if a parameter is not finite: that must not take the place of what was.
+        """
+        if name := self.stage.spoilt():
+            raise ArithmeticError(f"{name} is not finite after step {self.told.clock - 1}; it is not saved")
         told = {**vars(self.told), "queue": 0}
-        return {"stage": self.stage.state_dict(), "told": told, "random": torch.get_rng_state()}
+        random = torch.get_rng_state()
+        return {"stage": self.stage.state_dict(), "told": told, "random": random, "high": self.high}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a ``state_dict``."""
+        """Go on from a ``state_dict``.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        if missing := {"stage", "told", "random"} - state.keys():
+            raise ValueError(f"the state has no {sorted(missing)[0]!r}: no stage of a launch has written it")
         self.stage.load_state_dict(state["stage"])
         vars(self.told).update(state["told"])
+        self.bad_before = self.told.nonfinite - self.stage.nonfinite
+        self.high = state.get("high", self.told.clock)
         self.over = self.told.clock >= self.steps
         torch.set_rng_state(state["random"])
 

@@ -171,11 +171,13 @@ class _Placed(Watched):
         if self.running is not None:
             self.actor.stop.remote()
 
-    def join(self, deadline: float) -> None:
+    def wait(self, seconds: float) -> bool:
+        return self.actor is None or self.running is None or bool(ray.wait([self.running], timeout=seconds)[0])
+
+    def end(self) -> None:
         if self.actor is None:
             return
         if self.running is not None:
-            ray.wait([self.running], timeout=max(deadline - time.monotonic(), 0.1))
             with suppress(RayError):
                 self._take(ray.get(self.actor.status.remote(), timeout=1))
         ray.kill(self.actor)

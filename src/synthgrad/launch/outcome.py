@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from synthgrad.launch.told import Told
 
+_log = logging.getLogger(__name__)
 State = Literal["starting", "running", "ended", "out"]
 
 
@@ -62,9 +64,48 @@ class Outcome:
     """Of every stage, the last of what it did."""
     seconds: float = 0.0
 
+    def judged(self, steps: int, ordered: bool = False) -> Outcome:
+        """Say what has been lost, so that it is not lost in silence.
+
+        Args:
+            steps: of the run.
+            ordered: whether faults were asked for, as in a simulation: then lost steps are no surprise.
+
+        Raises:
+            StageFailed: if a stage made less than half of the steps that it was sent, or none.
+        """
+        sent = steps
+        for k, told in enumerate(self.told):
+            made = told.steps - told.replayed
+            if made < max(1.0, sent / 2) and not ordered:
+                raise StageFailed(
+                    f"stage {k} is hardly trained: it was sent {sent} messages and made {made} steps (missed "
+                    f"{told.missed} of {steps}, refused {told.refused}); was it killed, or long out? The error's "
+                    "outcome has what there is; a smaller checkpoint_every loses less",
+                    self,
+                )
+            counts = {
+                f"missed {told.missed} of {steps} steps": told.missed and not ordered,
+                f"refused {told.refused} packets": told.refused,
+                f"learnt nothing {told.nonfinite} times, since something was not finite": told.nonfinite,
+            }
+            if lost := [text for text, count in counts.items() if count]:
+                _log.warning("stage %d has %s", k, "; has ".join(lost))
+            sent = max(made - told.dropped, 0)
+        return self
+
 
 class StageFailed(RuntimeError):
-    """A stage fails every time; the text ends with its own traceback."""
+    """A stage fails every time, and the text ends with its own traceback; or it has hardly learnt.
+
+    Args:
+        text: what happened.
+        outcome: where all stages have ended, what they leave.
+    """
+
+    def __init__(self, text: str, outcome: Outcome | None = None):
+        super().__init__(text)
+        self.outcome = outcome
 
 
 class Stopped(Exception):

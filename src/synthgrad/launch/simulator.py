@@ -110,7 +110,7 @@ class _Simulation:
             if self.tick > limit:
                 raise RuntimeError(f"after {self.tick} ticks the stages have not ended: they wait for each other")
         told = [node.told for node in self.nodes if node]
-        return Outcome([node.stage.state_dict() for node in self.nodes if node], told, self.restarts)
+        return Outcome([node.state_dict()["stage"] for node in self.nodes if node], told, self.restarts)
 
     def turn(self, k: int) -> None:
         """A stage's turn in this tick, if it has one; its death, or its return."""

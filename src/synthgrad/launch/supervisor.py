@@ -6,13 +6,11 @@ The supervisor is not on the data path: when it dies, the stages go on to their 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import multiprocessing
+import os
 import shutil
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from synthgrad import checkpoint
+from synthgrad.launch.interrupts import Interrupts
+from synthgrad.launch.lock import locked
+from synthgrad.launch.nursery import SHORT, Nursery
 from synthgrad.launch.outcome import Outcome, Status, Stopped
 from synthgrad.launch.policy import Policy
 from synthgrad.launch.watched import Watched
-from synthgrad.launch.worker import NUMBERS, Plan, fresh_run, locked, state_of, work
+from synthgrad.launch.worker import NUMBERS, Plan, fresh_run, state_of, work
 from synthgrad.stage import Stage
 
 
@@ -49,22 +50,26 @@ class Supervisor:
     def run(self) -> Outcome:
         """Run the stages to their end."""
         with contextlib.ExitStack() as stack:
+            interrupts = stack.enter_context(Interrupts())
             folder = (Path(self.folder) if self.folder else stack.enter_context(temporary())).resolve()
             stack.enter_context(held(folder, self.resume, self.stages))
             watched: Sequence[Watched] = ()
+            killed: list[int] = []
             began = time.monotonic()
             try:
-                with _terminable():
+                try:
                     watched = self.placed(folder, stack)
                     began = time.monotonic()
                     for one in watched:
                         one.start()
                     self._watch(watched, began)
+                finally:
+                    interrupts.stop()
+                    killed += _stop(watched, lambda: interrupts.hurried)
             except KeyboardInterrupt:
                 kept = f"; resume=True with folder={folder} goes on" if self.folder else ""
-                raise Stopped(f"all stages have stopped{kept}") from None
-            finally:
-                _stop(watched, self.policy.hang_after)
+                how = f", stages {killed} killed with the checkpoint that they had" if killed else ""
+                raise Stopped(f"all stages have stopped{how}{kept}") from None
             seconds = time.monotonic() - began
             return Outcome(
                 [state_of(one.plan, one.k)["stage"] for one in watched],
@@ -81,10 +86,11 @@ class Supervisor:
             folder: of the run.
             stack: closed when all have stopped.
         """
-        # Short and private: a socket's path may have 107 characters, and only this user may connect.
-        sockets = stack.enter_context(temporary())
+        sockets = short(stack)
+        nursery = Nursery(self.build)
+        stack.callback(nursery.close)
         plan = Plan(self.build, self.stages, self.steps, self.policy, folder, fresh_run(), sockets)
-        return [_Process(plan, k) for k in range(self.stages)]
+        return [_Process(plan, k, nursery) for k in range(self.stages)]
 
     def _watch(self, watched: Sequence[Watched], began: float) -> None:
         while True:
@@ -99,19 +105,21 @@ class Supervisor:
 class _Process(Watched):
     """A stage in a process of this machine, which tells its numbers in shared memory."""
 
-    def __init__(self, plan: Plan, k: int):
+    def __init__(self, plan: Plan, k: int, nursery: Nursery):
         super().__init__(plan, k)
-        self.context: Any = _context(_module_of(plan.build))
+        self.nursery, self.context = nursery, nursery.context
         self.numbers = self.context.RawArray("d", len(NUMBERS))
         self.process: Any = None
 
     def begin(self) -> None:
+        with contextlib.suppress(OSError):  # of another life, or another run
+            (self.plan.of_stage(self.k) / "error.txt").unlink(missing_ok=True)
         # The child's end tells it when the supervisor's, held by nobody else, is gone.
-        theirs, self.mine = self.context.Pipe(duplex=False)
+        self.mine, theirs = self.context.Pipe()
         process = self.context.Process(
             target=work, args=(self.plan, self.k, self.generation, self.numbers, theirs), name=f"stage {self.k}"
         )
-        process.start()
+        self.nursery.start(process)
         theirs.close()
         if self.process is not None:
             self.process.close()
@@ -121,25 +129,38 @@ class _Process(Watched):
         code = self.process.exitcode
         if code is None:
             return None
+        self._sweep()
         return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """End what the stage's process has started and left: its group."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def last_words(self) -> str:
-        error = self.plan.of_stage(self.k) / "error.txt"
-        return error.read_text() if self.process.exitcode >= 0 and error.exists() else ""
+        with contextlib.suppress(EOFError, OSError):
+            if self.mine.poll():
+                return self.mine.recv_bytes().decode(errors="replace")
+        return ""
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
 
-    def join(self, deadline: float) -> None:
+    def wait(self, seconds: float) -> bool:
         if self.process is None:
-            return
-        self.process.join(max(deadline - time.monotonic(), 0.1))
-        if self.process.exitcode is None:
+            return True
+        self.process.join(seconds)
+        return self.process.exitcode is not None
+
+    def end(self) -> None:
+        if self.process is not None:
             self.kill()
 
     @property
@@ -147,29 +168,38 @@ class _Process(Watched):
         return self.process.pid
 
 
-def _stop(watched: Sequence[Watched], patience: float) -> None:
-    """Ask all to stop with their checkpoints; kill who does not."""
+def _stop(watched: Sequence[Watched], hurried: Callable[[], bool]) -> list[int]:
+    """Ask all to stop with their checkpoints; kill who does not in time, or all that are left once it is urgent.
+
+    Returns:
+        Who was killed.
+    """
     for one in watched:
         one.stop()
-    deadline = time.monotonic() + patience
+    killed = []
+    deadline = time.monotonic() + max((one.patience for one in watched), default=0.0)
     for one in watched:
-        one.join(deadline)
+        while not (stopped := one.wait(0.1)) and time.monotonic() < deadline and not hurried():
+            pass
+        if not stopped:
+            killed.append(one.k)
+        one.end()
+    return killed
 
 
-def _context(module: str) -> Any:
-    """A server that has imported torch and the stages' module forks them: a restart takes a moment, not seconds."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    # torch._dynamo: the first optimizer of a process imports it, which takes seconds.
-    context.set_forkserver_preload(["__main__", "synthgrad.launch.worker", "torch._dynamo", module])
-    return context
+def short(stack: contextlib.ExitStack) -> Path:
+    """A private folder for sockets; in /tmp, where the usual place has too long a path.
 
-
-def _module_of(build: Any) -> str:
-    while isinstance(build, functools.partial):
-        build = build.func
-    return getattr(build, "__module__", None) or type(build).__module__
+    Raises:
+        ValueError: if that is none, either.
+    """
+    usual = stack.enter_context(temporary())
+    if len(os.fsencode(usual)) <= SHORT:
+        return usual
+    try:
+        return stack.enter_context(temporary("/tmp"))
+    except OSError as error:
+        raise ValueError(f"{usual} is too long for sockets, and {error}; set TMPDIR to a shorter path") from None
 
 
 @contextmanager
@@ -187,7 +217,14 @@ def held(folder: Path, resume: bool, stages: int) -> Iterator[None]:
         if found and not resume:
             raise FileExistsError(f"{folder} holds a run already; resume it, or choose another folder")
         path = folder / "launch.json"
-        before = json.loads(path.read_text())["stages"] if found and path.exists() else max(found, stages)
+        before = max(found, stages)
+        if found and path.exists():
+            try:
+                before = json.loads(path.read_text())["stages"]
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(
+                    f"{path} is damaged; remove it if the run has {found} stages, and resume"
+                ) from None
         if before != stages:
             raise ValueError(f"{folder} holds a run of {before} stages, not {stages}")
         checkpoint.replace(path, json.dumps({"stages": stages}).encode())
@@ -195,28 +232,14 @@ def held(folder: Path, resume: bool, stages: int) -> Iterator[None]:
 
 
 @contextmanager
-def temporary() -> Iterator[Path]:
-    """A folder for this launch. Not ``TemporaryDirectory``: a stage may still be writing when it is removed."""
-    path = Path(tempfile.mkdtemp(prefix="synthgrad-"))
+def temporary(place: str | None = None) -> Iterator[Path]:
+    """A folder for this launch. Not ``TemporaryDirectory``: a stage may still be writing while it is removed.
+
+    Args:
+        place: where it is to be made, if not in the usual place.
+    """
+    path = Path(tempfile.mkdtemp(prefix="synthgrad-", **({} if place is None else {"dir": place})))
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """A polite kill is taken like Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = {kind: signal.signal(kind, interrupt) for kind in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)

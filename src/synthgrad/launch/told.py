@@ -30,7 +30,11 @@ class Told:
     lost: int = 0
     """Gradients that taught nothing: too old, or of an earlier life."""
     refused: int = 0
-    """Packets that were none of this run's."""
+    """Packets that were none of this run's, and messages and gradients that this stage could not use."""
+    missed: int = 0
+    """Steps of the data that it has never made: their messages were dropped, lost or refused, or it was out."""
+    nonfinite: int = 0
+    """Steps and gradients that taught nothing, since something in them was inf or NaN."""
     replayed: int = 0
     """Steps on messages of the past, since none came."""
     learnt: int = 0

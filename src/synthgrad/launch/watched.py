@@ -23,7 +23,7 @@ class Watched(ABC):
         self.plan, self.k = plan, k
         self.numbers: Sequence[float] = [0.0] * len(NUMBERS)
         """What it has told last; ``turned`` on this process' clock."""
-        self.generation, self.started = 0, 0.0
+        self.generation, self.started, self.looked = 0, 0.0, 0.0
         self.best = self.in_a_row = 0
         self.restarts: list[Restart] = []
         self.out: tuple[str, float, float, int] | None = None  # why, at, when noticed, steps then
@@ -31,7 +31,7 @@ class Watched(ABC):
     def start(self) -> None:
         """Start it, or start it again."""
         self.generation += 1
-        self.started = time.monotonic()
+        self.started = self.looked = time.monotonic()
         self.begin()
 
     @abstractmethod
@@ -55,8 +55,12 @@ class Watched(ABC):
         """Ask it to stop, with its checkpoint."""
 
     @abstractmethod
-    def join(self, deadline: float) -> None:
-        """Wait until it has stopped; kill it if it has not by then. It does not come back."""
+    def wait(self, seconds: float) -> bool:
+        """Wait until it has stopped, at most so long. Whether it has."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Kill it if it has not stopped, with all that it has started. It does not come back."""
 
     @property
     @abstractmethod
@@ -77,10 +81,12 @@ class Watched(ABC):
             self.out = None
         if told.steps > self.best:
             self.best, self.in_a_row = told.steps, 0
-        turned = own["turned"] if here else 0.0
-        patience = self.plan.policy.hang_after if turned else self.plan.policy.start_within
+        now, patience = time.monotonic(), self.patience
+        if now - self.looked > patience / 4:  # this process was stopped, or asleep; so, perhaps, was the stage
+            self.started = now
+        self.looked = now
         why = self.dead()
-        if why is None and time.monotonic() - max(turned, self.started) > patience:
+        if why is None and now - max(own["turned"] if here else 0.0, self.started) > patience:
             why = "hung"
             self.kill()
         if why is None:
@@ -92,9 +98,26 @@ class Watched(ABC):
         self.out = (why, at, noticed, self.out[3] if self.out else told.steps)
         self.start()
 
+    @property
+    def patience(self) -> float:
+        """How long it may be at what it does, before it is taken for hung.
+
+        It says so itself: ``start_within`` for its first step, and its first checkpoint; later ``hang_after``, or
+        as long as five of its longest steps (of its last checkpoint) took.
+        """
+        _, own, here = self._said()
+        policy = self.plan.policy
+        return max(policy.hang_after, own["allowed"]) if here else policy.start_within
+
     def obituary(self, why: str) -> str:
         """What is said of a stage that cannot be helped."""
-        told = self.last_words().strip() or "it left no traceback"
+        told = self.last_words().strip() or "it left no traceback; what it printed is on standard error"
+        if why == "hung":
+            setting = "hang_after" if self._said()[1]["stepped"] else "start_within"
+            told = (
+                f"it was at one step for more than {self.patience:g} s, and was killed; if a step may take so long, "
+                f"raise the policy's {setting} (now {getattr(self.plan.policy, setting):g})"
+            )
         return f"stage {self.k} failed {self.in_a_row + 1} times in a row ({why}):\n{told}"
 
     def ended(self) -> bool:

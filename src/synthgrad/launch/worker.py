@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
+import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,21 @@ import torch
 from synthgrad import checkpoint
 from synthgrad.channels import Links
 from synthgrad.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
+from synthgrad.launch.awake import Awake
+from synthgrad.launch.lock import locked
 from synthgrad.launch.node import Node
 from synthgrad.launch.outcome import Event
 from synthgrad.launch.policy import Policy
 from synthgrad.launch.told import Told, Turn
 from synthgrad.stage import Stage
 
-NUMBERS = (*(field.name for field in fields(Told)), "turned", "stepped", "ended", "generation")
+OWN = ("turned", "stepped", "allowed", "ended", "generation")
+"""Of its present life: when it made its last turn, its steps, how long the next turn may take."""
+NUMBERS = (*(field.name for field in fields(Told)), *OWN)
 """What a stage tells its supervisor, in this order, as floating-point numbers in shared memory."""
 EVENTS = 4000
 """What a stage keeps of its timeline."""
+_WORDS = 1 << 15  # bytes of a traceback: a connection takes them without a reader
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Plan:
     steps: int
     policy: Policy
     folder: Path
-    run: bytes
+    run: bytes = field(repr=False)
     sockets: Path | None = None
     keys: Keys | None = None
 
@@ -59,8 +64,10 @@ def work(plan: Plan, k: int, generation: int, numbers: Any, alive: Any) -> None:
         k: the stage.
         generation: how often it has been started, this time counted.
         numbers: shared memory, of this stage; see ``NUMBERS``.
-        alive: a connection that ends when the supervisor does.
+        alive: a connection that ends when the supervisor does, and takes this stage's last words.
     """
+    if hasattr(os, "setsid"):
+        os.setsid()  # whatever it starts (loaders of data) is of its group, and ends with it
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which stops all
@@ -69,8 +76,12 @@ def work(plan: Plan, k: int, generation: int, numbers: Any, alive: Any) -> None:
         worker = Worker(plan, k, generation, hub, _ipc_links(plan, k, hub))
         worker.run(lambda told: _tell(numbers, told), lambda: bool(stopping), alive.poll)
     except BaseException:
-        plan.of_stage(k).mkdir(parents=True, exist_ok=True)
-        (plan.of_stage(k) / "error.txt").write_text(traceback.format_exc())
+        words = traceback.format_exc()
+        with suppress(OSError):  # its supervisor is gone
+            alive.send_bytes(words.encode()[-_WORDS:])
+        with suppress(OSError):  # the disk is full
+            plan.of_stage(k).mkdir(parents=True, exist_ok=True)
+            (plan.of_stage(k) / "error.txt").write_text(words)
         raise SystemExit(1) from None
     finally:
         hub.close()
@@ -105,10 +116,17 @@ class Worker:
         self.events: deque[tuple[str, float, float, int]] = deque(maxlen=EVENTS)
         stage = plan.build(k)
         stage.timed = self.timed
-        self.node = Node(stage, k, links, plan.steps, plan.policy, generation, time.monotonic)
+        policy = plan.policy
+        now = Awake(max(policy.patience / 2, 2 * policy.beat, 0.1))
+        self.node = Node(stage, k, links, plan.steps, policy, generation, now)
         if (self.folder / checkpoint.NAME).exists():
-            self.node.load_state_dict(checkpoint.load(self.folder))
-        self.stepped = 0
+            state = checkpoint.load(self.folder)
+            try:
+                self.node.load_state_dict(state)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                path = self.folder / checkpoint.NAME
+                raise ValueError(f"{path} is of another stage, or of another build of it ({error})") from error
+        self.stepped, self.longest, self.longest_save = 0, 0.0, policy.start_within / 5
 
     def run(
         self,
@@ -124,38 +142,71 @@ class Worker:
             orphaned: whether nobody is left to tell it when to stop: then it stops when it has had nothing to do
                 for ``policy.linger`` seconds.
         """
-        policy, ended, busy = self.plan.policy, False, time.monotonic()
-        while not stop():
-            turn = self.node.turn()
-            now = time.monotonic()
-            if turn is Turn.STEPPED:
-                self.stepped, busy = self.stepped + 1, now
-            tell(self.numbers(now))
-            if turn is Turn.STEPPED:
-                if self.node.told.steps % policy.checkpoint_every == 0:
-                    self.save()
-                continue
-            if self.node.done and not ended:  # what a checkpoint says has ended is never sent again
-                ended = True
-                self.save()
-            if now - busy > policy.linger and orphaned():
-                break
-            self.hub.wait(self.node.waits_for(), policy.beat)
-            self._record("wait", now, time.monotonic())
-        self.save()
+        ended, busy, policy = False, time.monotonic(), self.plan.policy
+        self.node.greet()
+        with self._beating():
+            while not stop():
+                began = time.monotonic()
+                turn = self.node.turn()
+                now = time.monotonic()
+                if turn is Turn.STEPPED:
+                    self.stepped, busy = self.stepped + 1, now
+                    # The first may compile: it counts until the second is made.
+                    self.longest = max(now - began, 0.99 * self.longest if self.stepped > 2 else 0.0)
+                tell(self.numbers(now))
+                if turn is Turn.STEPPED:
+                    if self.node.told.steps % policy.checkpoint_every == 0:
+                        self._save(tell)
+                    continue
+                if self.node.done and not ended:  # what a checkpoint says has ended is never sent again
+                    ended = True
+                    self._save(tell)
+                if now - busy > policy.linger and orphaned():
+                    break
+                self.hub.wait(self.node.waits_for(), policy.beat)
+                self._record("wait", now, time.monotonic())
+            self._save(tell)
         told = [asdict(Event(*event)) for event in self.events]
         checkpoint.replace(self.folder / "events.json", json.dumps(told).encode())
 
-    def numbers(self, now: float) -> dict[str, float]:
-        """How it is doing."""
-        told = self.node.told
-        refused = told.refused + sum(sum(inlet.refused.values()) for inlet in self.inlets)
-        own = {"turned": now, "stepped": self.stepped, "ended": self.node.done, "generation": self.generation}
-        return {**vars(told), **own, "refused": refused}
+    def numbers(self, now: float, saves: bool = False) -> dict[str, float]:
+        """How it is doing.
 
-    def save(self) -> None:
-        """Write the checkpoint."""
+        Args:
+            now: the time.
+            saves: whether it is about to write its checkpoint.
+        """
+        told, policy = self.node.told, self.plan.policy
+        refused = told.refused + sum(sum(inlet.refused.values()) for inlet in self.inlets)
+        longest = self.longest_save if saves else self.longest if self.stepped else policy.start_within / 5
+        own = (now, self.stepped, 5 * longest, self.node.done, self.generation)
+        return {**vars(told), **dict(zip(OWN, own, strict=True)), "refused": refused}
+
+    def _save(self, tell: Callable[[dict[str, float]], None]) -> None:
+        """Write the checkpoint; what is large, or far away, takes longer than a step."""
+        began = time.monotonic()
+        tell(self.numbers(began, saves=True))
         checkpoint.save(self.folder, self.node.state_dict())
+        now = time.monotonic()
+        self.longest_save = now - began
+        tell(self.numbers(now))
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        """While open, the neighbours hear now and then that this stage is alive, also in the middle of a step."""
+        every, over = max(min(self.plan.policy.patience / 4, 1.0), 0.02), threading.Event()
+
+        def beat() -> None:
+            while not over.wait(every):
+                self.node.post.beat()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     @contextmanager
     def timed(self, kind: str) -> Iterator[None]:
@@ -170,21 +221,6 @@ class Worker:
             self.events[-1] = (kind, last[1], end, last[3])
         else:
             self.events.append((kind, start, end, self.node.told.clock))
-
-
-def locked(folder: Path) -> Any:
-    """Hold a folder for this process, until it ends, however it ends.
-
-    Raises:
-        BlockingIOError: if another process holds it.
-    """
-    file = (folder / "lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise BlockingIOError(f"{folder} is in use by a run under way; end it, or choose another folder") from None
-    return file
 
 
 def _ipc_links(plan: Plan, k: int, hub: Hub) -> Links:
@@ -209,7 +245,7 @@ def _tell(numbers: Any, told: dict[str, float]) -> None:
 def told_from(numbers: Any) -> tuple[Told, dict[str, float]]:
     """What a stage has told, and the numbers besides."""
     values = dict(zip(NUMBERS, numbers, strict=True))
-    own = {name: values.pop(name) for name in NUMBERS[-4:]}
+    own = {name: values.pop(name) for name in OWN}
     whole = {f.name for f in fields(Told) if f.type == "int"}
     return Told(**{name: int(v) if name in whole else v for name, v in values.items()}), own
 

@@ -1,0 +1,54 @@
+"""Whether tensors are finite, asked at the price of one sum, and buffers that a bad step must not spoil."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def is_finite(t: object) -> bool:
+    """Whether nothing in it is inf or NaN; what is no tensor of numbers with a point is.
+
+    A sum finds every inf and NaN. It can overflow by itself, and only then all elements are looked at.
+    """
+    if not isinstance(t, Tensor) or not (t.is_floating_point() or t.is_complex()) or t.numel() == 0:
+        return True
+    t = t.detach()
+    if t.element_size() < 4:
+        t = t.float()
+    return bool(t.sum().isfinite()) or bool(t.isfinite().all())
+
+
+def are_finite(gradients: Iterable[Tensor]) -> bool:
+    """The same of all of them, by their norm."""
+    dense = [g.detach() for g in gradients]
+    dense = [g.coalesce().values() if g.is_sparse else g for g in dense]
+    if not dense:
+        return True
+    return bool(torch.nn.utils.get_total_norm(dense).isfinite()) or all(map(is_finite, dense))
+
+
+class Buffers:
+    """The last good values of a module's buffers (running means, say): a forward pass writes to them at once."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Tensor, int, Tensor]] = []
+
+    def keep(self, module: nn.Module) -> None:
+        """Take the values that they have now for good. Only what was written to since the last time is copied."""
+        before = {id(kept[0]): kept for kept in self.kept}
+        self.kept = []
+        for buffer in module.buffers():
+            kept = before.get(id(buffer))
+            if kept is None or kept[1] != buffer._version:
+                kept = (buffer, buffer._version, buffer.detach().clone())
+            self.kept.append(kept)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Go back to them."""
+        for buffer, version, values in self.kept:
+            if buffer._version != version:
+                buffer.copy_(values)
