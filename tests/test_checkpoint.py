@@ -1,4 +1,6 @@
+import errno
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,3 +41,74 @@ def test_a_torn_checkpoint_is_refused(tmp_path, share):
 def test_none_is_said_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
         checkpoint.load(tmp_path)
+
+
+def test_torch_reads_it_too(tmp_path):
+    checkpoint.save(tmp_path, {"weights": torch.eye(3)})
+    assert torch.equal(torch.load(tmp_path / checkpoint.NAME)["weights"], torch.eye(3))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_a_flipped_bit_is_refused_by_name(tmp_path, share):
+    checkpoint.save(tmp_path, {"weights": torch.rand(1000)})
+    path = tmp_path / checkpoint.NAME
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path} is not a checkpoint .*its digest is another.*start the run anew"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_file_of_before_there_were_digests_is_read(tmp_path):
+    torch.save({"step": 3}, tmp_path / checkpoint.NAME)
+    assert checkpoint.load(tmp_path) == {"step": 3}
+
+
+@pytest.mark.parametrize("cut", [1, 20, 47, 48, 49])
+def test_a_file_without_its_last_bytes_is_refused(tmp_path, cut):
+    """Also where just the digest is missing from its end, in part."""
+    checkpoint.save(tmp_path, {"weights": torch.rand(10)})
+    path = tmp_path / checkpoint.NAME
+    path.write_bytes(path.read_bytes()[:-cut])
+    if cut == 48:  # all of the digest: a whole file of before
+        assert checkpoint.load(tmp_path)["weights"].shape == (10,)
+    else:
+        with pytest.raises(ValueError, match="torn, or damaged at its end"):
+            checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\0" * 100, b"PK\3\4" + bytes(60) + b"PK\5\6" + bytes(18), b"\x80\2}q\0."])
+def test_whatever_is_no_checkpoint_is_a_value_error(tmp_path, content):
+    (tmp_path / checkpoint.NAME).write_bytes(content)
+    with pytest.raises(ValueError, match="is not a checkpoint that can be trusted"):
+        checkpoint.load(tmp_path)
+
+
+def test_what_holds_no_dict_is_refused(tmp_path):
+    torch.save(torch.eye(2), tmp_path / checkpoint.NAME)
+    with pytest.raises(ValueError, match="it holds a Tensor, no dict"):
+        checkpoint.load(tmp_path)
+
+
+def test_what_was_on_another_device_comes_to_the_cpu(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        checkpoint.save(tmp_path, {"weights": torch.ones(3)})
+    assert checkpoint.load(tmp_path)["weights"].device.type == "cpu"
+
+
+def test_on_a_full_disk_the_one_before_is_kept(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, {"step": 1})
+
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        OSError, match=r"No space left on device.*the one before is kept; make room, and resume"
+    ) as error:
+        checkpoint.save(tmp_path, {"step": 2})
+    assert error.value.errno == errno.ENOSPC
+    assert "\n" not in str(error.value)
+    assert checkpoint.load(tmp_path) == {"step": 1}
+    assert [path.name for path in Path(tmp_path).iterdir()] == [checkpoint.NAME]

@@ -1,43 +1,81 @@
-"""Checkpoints: written whole or not at all, read without running anybody's code."""
+"""Checkpoints: written whole or not at all, read whole or not at all, and without running anybody's code.
+
+The file is what ``torch.save`` writes, with a digest behind it: ``torch.load`` reads it, too.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
 NAME = "checkpoint.pt"
+_MARK = b"synthgrad sha256"
+_DIGEST = len(_MARK) + hashlib.sha256().digest_size
+_ZIP_END = 22  # bytes of the record that ends a zip file, by which an older file, without a digest, is known
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Replace the folder's checkpoint (tensors, numbers, texts, lists and dicts of them)."""
+    """Replace the folder's checkpoint (tensors, numbers, texts, lists and dicts of them).
+
+    Raises:
+        OSError: if it cannot be written (a full disk, say); the one before is still there.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    replace(folder / NAME, buffer.getvalue())
+    digest = hashlib.sha256(buffer.getbuffer()).digest()
+    buffer.seek(0, io.SEEK_END)
+    buffer.write(_MARK + digest)
+    path = folder / NAME
+    try:
+        replace(path, buffer.getbuffer())
+    except OSError as error:
+        kept = "the one before is kept" if path.exists() else "there is none before it"
+        raise type(error)(
+            error.errno, f"cannot write the checkpoint ({error.strerror}); {kept}; make room, and resume", str(path)
+        ) from None
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """Read the folder's checkpoint.
+    """Read the folder's checkpoint; its tensors are on the CPU, wherever they were.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it cannot be read, or holds anything but plain data.
+        ValueError: if it is damaged, cannot be read, or holds anything but plain data.
     """
     path = folder / NAME
     if not path.exists():
         raise FileNotFoundError(f"{folder} holds no {NAME}: there is nothing to resume; start the run anew")
     try:
-        return torch.load(path, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).partition("\n")[0] or "it is empty"
-        raise ValueError(f"{path} is not a checkpoint that can be trusted ({reason}); start the run anew") from None
+        state = torch.load(io.BytesIO(_whole(path.read_bytes())), map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}, no dict")
+        return state
+    except Exception as error:  # what torch raises on damage is of every kind
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{path} is not a checkpoint that can be trusted ({reason}); put back a copy of it, or remove it and "
+            "start the run anew"
+        ) from None
 
 
-def replace(path: Path, content: bytes) -> None:
+def _whole(content: bytes) -> bytes:
+    """What the digest is of, if it is right."""
+    mark = content[-_DIGEST:][: len(_MARK)]
+    if mark == _MARK:
+        content, digest = content[:-_DIGEST], content[-_DIGEST + len(_MARK) :]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("it is damaged: its digest is another")
+    elif content[-_ZIP_END:][:4] != b"PK\5\6":
+        raise ValueError("it is torn, or damaged at its end" if content else "it is empty")
+    return content
+
+
+def replace(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that after a crash the old one or the new one is there, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -145,6 +145,49 @@ def test_what_the_wire_does_not_know_is_not_sent(wrong):
         encode(Packet(Kind.MESSAGE, 0, 1, tensors=wrong), RUN)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stage": 2**16},
+        {"stage": -1},
+        {"generation": 2**32},
+        {"echo": 2**32},
+        {"step": 2**63},
+        {"ack": -(2**63) - 1},
+    ],
+    ids=str,
+)
+def test_numbers_that_the_header_cannot_hold_are_said_so(changes):
+    with pytest.raises(ValueError, match=r"cannot send WORD of stage .*a stage has 16 bits"):
+        encode(replace(Packet(Kind.WORD, 0, 1), **changes), RUN)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [torch.empty(2**32, 0), torch.eye(2).to_sparse(), torch.empty(3, device="meta")],
+    ids=["large", "sparse", "meta"],
+)
+def test_what_has_no_dense_memory_is_not_sent(wrong):
+    with pytest.raises(ValueError, match="at most 2 dense tensors"):
+        encode(Packet(Kind.MESSAGE, 0, 1, tensors=(wrong,)), RUN)
+
+
+def test_a_view_that_negates_is_sent_as_what_it_shows():
+    view = torch.complex(torch.ones(2), torch.ones(2)).conj().imag
+    assert view.is_neg()
+    assert back(Packet(Kind.MESSAGE, 0, 1, tensors=(view,))).tensors[0].tolist() == [-1, -1]
+
+
+def test_numbers_are_little_endian_on_the_wire_and_other_machines_are_refused(monkeypatch):
+    packet = Packet(Kind.MESSAGE, 0, 1, tensors=(torch.tensor([1], dtype=torch.int32),))
+    assert sent(packet)[1] == b"\1\0\0\0"
+    frames = sent(packet)
+    monkeypatch.setattr("sys.byteorder", "big")
+    for attempt in (lambda: encode(packet, RUN), lambda: decode(frames, RUN, LIMIT)):
+        with pytest.raises(RuntimeError, match="numbers are big-endian"):
+            attempt()
+
+
 # --- damage ------------------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,13 @@
 """Real sockets: what is sent arrives, what is foreign does not, and nothing ever waits."""
 
+import importlib
 import socket
 import struct
+import sys
 import threading
 import time
 from dataclasses import astuple, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,8 @@ import zmq
 from synthgrad.channels import Inlet, Kind, Outlet, Packet
 from synthgrad.channels.wire import encode
 from synthgrad.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
+from synthgrad.launch import Policy
+from synthgrad.launch.worker import Plan
 
 RUN = b"0123456789abcdef"
 WORD = Packet(Kind.WORD, 1, 2)
@@ -307,6 +312,29 @@ def gone(client):
     return True
 
 
+def test_a_flood_of_junk_does_not_hold_the_receiver(hubs, at):
+    """However much waits, one look refuses a bounded number; what follows the junk arrives."""
+    inlet = ZmqInlet(hubs(), at("ipc"), queue=1000)
+    context, stranger = intruder(inlet.address)
+    try:
+        for _ in range(300):
+            stranger.send(b"junk")
+        stranger.send_multipart([bytes(frame) for frame in encode(replace(WORD, step=7), RUN)])
+        looks = []
+
+        def look():
+            before = inlet.refused.total()
+            packet = inlet.get()
+            looks.append(inlet.refused.total() - before)
+            return packet
+
+        assert soon(look).step == 7
+    finally:
+        context.destroy(linger=0)
+    assert sum(looks) == 300
+    assert max(looks) <= 32
+
+
 # --- keys --------------------------------------------------------------------------------------------------
 
 
@@ -317,6 +345,22 @@ def test_with_the_runs_keys_all_is_as_without(pair, place):
     assert torch.equal(arrives(outlet, inlet, message(4, h)).tensors[0], h)
     assert not +inlet.refused
     assert not outlet.cut
+
+
+def test_no_text_shows_the_secret(hubs):
+    keys = Keys.made()
+    plan = Plan(print, 2, 1, Policy(), Path("x"), b"r" * 16, keys=keys)
+    for shown in (repr(keys), str(keys), repr(plan), repr(hubs(keys=keys)), f"{keys} {plan}"):
+        assert keys.secret.decode() not in shown
+        assert repr(b"r" * 16) not in shown
+    assert keys.public.decode() in repr(keys)
+
+
+def test_without_zeromq_the_error_says_how_to_get_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "synthgrad.channels.zeromq")
+    monkeypatch.setitem(sys.modules, "zmq", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'synthgrad\[stages\]'"):
+        importlib.import_module("synthgrad.channels.zeromq")
 
 
 def test_without_the_runs_keys_nothing_gets_in(hubs, at):

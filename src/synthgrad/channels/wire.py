@@ -1,10 +1,14 @@
-"""A packet as bytes: a fixed header and the tensors' raw memory. Nothing is ever unpickled from a socket."""
+"""A packet as bytes: a fixed header and the tensors' raw memory. Nothing is ever unpickled from a socket.
+
+The header is big-endian, the tensors' numbers are little-endian.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import math
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,12 +29,20 @@ DTYPES: tuple[torch.dtype, ...] = (
     torch.int32,
     torch.uint8,
     torch.bool,
+    torch.int16,
+    torch.int8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
 )
 """By their number on the wire: new ones go to the end."""
 # Magic, version, run, kind, ended, sender, generation, echo, step, ack, how many tensors.
 _HEAD = struct.Struct("!4sB16sBBHIIqqB")
 # Of each tensor: dtype, how many dimensions, the dimensions.
 _TENSOR = struct.Struct(f"!BB{DIMENSIONS}I")
+_SIZE = 2**32 - 1  # of a dimension
 _MAGIC = b"SGRD"
 HEADER = _HEAD.size + TENSORS * _TENSOR.size
 """Bytes of every header."""
@@ -48,16 +60,26 @@ def encode(packet: Packet, run: bytes) -> list[Any]:
         run: 16 bytes that name the run.
 
     Raises:
-        ValueError: if a tensor is of a dtype, or has more dimensions, than the wire knows.
+        ValueError: if a tensor is of a dtype, or has more dimensions, than the wire knows; or a number is too
+            large.
+        RuntimeError: if this machine's numbers are big-endian.
     """
-    tensors = [t.detach().cpu().contiguous() for t in packet.tensors]
-    if len(tensors) > TENSORS or any(t.dim() > DIMENSIONS or t.dtype not in DTYPES for t in tensors):
-        came = ", ".join(f"{t.dtype} {tuple(t.shape)}" for t in tensors)
+    _little_endian()
+    if len(packet.tensors) > TENSORS or not all(map(_known, packet.tensors)):
+        came = ", ".join(f"{t.dtype} {tuple(t.shape)}" for t in packet.tensors)
         raise ValueError(
-            f"cannot send {came}: at most {TENSORS} tensors of up to {DIMENSIONS} dimensions, {DTYPES}"
+            f"cannot send {came}: at most {TENSORS} dense tensors of up to {DIMENSIONS} dimensions, each of up to "
+            f"{_SIZE}, {DTYPES}"
         )
+    tensors = [t.detach().cpu().resolve_neg().contiguous() for t in packet.tensors]
     head = (packet.kind, packet.ended, packet.stage, packet.generation, packet.echo, packet.step, packet.ack)
-    header = _HEAD.pack(_MAGIC, VERSION, run, *head, len(tensors))
+    try:
+        header = _HEAD.pack(_MAGIC, VERSION, run, *head, len(tensors))
+    except struct.error as error:
+        raise ValueError(
+            f"cannot send {packet.kind.name} of stage {packet.stage}, generation {packet.generation}, echo "
+            f"{packet.echo}, step {packet.step}, ack {packet.ack}: {error}; a stage has 16 bits, a generation 32"
+        ) from None
     for t in tensors:
         header += _TENSOR.pack(DTYPES.index(t.dtype), t.dim(), *t.shape, *[0] * (DIMENSIONS - t.dim()))
     return [header.ljust(HEADER, b"\0"), *map(_memory, tensors)]
@@ -73,7 +95,9 @@ def decode(frames: Sequence[Any], run: bytes, limit: int) -> Packet:
 
     Raises:
         Refused: if they are none of this run, by whatever they miss.
+        RuntimeError: if this machine's numbers are big-endian.
     """
+    _little_endian()
     if not frames or len(frames[0]) != HEADER:
         raise Refused("header")
     magic, version, sent_by, kind, ended, *head, count = _HEAD.unpack_from(frames[0])
@@ -109,6 +133,19 @@ def _tensor(header: Any, i: int, content: Any, limit: int) -> Tensor:
     if dtype is torch.bool and (memory > 1).any():
         raise Refused("bool")
     return memory.view(dtype).view(shape)
+
+
+def _known(t: Tensor) -> bool:
+    """Whether the wire can say what the tensor is."""
+    small = t.dim() <= DIMENSIONS and all(size <= _SIZE for size in t.shape)
+    return small and t.dtype in DTYPES and t.layout is torch.strided and not t.is_meta
+
+
+def _little_endian() -> None:
+    if sys.byteorder != "little":
+        raise RuntimeError(
+            f"this machine's numbers are {sys.byteorder}-endian; stages can talk on little-endian ones"
+        )
 
 
 def _memory(t: Tensor) -> Any:

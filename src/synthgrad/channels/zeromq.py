@@ -9,19 +9,23 @@ import ipaddress
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import zmq
-from zmq.auth.thread import ThreadAuthenticator
-from zmq.utils.monitor import recv_monitor_message
 
 from synthgrad.channels.packet import Packet
 from synthgrad.channels.wire import HEADER, Refused, decode, encode
 
+try:
+    import zmq
+    from zmq.auth.thread import ThreadAuthenticator
+    from zmq.utils.monitor import recv_monitor_message
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("stages in processes need ZeroMQ: pip install 'synthgrad[stages]'") from error
+
 LIMIT = 1 << 30
 """Bytes of one tensor at most, unless said otherwise."""
+_LOOKS = 32  # packets that are refused in one look, and events: the rest has to wait for the next
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Keys:
     """A run's CURVE keys; they go to the stages over the launcher's own ways, never over a channel."""
 
     public: bytes
-    secret: bytes
+    secret: bytes = field(repr=False)
 
     @staticmethod
     def made() -> Keys:
@@ -133,11 +137,13 @@ class ZmqInlet:
             hub.files.append(Path(self.address.removeprefix("ipc://")))
 
     def get(self) -> Packet | None:
-        """The next packet of this run, or None."""
-        while self.monitor.poll(0):
+        """The next packet of this run, or None; after some that are refused it is None, too, whatever waits."""
+        for _ in range(_LOOKS):
+            if not self.monitor.poll(0):
+                break
             recv_monitor_message(self.monitor)
             self.refused["handshake"] += 1
-        while True:
+        for _ in range(_LOOKS):
             try:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
@@ -146,6 +152,7 @@ class ZmqInlet:
                 return decode([frame.buffer for frame in frames], self.hub.run, self.hub.limit)
             except Refused as reason:
                 self.refused[str(reason)] += 1
+        return None
 
 
 class ZmqOutlet:

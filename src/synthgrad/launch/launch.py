@@ -7,6 +7,7 @@ from pathlib import Path
 
 from synthgrad.launch.outcome import Outcome, Status
 from synthgrad.launch.policy import Policy
+from synthgrad.launch.ranges import check
 from synthgrad.launch.simulator import Faults, simulate
 from synthgrad.stage import Stage
 
@@ -63,8 +64,7 @@ def launch(
     Example:
         >>> outcome = launch(build, stages=4, steps=3000)
     """
-    if stages < 2 or steps < 1:
-        raise ValueError(f"stages={stages}, steps={steps}: a chain has at least 2 stages and 1 step")
+    check({"stages": stages, "steps": steps, "seed": seed}, "; a chain has at least 2 stages and 1 step")
     policy = policy or Policy()
     if on != "simulated" and faults:
         raise ValueError('faults are for on="simulated"; real stages have their own')

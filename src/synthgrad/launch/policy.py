@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from synthgrad.launch.ranges import check
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -16,7 +18,7 @@ class Policy:
     """A neighbour that is silent for so long, and for five of its usual times between words, is taken for hung.
     (Death is seen at once.)"""
     start_within: float = 120.0
-    """How long a neighbour may take to say its first word."""
+    """How long a stage may take to say its first word, and to make its first step."""
     beat: float = 0.02
     """How often a stage that has nothing to do says a word."""
     in_flight: int = 64
@@ -33,7 +35,8 @@ class Policy:
     max_restarts: int = 3
     """How often in a row a stage is restarted without having come further than ever before."""
     hang_after: float = 10.0
-    """A stage that makes no turn for so long has hung: it is killed and restarted."""
+    """A stage that makes no turn for so long has hung: it is killed and restarted. Its first step may take
+    ``start_within``, a later one five times as long as the longest before it."""
     linger: float = 30.0
     """How long a stage without a supervisor goes on when it has nothing to do."""
     threads: int = 1
@@ -42,7 +45,9 @@ class Policy:
     """Bytes of one tensor that a stage takes in, at most."""
 
     def __post_init__(self) -> None:
-        wanted = {"queue": 1, "in_flight": 1, "checkpoint_every": 1, "threads": 1, "limit": 1}
-        for name, least in {**wanted, "replay": 0, "max_restarts": 0, "patience": 0, "hang_after": 0.1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: it must be at least {least}")
+        values = vars(self)
+        check(values)
+        if none := [name for name, value in values.items() if value is None and name != "max_staleness"]:
+            raise ValueError(f"{none[0]}=None: it must be a number")
+        if not isinstance(self.lockstep, bool):
+            raise ValueError(f"lockstep={self.lockstep!r}: it must be True or False")

@@ -14,6 +14,7 @@ from synthgrad.channels.queue import Queue
 from synthgrad.launch.node import Node
 from synthgrad.launch.outcome import Outcome, Restart, Status
 from synthgrad.launch.policy import Policy
+from synthgrad.launch.ranges import check
 from synthgrad.launch.told import Told, Turn
 from synthgrad.stage import Stage
 
@@ -34,8 +35,7 @@ class Faults:
     """Ticks until it is back, from its last checkpoint."""
 
     def __post_init__(self) -> None:
-        if self.lateness < 0 or not 0 <= self.drop < 1 or self.slow < 1 or self.down < 1:
-            raise ValueError(f"{self}: lateness from 0, drop from 0 to below 1, slow and down from 1")
+        check(vars(self), "; lateness from 0, drop from 0 to below 1, slow and down from 1")
 
 
 def simulate(

@@ -115,7 +115,7 @@ class Watched(ABC):
         if why == "hung":
             setting = "hang_after" if self._said()[1]["stepped"] else "start_within"
             told = (
-                f"it was at one step for more than {self.patience:g} s, and was killed; if a step may take so long, "
+                f"it was at one step for more than {self.patience:g} s, and was killed; if a step takes so long, "
                 f"raise the policy's {setting} (now {getattr(self.plan.policy, setting):g})"
             )
         return f"stage {self.k} failed {self.in_a_row + 1} times in a row ({why}):\n{told}"
