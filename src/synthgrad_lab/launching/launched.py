@@ -186,6 +186,7 @@ def _result(s: Settings, how: Launch, cuts: tuple[int, ...], outcome: Outcome) -
         "validation_error": trainer.error(images.validation_x, images.validation_y),
         "restarts": len(outcome.restarts),
         "steps_lost": sum(restart.steps_lost for restart in outcome.restarts),
+        **{name: sum(getattr(told, name) for told in outcome.told) for name in ("missed", "refused", "nonfinite")},
         "per_stage": [vars(told) for told in outcome.told],
     }
 

@@ -14,7 +14,10 @@ from rich.table import Table
 
 from synthgrad.launch import Status
 
-COLUMNS = ("stage", "state", "step", "steps/s", "queue", "dropped", "stale by", "M's loss", "restarts")
+COLUMNS = (
+    *("stage", "state", "step", "steps/s", "queue", "dropped", "missed", "refused", "not finite"),
+    *("stale by", "M's loss", "restarts"),
+)
 _COLOUR = {"running": "green", "starting": "yellow", "out": "red", "ended": "dim"}
 _PLAIN = 10.0  # seconds between two lines where there is no terminal
 
@@ -48,7 +51,7 @@ class Board:
             self.live.update(self._table(statuses, speeds))
         elif time.monotonic() - self.told > _PLAIN:
             self.told = time.monotonic()
-            told = "; ".join(f"stage {s.k} {s.state}, step {s.told.clock}" for s in statuses)
+            told = "; ".join(f"stage {s.k} {s.state}, step {s.told.clock}{_lost(s)}" for s in statuses)
             self.console.print(told, highlight=False)
 
     def _speed(self, status: Status) -> float:
@@ -69,11 +72,21 @@ class Board:
                 f"{speed:.0f}",
                 str(told.queue),
                 str(told.dropped),
+                str(told.missed),
+                str(told.refused),
+                str(told.nonfinite),
                 _number(told.staleness, "{:.1f}"),
                 _number(told.regression_loss, "{:.2f}"),
                 str(s.generation - 1),
             )
         return table
+
+
+def _lost(status: Status) -> str:
+    """What has been lost, where anything has."""
+    told = status.told
+    counts = {"missed": told.missed, "refused": told.refused, "not finite": told.nonfinite}
+    return "".join(f", {name} {count}" for name, count in counts.items() if count)
 
 
 def _number(value: float, form: str) -> str:
