@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 
 def is_finite(t: object) -> bool:
@@ -37,18 +38,22 @@ class Buffers:
         self.kept: list[tuple[Tensor, int, Tensor]] = []
 
     def keep(self, module: nn.Module) -> None:
-        """Take the values that they have now for good. Only what was written to since the last time is copied."""
+        """Take the values that they have now for good.
+
+        Only what was written to since the last time is copied. A norm's running means are always: torch writes to
+        them without a new version.
+        """
         before = {id(kept[0]): kept for kept in self.kept}
         self.kept = []
-        for buffer in module.buffers():
-            kept = before.get(id(buffer))
-            if kept is None or kept[1] != buffer._version:
-                kept = (buffer, buffer._version, buffer.detach().clone())
-            self.kept.append(kept)
+        for owner in module.modules():
+            for buffer in owner.buffers(recurse=False):
+                kept = before.get(id(buffer))
+                if kept is None or kept[1] != buffer._version or isinstance(owner, _NormBase):
+                    kept = (buffer, buffer._version, buffer.detach().clone())
+                self.kept.append(kept)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Go back to them."""
-        for buffer, version, values in self.kept:
-            if buffer._version != version:
-                buffer.copy_(values)
+        for buffer, _, values in self.kept:
+            buffer.copy_(values)

@@ -21,8 +21,8 @@ from synthgrad.channels import Kind, Links, Packet
 from synthgrad.channels.queue import Queue
 from synthgrad.launch import Policy, StageFailed, launch, nursery, watched
 from synthgrad.launch.awake import Awake
-from synthgrad.launch.told import Told
-from synthgrad.launch.worker import NUMBERS, Plan, Worker
+from synthgrad.launch.told import NUMBERS, Told
+from synthgrad.launch.worker import Plan, Worker
 
 _in_time, place = processes._in_time, processes.place
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from synthgrad.channels import Inlet, Kind, Links, Packet
+from synthgrad.launch.attempt import Attempts
+from synthgrad.launch.owed import Owed
 from synthgrad.launch.policy import Policy
-from synthgrad.launch.post import IN_A_ROW, Post
+from synthgrad.launch.post import Post
 from synthgrad.launch.told import Told, Turn
-from synthgrad.stage import Done, Stage
+from synthgrad.stage import Stage
 
 
 class Node:
@@ -49,15 +51,14 @@ class Node:
         self.stage, self.k, self.steps, self.policy, self.generation = stage, k, steps, policy, generation
         self.told = Told()
         self.post = Post(k, links, steps, policy, generation, now, self.told)
-        self.owed: OrderedDict[int, tuple[Tensor, Tensor | None]] = OrderedDict()
+        self.owed = Owed(policy.in_flight, generation)
+        self.attempts = Attempts(stage, self.post, own=k == 0 or stage.unlocked)
         self.past: deque[Packet] = deque(maxlen=policy.replay or None)
         self.early: list[Packet] = []  # in lockstep, what is about a step that this stage has yet to make
         self.answered = -1  # the last step that the stage above has answered
         self.over = False
         self.high = 0  # below this, every step of the data has been made or is counted as missed
-        self.known: set[Any] = set()  # the sizes behind the batch that its part has taken
-        self.sent: set[torch.Size] = set()  # the same of the messages that have gone up
-        self.bad_in_a_row = self.bad_before = 0
+        self.bad_before = 0  # what was not finite in earlier lives
         # Nobody has waited for a stage that needs no messages: it goes on where the others are by now.
         self.late = generation > 1 and not stage.patient
 
@@ -88,7 +89,7 @@ class Node:
         stage.schedule(told.clock if replayed else packet.step)
         if stage.unlocked:
             h = stage.synthetic_input(h)
-        done = self._tried(packet, h, context)
+        done = self.attempts.step(packet, h, context)
         if done is None:
             return False
         told.steps += 1
@@ -96,7 +97,7 @@ class Node:
             told.loss = _running(told.loss, done.loss.item(), told.steps)
         if replayed:  # the neighbours have had all that comes of it
             told.replayed += 1
-            self._judge(done, packet.step)
+            self.attempts.judge(done, packet.step)
             return True
         told.missed += max(packet.step - self.high, 0)
         told.clock = packet.step + 1
@@ -107,48 +108,13 @@ class Node:
                 tensors = _without_none((done.delta, h if stage.unlocked else None))
                 self.post.down(Packet(Kind.GRADIENT, self.k, self.generation, packet.step, tensors=tensors))
             if done.message is not None:
-                self._owe(done.message, context, packet.step)
+                self.owed.keep(packet.step, done.message, context)
                 tensors = _without_none((done.message, context))
                 self.post.up(Packet(Kind.MESSAGE, self.k, self.generation, packet.step, tensors=tensors))
             else:
                 self.post.skip(packet.step)
-        self._judge(done, packet.step)
+        self.attempts.judge(done, packet.step)
         return True
-
-    def _tried(self, packet: Packet, h: Any, context: Tensor | None) -> Done | None:
-        """The step; None where the message has sizes that the part has never taken, and does not take.
-
-        An error of a part on sizes that it has taken before, or on its very first message, is its own.
-        """
-        tensors = [t for t in packet.tensors if isinstance(t, Tensor)]
-        form = (*(t.shape[1:] for t in tensors), len({t.shape[:1] for t in tensors}))
-        own = self.k == 0 or self.stage.unlocked or not self.known or form in self.known
-        try:
-            done = self.stage.step(h, context, first=self.k == 0)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            if own:
-                raise
-            self.stage.optimizer.zero_grad()
-            self.post.refuse(packet, str(error).partition("\n")[0] or type(error).__name__)
-            return None
-        self.known.add(form)
-        self.post.used()
-        return done
-
-    def _judge(self, done: Done, step: int) -> None:
-        """Whether steps that are not finite are an accident.
-
-        Raises:
-            ArithmeticError: if there have been many in a row.
-        """
-        self.bad_in_a_row = self.bad_in_a_row + 1 if done.fault else 0
-        if self.bad_in_a_row >= IN_A_ROW:
-            raise ArithmeticError(
-                f"{done.fault} is not finite at step {step}, nor was all at the {IN_A_ROW - 1} steps before; "
-                "look at the data, or try a lower rate"
-            )
 
     def _input(self) -> Packet | None:
         """What to run on next, or None where there is nothing."""
@@ -178,7 +144,7 @@ class Node:
         for packet in found:
             if packet.kind is Kind.GRADIENT:
                 self.answered = packet.step
-                if why := self._misfit(packet):
+                if why := self.owed.misfit(packet):
                     self.post.refuse(packet, why)
                     continue
             if self.policy.lockstep and packet.step >= self.told.clock and not self.over:
@@ -197,28 +163,19 @@ class Node:
             assert self.stage.data is not None
             self.stage.learn_input(self.stage.data(message.step)[0], message.tensors[0])
 
-    def _misfit(self, packet: Packet) -> str:
-        """Why a gradient cannot be its own message's; where that is not known any more, nothing can be said."""
-        owed = self.owed.get(packet.step) if packet.echo == self.generation else None
-        wanted = packet.tensors[-1] if owed is None else owed[0]
-        fits = all(t.shape[1:] == wanted.shape[1:] for t in packet.tensors)
-        return "" if fits else f"its message was {tuple(wanted.shape)}"
-
     def _learn(self, packet: Packet) -> None:
         """Teach the gradient model above, if the gradient is not too old and belongs to a message that is known."""
         told, staleness = self.told, max(self.told.clock - 1 - packet.step, 0)
         if len(packet.tensors) == 2:  # the stage above ran on a synthetic input, and says on which
             h = packet.tensors[1] if self.post.begun else None
-            self.owed.pop(packet.step, None)
+            self.owed.forget(packet.step)
             context = None if self.stage.data is None else self.stage.data(packet.step)[1]
             if context is not None and h is not None and context.shape[:1] != h.shape[:1]:
                 h = None
-            if h is not None and h.shape[1:] not in self.sent:  # of an earlier life: will M take it?
+            if h is not None and h.shape[1:] not in self.owed.sizes:  # of an earlier life: will M take it?
                 h = None
         else:
-            h, context = (
-                self.owed.pop(packet.step, (None, None)) if packet.echo == self.generation else (None, None)
-            )
+            h, context = self.owed.take(packet)
         limit = self.policy.max_staleness
         if h is None or h.shape != packet.tensors[0].shape or (limit is not None and staleness > limit):
             told.lost += 1
@@ -229,14 +186,6 @@ class Node:
         told.staleness = _running(told.staleness, float(staleness), told.learnt + 1)
         told.learnt += 1
         told.regression_loss = self.stage.regression_loss
-
-    def _owe(self, h: Tensor, context: Tensor | None, step: int) -> None:
-        """Keep what a gradient that comes later belongs to."""
-        self.owed.pop(step, None)  # thrown back by the stage below, it comes again
-        self.owed[step] = (h, context)
-        self.sent.add(h.shape[1:])
-        while len(self.owed) > self.policy.in_flight:
-            self.owed.popitem(last=False)
 
     @property
     def done(self) -> bool:
@@ -257,7 +206,7 @@ class Node:
         By its gradient; where that is lost, by a word that the message was taken in, or that its receiver died.
         A stage on synthetic inputs answers every step, whatever it takes in; one that died, by a later one.
         """
-        last, post = next(reversed(self.owed), None), self.post
+        last, post = self.owed.last, self.post
         if not self.policy.lockstep or last is None:
             return False
         if not self.stage.patient:

@@ -21,8 +21,9 @@ from synthgrad.channels.zeromq import Keys
 from synthgrad.launch.actor import Outgoing, Report, StageActor
 from synthgrad.launch.outcome import Event
 from synthgrad.launch.supervisor import Supervisor, temporary
+from synthgrad.launch.told import NUMBERS
 from synthgrad.launch.watched import Watched
-from synthgrad.launch.worker import NUMBERS, Plan, fresh_run
+from synthgrad.launch.worker import Plan, fresh_run
 
 try:
     import ray

@@ -23,8 +23,9 @@ from synthgrad.launch.lock import locked
 from synthgrad.launch.nursery import SHORT, Nursery
 from synthgrad.launch.outcome import Outcome, Status, Stopped
 from synthgrad.launch.policy import Policy
+from synthgrad.launch.told import NUMBERS
 from synthgrad.launch.watched import Watched
-from synthgrad.launch.worker import NUMBERS, Plan, fresh_run, state_of, work
+from synthgrad.launch.worker import Plan, fresh_run, state_of, work
 from synthgrad.stage import Stage
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
+from typing import Any
 
 
 class Turn(IntEnum):
@@ -45,3 +46,17 @@ class Told:
     """Of the gradient model above: 1 is what M = 0 gets, 0 is perfect."""
     loss: float = math.nan
     """The task's, a running mean; of the last stage."""
+
+
+OWN = ("turned", "stepped", "allowed", "ended", "generation")
+"""Of its present life: when it made its last turn, its steps, how long the next turn may take."""
+NUMBERS = (*(field.name for field in fields(Told)), *OWN)
+"""What a stage tells its supervisor, in this order, as floating-point numbers in shared memory."""
+
+
+def told_from(numbers: Any) -> tuple[Told, dict[str, float]]:
+    """What a stage has told, and the numbers besides."""
+    values = dict(zip(NUMBERS, numbers, strict=True))
+    own = {name: values.pop(name) for name in OWN}
+    whole = {f.name for f in fields(Told) if f.type == "int"}
+    return Told(**{name: int(v) if name in whole else v for name, v in values.items()}), own

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from synthgrad.launch.outcome import Event, Restart, StageFailed, State, Status
-from synthgrad.launch.told import Told
-from synthgrad.launch.worker import NUMBERS, Plan, events_of, told_from
+from synthgrad.launch.told import NUMBERS, Told, told_from
+from synthgrad.launch.worker import Plan, events_of
 
 
 class Watched(ABC):

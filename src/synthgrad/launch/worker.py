@@ -12,7 +12,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,9 @@ from synthgrad.launch.lock import locked
 from synthgrad.launch.node import Node
 from synthgrad.launch.outcome import Event
 from synthgrad.launch.policy import Policy
-from synthgrad.launch.told import Told, Turn
+from synthgrad.launch.told import NUMBERS, OWN, Turn
 from synthgrad.stage import Stage
 
-OWN = ("turned", "stepped", "allowed", "ended", "generation")
-"""Of its present life: when it made its last turn, its steps, how long the next turn may take."""
-NUMBERS = (*(field.name for field in fields(Told)), *OWN)
-"""What a stage tells its supervisor, in this order, as floating-point numbers in shared memory."""
 EVENTS = 4000
 """What a stage keeps of its timeline."""
 _WORDS = 1 << 15  # bytes of a traceback: a connection takes them without a reader
@@ -240,14 +236,6 @@ def _ipc_links(plan: Plan, k: int, hub: Hub) -> Links:
 
 def _tell(numbers: Any, told: dict[str, float]) -> None:
     numbers[:] = [float(told[name]) for name in NUMBERS]
-
-
-def told_from(numbers: Any) -> tuple[Told, dict[str, float]]:
-    """What a stage has told, and the numbers besides."""
-    values = dict(zip(NUMBERS, numbers, strict=True))
-    own = {name: values.pop(name) for name in OWN}
-    whole = {f.name for f in fields(Told) if f.type == "int"}
-    return Told(**{name: int(v) if name in whole else v for name, v in values.items()}), own
 
 
 def state_of(plan: Plan, k: int) -> dict[str, Any]:

@@ -1,0 +1,34 @@
+"""One process at a time works in a folder, on systems with fcntl and without."""
+
+import importlib
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from synthgrad.launch import lock
+
+
+def test_a_folder_is_held_until_its_file_is_closed(tmp_path):
+    with lock.locked(tmp_path), pytest.raises(BlockingIOError, match="in use by a run under way; end it"):
+        lock.locked(tmp_path)
+    lock.locked(tmp_path).close()
+
+
+def test_without_fcntl_the_package_is_imported_and_locks_too(tmp_path, monkeypatch):
+    """As on Windows, where another process' lock is a PermissionError."""
+    held = []
+
+    def locking(number, mode, count):
+        held.append((mode, count))
+        if len(held) > 1:
+            raise PermissionError("locked")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "fcntl", None)
+        patch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
+        importlib.reload(lock)
+        with lock.locked(tmp_path), pytest.raises(BlockingIOError, match="in use by a run under way"):
+            lock.locked(tmp_path)
+    importlib.reload(lock)
+    assert held == [(2, 1)] * 2
