@@ -119,12 +119,13 @@ class Stage:
         delta = None if first else leaf.grad
         message = out.detach() if self.above is not None else None
         with self.timed("update"):
+            short = False  # clipping has measured the gradient already
             if self.clip is not None:
-                torch.nn.utils.clip_grad_norm_(self.part.parameters(), self.clip)
+                short = bool(torch.nn.utils.clip_grad_norm_(self.part.parameters(), self.clip).isfinite())
             if not is_finite(delta):
                 self.optimizer.zero_grad()
                 return self._faulty("the gradient for the stage below", message)
-            if not self._update():
+            if not self._update(short):
                 return self._faulty("the part's gradient", message, delta)
         return Done(message, delta, None if task is None else task.detach())
 
@@ -182,13 +183,16 @@ class Stage:
         place = next((p.device for p in self.part.parameters()), None)
         return t if place is None or not isinstance(t, Tensor) else t.to(place)
 
-    def _update(self) -> bool:
+    def _update(self, finite: bool = False) -> bool:
         """Move whatever has a gradient, the part or one of the models; False if a gradient is not finite.
 
         Where nothing has one (a frozen part, a model that computes without parameters), nothing moves.
+
+        Args:
+            finite: whether that is known to be.
         """
         gradients = [p.grad for p in self._learnt() if p.grad is not None]
-        finite = are_finite(gradients)
+        finite = finite or are_finite(gradients)
         if gradients and finite:
             self.optimizer.step()
         self.optimizer.zero_grad()

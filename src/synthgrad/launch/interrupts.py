@@ -22,7 +22,8 @@ class Interrupts:
         if threading.current_thread() is threading.main_thread():
             names = ("SIGTERM", "SIGINT", "SIGHUP")
             for kind in (getattr(signal, name) for name in names if hasattr(signal, name)):
-                if signal.getsignal(kind) is not signal.SIG_IGN:  # nohup
+                hang_up = kind not in (signal.SIGTERM, signal.SIGINT)
+                if not (hang_up and signal.getsignal(kind) is signal.SIG_IGN):  # under nohup it stays ignored
                     self.before[kind] = signal.signal(kind, self._come)
         return self
 
