@@ -112,12 +112,18 @@ class Stage:
         if not is_finite(result):
             self._buffers.restore()
             return self._faulty("the part's output" if task is None else f"the loss ({task.item()})")
+        message = out.detach() if self.above is not None else None
         with self.timed("backward"):
-            loss = self.above.send(out, self._seen(context)) if self.above is not None else task
+            if self.above is not None:
+                before = int(self.above.withheld)
+                loss = self.above.send(out, self._seen(context))
+                if int(self.above.withheld) > before:  # zero in its place would move the part by momentum
+                    return self._faulty("the synthetic gradient", message)
+            else:
+                loss = task
             assert loss is not None  # by __post_init__
             loss.backward()
         delta = None if first else leaf.grad
-        message = out.detach() if self.above is not None else None
         with self.timed("update"):
             short = False  # clipping has measured the gradient already
             if self.clip is not None:
