@@ -45,3 +45,23 @@ def test_the_readmes_loop_is_an_example():
     statements = [line.split("#")[0].strip() for line in loop.splitlines() if line.strip()]
     readme = [line.split("#")[0].strip() for line in (ROOT / "README.md").read_text().splitlines()]
     assert [s for s in statements if s not in readme] == []
+
+
+def promised():
+    """The tests that docs/guarantees.md names: file, and a piece of the test's name if one is given."""
+    for row in re.findall(r"^\|[^|]+\|([^|]+)\|$", (ROOT / "docs/guarantees.md").read_text(), re.MULTILINE):
+        for part in row.split(";"):
+            path, *names = re.findall(r"`([^`]+)`", part) if ":" in part else (None,)
+            files = [path] if path else re.findall(r"`([^`]+)`", part)
+            for file in files:
+                folder, _, name = file.rpartition("/")
+                yield Path(folder) / f"test_{name.removeprefix('test_')}.py", [n.strip("…") for n in names]
+
+
+def test_each_promise_has_its_test():
+    found = list(promised())
+    assert len(found) > 30
+    for path, names in found:
+        tests = re.findall(r"def test_(\w+)", (ROOT / "tests" / path).read_text())
+        assert tests, path
+        assert all(any(name in test for test in tests) for name in names), (path, names)
