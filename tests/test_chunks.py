@@ -135,7 +135,7 @@ def test_chunks_that_are_given_up_are_freed():
         del begun, out
     gc.collect()
     assert [each() is None for each in old] == [True] * 4 + [False]
-    assert len(future._open) <= 2
+    assert len(future._numbers) <= 2
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.3])

@@ -38,12 +38,18 @@ class Auxiliary(nn.Module):
         """The loss term of the chunk that ``future`` has just sent: ‖A(h₀) - M(h_T)‖², averaged over the batch.
 
         It is zero where the chunk had no first message, or nothing was sent yet.
+
+        Raises:
+            ValueError: if several streams are under way, and another one was sent last.
         """
         start, answer = future.start, future.answer
+        if start is not None and answer is not None and not future.paired:
+            raise ValueError(
+                "the chunk sent last is not the one received last; call auxiliary() for one stream alone"
+            )
         if start is None or answer is None or not self.training:
             return future.seen.new_zeros(())
-        units = future.interface.units
-        known = units.of(len(answer))
+        known = future.unit
         unit = known or 1.0
         seen = start.begun.view_as(start.begun)
         error = ask(self.model, seen, start.context) - answer / unit

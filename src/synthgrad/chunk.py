@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
+
+from synthgrad.numbers import wide
+
+if TYPE_CHECKING:
+    from synthgrad.units import Taken
 
 SAMPLED = 10
 """One chunk in ten is measured, at random, and so are the first ten: on a small state it costs as much as M."""
@@ -24,17 +29,23 @@ class Chunk:
         device: of its state.
         apart: whether a second backward pass tells the chunk's own losses from what was sent.
         blind: whether no unit is known yet, so that nothing can be sent.
+        whole: whether all that is sent from it is known, so that rows can be left out. It is not for a chunk that
+            begins in a backward pass (a reentrant checkpoint) and is sent outside of it, until it is sent.
     """
 
-    def __init__(self, number: int, size: int, device: torch.device, apart: bool, blind: bool):
+    def __init__(self, number: int, size: int, device: torch.device, apart: bool, blind: bool, whole: bool = True):
         draw = _draw(number)
+        self.number, self.blind, self.whole = number, blind, whole
         self.measured = number < SAMPLED or draw % SAMPLED == 0
-        self.blind = blind
         self.rows: Tensor | None = None
         """Whose own losses are measured, shape (batch,); None are all, if the losses can be told apart."""
         if self.measured and not apart and not blind:
             self.rows = (torch.arange(size, device=device) + draw // SAMPLED) % OMITTED == 0
-        self.fused = self.sent = self.arrived = False
+        self.fused = self.sent = self.arrived = self.again = False
+        self.given: Tensor | None = None
+        """The sum of the gradients that have arrived."""
+        self.taken: Taken | None = None
+        """What they have made of the unit."""
         self.later: list[Tensor] = []
         """The share of the start's gradient that comes from what was sent."""
         self.missing: list[Tensor] = []
@@ -43,13 +54,13 @@ class Chunk:
     def own(self, delta: Tensor, apart: bool) -> Tensor | None:
         """The part of the start's gradient that comes from the chunk's own losses, or None if it is not known."""
         if self.rows is not None:
-            return delta[self.rows]
+            return delta[self.rows] if self.whole else None
         if self.blind or not apart:
             return delta if self.blind else None
-        own = delta - sum(self.later)
+        own = wide(delta) - sum(wide(later) for later in self.later)
         # What is left by rounding is no gradient.
-        least = 1000 * torch.finfo(delta.dtype).eps * delta.abs().amax() if delta.numel() else 0.0
-        return own.masked_fill(own.abs() <= least, 0.0)
+        share = min(1000 * torch.finfo(delta.dtype).eps, 0.05)
+        return own.masked_fill(own.abs() <= share * own.new_tensor(delta.abs().amax().item()), 0.0)
 
 
 class Start:
@@ -60,12 +71,11 @@ class Start:
         self.chunk = chunk
 
 
-def leading_to(end: Tensor, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, GradientEdge]]:
-    """Those of the chunks that the state at ``end`` comes from, and where each one's start is in its graph."""
-    wanted = {id(chunk) for chunk in chunks}
+def leading_to(end: Tensor) -> Iterator[tuple[Chunk, GradientEdge]]:
+    """The chunks that the state at ``end`` comes from, and where each one's start is in its graph."""
     waiting: list[Any] = [end.grad_fn]
     seen = {end.grad_fn}
-    while wanted and waiting:
+    while waiting:
         node = waiting.pop()
         if node is None:
             continue
@@ -76,8 +86,7 @@ def leading_to(end: Tensor, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Gr
             chunk = getattr(getattr(below, "arrival", None), "chunk", None)
             if chunk is None:
                 waiting.append(below)
-            elif id(chunk) in wanted:
-                wanted.discard(id(chunk))
+            else:
                 yield chunk, GradientEdge(node, 0)
 
 

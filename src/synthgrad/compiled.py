@@ -64,7 +64,7 @@ def joined(interface: Interface, h: Tensor, answer: Answer, lam: float | None, c
         passed = interface._consumed(consumed.prediction, consumed.unit, consumed.good, h.dtype)
     unit = torch.as_tensor(answer.unit, device=h.device)
     good = torch.as_tensor(answer.good, device=h.device)
-    brought = answer.brought is not None
+    brought = bool(answer.brought)
     return _TracedEdge.apply(h, answer.prediction, passed, unit, good, brought, interface._number, lam)
 
 
@@ -103,7 +103,7 @@ class _TracedEdge(torch.autograd.Function):
 )
 def _teach(delta: Tensor, prediction: Tensor, unit: Tensor, good: Tensor, brought: bool, number: int) -> Tensor:
     """M's regression gradient; zeros where there is nothing to teach, for a traced graph can't hold nothing."""
-    answer = Answer(prediction, unit, Brought(unit) if brought else None, good)
+    answer = Answer(prediction, unit, (Brought(unit),) if brought else (), good)
     found = taught(prediction, delta, Arrival(_INTERFACES[number], answer, Ledger()))
     return torch.zeros_like(prediction) if found is None else found.clone()
 
@@ -128,8 +128,7 @@ def answer(interface: Interface, model: Any, h: Tensor, context: Any) -> tuple[T
 def _asked(h: Tensor, context: Tensor | None, number: int, copied: bool) -> tuple[Tensor, Tensor]:
     interface = _INTERFACES[number]
     prediction, brought = asked(interface.target if copied else interface.gradient_model, h, context)
-    assert brought is not None  # by `opaque`
-    return prediction, torch.as_tensor(brought.unit, device=h.device, dtype=torch.float32)
+    return prediction, torch.as_tensor(brought[0].unit, device=h.device, dtype=torch.float32)
 
 
 @torch.library.custom_op(

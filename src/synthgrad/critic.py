@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
 
 from synthgrad.message import BROUGHT, Brought, usable
 from synthgrad.models import NO_LABEL
@@ -87,7 +88,7 @@ class Critic(nn.Module):
         if loss is not None and criterion is not None:
             raise ValueError("a critic takes loss (one number for each example) or criterion (a scalar), not both")
         self.head, self.anchor, self.reduction = head, anchor, reduction
-        self.loss, self.criterion = loss, criterion
+        self.loss, self._criterion = loss, (criterion,)  # in a tuple: the task's own loss is not ours to register
         self.loss_scale = 1.0
         self.units = LossUnit()
 
@@ -121,10 +122,18 @@ class Critic(nn.Module):
             mean = loss / len(h) if not loss.dim() and self.reduction == "sum" else loss.mean()
             return _Anchored.apply(gradient, mean * self.anchor, brought)  # pyright: ignore[reportReturnType]
 
+    @property
+    def criterion(self) -> Criterion | None:
+        """The task's own loss."""
+        return self._criterion[0]
+
     def _loss(self, out: Tensor, context: Any) -> Tensor:
         """The task's loss, a scalar, or one number for each example."""
         shape = ()
-        if self.criterion is not None:
+        if isinstance(self.criterion, nn.Module):  # what it learns itself, it learns from the task
+            own = {name: p.detach() for name, p in self.criterion.named_parameters()}
+            loss = functional_call(self.criterion, own, (out, context))
+        elif self.criterion is not None:
             loss = self.criterion(out, context)
         elif self.loss is None:
             loss = cross_entropy(out, context, self.reduction)
@@ -157,7 +166,9 @@ class Critic(nn.Module):
     def _bring(self, unit: float | Tensor) -> Brought:
         """Say the unit of this answer to the interface that asks for it."""
         self.units.value = torch.as_tensor(unit)
-        BROUGHT.set(brought := Brought(unit))
+        brought, holder = Brought(unit), BROUGHT.get()
+        if holder is not None:
+            holder.append(brought)
         return brought
 
 

@@ -58,6 +58,8 @@ class Edge(torch.autograd.Function):
             else:
                 passed = arrival.interface._consumed(consumed, ctx.unit, ctx.good, delta.dtype)
                 arrival.ledger.passed = teaches
+            if arrival.omitted is not None:
+                passed = passed.masked_fill(arrival.omitted.view(-1, *[1] * (passed.dim() - 1)), 0.0)
             if lam > 0:  # 0·δ would let a δ that is not finite through
                 passed = passed.lerp(delta, lam)
         regression = None

@@ -123,7 +123,7 @@ class Interface(nn.Module):
         for name in ("skipped", "withheld", "clamped"):
             self.register_buffer(name, torch.tensor(0))
         self._seen: tuple[float, float, float] | None = None
-        self._open: tuple[weakref.ref[Tensor], int, Ledger] | None = None
+        self._open: tuple[weakref.ref[Tensor], int, Any, Ledger] | None = None
         self._tap: list[tuple[Tensor, Any]] | None = None
         self._number = compiled.register(self)
 
@@ -186,11 +186,15 @@ class Interface(nn.Module):
         self, h: Float[Tensor, "batch *features"], context: Any = None, answer: Answer | None = None
     ) -> Float[Tensor, "batch *features"]:
         """What ``send`` lets the sender learn from, for a loss term of your own: scale·δ̂, held fixed."""
-        if answer is None or self.target is not None:
+        return self._sent(h, context, answer)[0]
+
+    def _sent(self, h: Tensor, context: Any, answer: Answer | None = None) -> tuple[Tensor, float | Tensor]:
+        """The same, and the unit of M's answer."""
+        if answer is None or self.target is not None or not answer.fresh:
             model = self.target or self.gradient_model
             with torch.no_grad(), still(model):  # batch norm counts a message once, where it is received
                 answer = self._answer(model, h.detach(), context)
-        return self._consumed(answer.prediction, answer.unit, answer.good, h.dtype)
+        return self._consumed(answer.prediction, answer.unit, answer.good, h.dtype), answer.unit
 
     def receive(
         self,
@@ -230,14 +234,17 @@ class Interface(nn.Module):
         message = usable(plain(checked(h)).detach())
         if answer is None or not answer.fresh or answer.prediction.shape != h.shape:
             answer = self._answer(self.gradient_model, message, context)
-        return self._joined(message, h, answer, None, None), answer.prediction.detach()
+        return self._joined(message, (h, context), answer, None, None), answer.prediction.detach()
 
-    def forward(self, h: Float[Tensor, "batch *features"], context: Any = None) -> Float[Tensor, "batch *features"]:
+    def forward(
+        self, h: Float[Tensor, "batch *features"], context: Any = None, omitted: Tensor | None = None
+    ) -> Float[Tensor, "batch *features"]:
         """Both ends at once: the identity, whose gradient is λδ + (1-λ)·scale·δ̂, and which teaches M on δ.
 
         Args:
             h: the message.
             context: what M may also see.
+            omitted: for which examples neither δ̂ is passed on nor M learns, shape (batch,).
 
         Returns:
             A tensor equal to h.
@@ -256,7 +263,7 @@ class Interface(nn.Module):
         if self.target is not None and self.lam < 1:
             with torch.no_grad():
                 consumed = self._answer(self.target, message, context)
-        return self._joined(h, h, answer, self.lam, consumed)
+        return self._joined(h, (h, context), answer, self.lam, consumed, omitted)
 
     def fit(
         self,
@@ -329,21 +336,27 @@ class Interface(nn.Module):
 
     def _answer(self, model: Any, h: Tensor, context: Any) -> Answer:
         """M's answer to a message, with the unit that belongs to it."""
-        message, good = guarded(h)
+        message, good = guarded(h, context)
         origins = origins_of(model, h, context)
         if message is None:  # nothing is asked, and nothing taught
-            return Answer(torch.zeros_like(h), 0.0, None, False, origins)
+            return Answer(torch.zeros_like(h), 0.0, (), False, origins)
         if compiled.opaque(self):
             prediction, unit = compiled.answer(self, model, message, context)
-            return Answer(prediction, unit, Brought(unit), good)
+            return Answer(prediction, unit, (Brought(unit),), good)
         prediction, brought = asked(model, message, context)
-        unit = self.units.of(len(h)) if brought is None else brought.unit
+        unit = brought[0].unit if brought else self.units.of(len(h))
         return Answer(prediction, unit, brought, good, origins)
 
     def _joined(
-        self, h: Tensor, given: Tensor, answer: Answer, lam: float | None, consumed: Answer | None
+        self,
+        h: Tensor,
+        given: tuple[Tensor, Any],
+        answer: Answer,
+        lam: float | None,
+        consumed: Answer | None,
+        omitted: Tensor | None = None,
     ) -> Tensor:
-        """The message as the receiver sees it, joined to M; ``given`` is the tensor that was given."""
+        """The message as the receiver sees it, joined to M; ``given`` are tensor and context as they came."""
         if torch.compiler.is_compiling():
             return compiled.joined(self, h, answer, lam, consumed)
         prediction = answer.prediction
@@ -351,17 +364,20 @@ class Interface(nn.Module):
             prediction = prediction.detach().requires_grad_()
         if lam is None:
             h.requires_grad_()  # a leaf, as the message that it is
-        arrival = Arrival(self, answer, self._ledger(given))
+        arrival = Arrival(self, answer, self._ledger(*given))
+        arrival.omitted = omitted
         return Edge.apply(h, prediction, arrival, lam, consumed)  # pyright: ignore[reportReturnType]
 
-    def _ledger(self, h: Tensor) -> Ledger:
-        """Of this message: shared by all who receive the same tensor before its first gradient is there."""
+    def _ledger(self, h: Tensor, context: Any) -> Ledger:
+        """Of this message: shared by all who receive it, with its context, before its first gradient is there."""
         version, last = -1 if h.is_inference() else h._version, self._open
-        if last is not None and last[0]() is h and last[1] == version and not last[2].arrivals:
-            last[2].receivers += 1
-            return last[2]
-        self._open = weakref.ref(h), version, Ledger()
-        return self._open[2]
+        if last is not None:
+            same, written, told, ledger = last
+            if same() is h and written == version and told is context and not ledger.arrivals:
+                ledger.receivers += 1
+                return ledger
+        self._open = weakref.ref(h), version, context, Ledger()
+        return self._open[3]
 
     def _consumed(
         self, prediction: Tensor, unit: float | Tensor, good: bool | Tensor, dtype: torch.dtype

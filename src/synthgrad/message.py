@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from synthgrad.numbers import finite, transformed, waits_for, wide
 
@@ -24,8 +25,8 @@ class Brought:
     """Whether the next gradient that arrives for it also differentiates the model's own loss, which is due once."""
 
 
-BROUGHT: ContextVar[Brought | None] = ContextVar("BROUGHT", default=None)
-"""Of the answer that is being made; set by the model, through whatever wraps it."""
+BROUGHT: ContextVar[list[Brought] | None] = ContextVar("BROUGHT", default=None)
+"""For the answer that is being made; a model adds to it, through whatever wraps the model."""
 
 
 def checked(h: Any) -> Tensor:
@@ -85,7 +86,10 @@ def ask(model: Any, h: Tensor, context: Any) -> Tensor:
     """
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     dtype = next((p.dtype for p in parameters if p.is_floating_point()), h.dtype)
+    version = None if torch.compiler.is_compiling() or h.is_inference() else h._version
     prediction = model(usable(h).to(dtype), usable(context))
+    if version is not None and h._version != version:
+        raise ValueError("the gradient model wrote into the message; its first operation must not be in place")
     if prediction.shape != h.shape:
         raise ValueError(
             f"the gradient model answered in shape {tuple(prediction.shape)} to a message of shape "
@@ -94,22 +98,32 @@ def ask(model: Any, h: Tensor, context: Any) -> Tensor:
     return prediction
 
 
-def asked(model: Any, h: Tensor, context: Any) -> tuple[Tensor, Brought | None]:
-    """``ask``, and what M knows about its answer."""
-    if torch.compiler.is_compiling():  # a model that brings one is asked through an operator there
-        return ask(model, h, context), None
-    token = BROUGHT.set(None)
+def asked(model: Any, h: Tensor, context: Any) -> tuple[Tensor, tuple[Brought, ...]]:
+    """``ask``, and what M knows about its answer.
+
+    Raises:
+        ValueError: if several critics in one M answer in different units.
+    """
+    if torch.compiler.is_compiling():  # a model that brings something is asked through an operator there
+        return ask(model, h, context), ()
+    token = BROUGHT.set(brought := [])
     try:
-        return ask(model, h, context), BROUGHT.get()
+        prediction = ask(model, h, context)
     finally:
         BROUGHT.reset(token)
+    if len(brought) > 1 and len({float(each.unit) for each in brought}) > 1:
+        units = ", ".join(f"{float(each.unit):.3g}" for each in brought)
+        raise ValueError(
+            f"one M holds critics that answer in different units ({units}); give each its own interface"
+        )
+    return prediction, tuple(brought)
 
 
 @contextmanager
 def still(model: Any, random: bool = False) -> Iterator[None]:
     """Ask M without moving its buffers (batch norm's statistics); with ``random``, nor the random state."""
     training = isinstance(model, nn.Module) and model.training and not torch.compiler.is_compiling()
-    buffers = [(b, b.clone()) for b in model.buffers()] if training else []
+    buffers = [(b, b.clone()) for b in model.buffers() if not is_lazy(b)] if training else []
     with torch.random.fork_rng() if random and training else nullcontext():
         yield
     for buffer, value in buffers:
@@ -138,35 +152,37 @@ class Answer:
     """M(h, c), in M's unit; zeros where M was not asked, since the message was not finite."""
     unit: float | Tensor
     """What the prediction is multiplied by."""
-    brought: Brought | None
-    """What M knew about it. Else the unit is the interface's, and has moved on when the gradient arrives."""
+    brought: tuple[Brought, ...]
+    """What M knew about it. If nothing, the unit is the interface's, and has moved on when the gradient arrives."""
     good: bool | Tensor
     """Whether the message was finite."""
-    origins: tuple[tuple[Tensor, int], ...] = ()
-    """What the answer was made from, and autograd's count of writes to it."""
+    origins: tuple[tuple[Tensor, int, bool], ...] = ()
+    """What the answer was made from, autograd's count of writes to it, and whether it was being learnt."""
 
     @property
     def fresh(self) -> bool:
         """Whether nothing that it was made from has been written to since."""
-        return all(tensor._version == version for tensor, version in self.origins)
+        return all(t._version == version and t.requires_grad == learnt for t, version, learnt in self.origins)
 
 
-def origins_of(model: Any, *tensors: Any) -> tuple[tuple[Tensor, int], ...]:
+def origins_of(model: Any, *tensors: Any) -> tuple[tuple[Tensor, int, bool], ...]:
     """For ``Answer.origins``; tensors of inference mode can't be written to, and are not counted."""
     if torch.compiler.is_compiling():
         return ()
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     found = (t for t in (*parameters, *tensors) if isinstance(t, Tensor) and not t.is_inference())
-    return tuple((t, t._version) for t in found)
+    return tuple((t, t._version, t.requires_grad) for t in found)
 
 
-def guarded(h: Tensor) -> tuple[Tensor | None, bool | Tensor]:
-    """The message that M may be asked about, and whether it was finite.
+def guarded(h: Tensor, context: Any) -> tuple[Tensor | None, bool | Tensor]:
+    """The message that M may be asked about, and whether it and a context of numbers were finite.
 
     One that is not would put NaN into M's gradients even where its error is zero. None stands for it; on a device
     that is not waited for, and while a graph is being compiled, M is asked about zeros instead.
     """
     good = finite(h)
+    if isinstance(context, Tensor) and context.is_floating_point():
+        good = finite(context) & good
     if waits_for(h):
         return (h if good else None), good
     return torch.where(good, h, 0.0), good  # pyright: ignore[reportCallIssue, reportArgumentType]

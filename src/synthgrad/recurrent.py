@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from synthgrad.chunk import Chunk, Start, leading_to
 from synthgrad.compiled import untraced
@@ -110,8 +111,10 @@ class Recurrent(Statistics):
         self.chunks = 0
         self.answer: Tensor | None = None
         self.factor: float | Tensor = 1.0
+        self.unit: float | Tensor = 1.0  # of the answer
+        self.paired = False  # whether the last chunk received is the last one sent
         self.start: Start | None = None
-        self._open: list[weakref.ref[Chunk]] = []  # the graphs own the chunks
+        self._numbers: list[tuple[weakref.ref[Tensor], int]] = []  # chunks by the state they began with
         self._last: tuple[Tensor, Tensor] | None = None
         self._linked: list[tuple[Tensor, Any]] | None = None
 
@@ -147,16 +150,20 @@ class Recurrent(Statistics):
         Raises:
             ValueError: if ``done`` has another shape.
         """
-        recomputing = torch._C._current_graph_task_id() >= 0  # an activation checkpoint, on the way back
-        if not recomputing:
+        again = self._again(state)
+        if again is None:
             self.start = self.answer = None
         if state is None:
             return None
-        start = None
+        start, given = None, state
         if self._linked is not None or self._learning:
             message = pack(state, self.batch_dim, self.only)
             if self._linked is None:
-                start = self._opened(message.detach(), context, recomputing)
+                start = self._opened(message.detach(), context, again)
+                if again is None:
+                    first = _first(given)
+                    living = [each for each in self._numbers if each[0]() is not None and each[0]() is not first]
+                    self._numbers = [*living, (weakref.ref(first), self.chunks - 1)]
                 message = start.message
             elif message.requires_grad:
                 self._linked.append((message, context))
@@ -189,13 +196,18 @@ class Recurrent(Statistics):
         if ends is not None:
             message = torch.where(ends, message.detach(), message)
         attached(message)
+        chunks = list(leading_to(message))
+        again = torch._C._current_graph_task_id() >= 0 and any(c.again or c.sent for c, _ in chunks)
         with torch.no_grad():
-            answer = self.interface.sent(message, context)
-            self.factor = self._factor(answer)
-            self.answer = answer = answer * self.factor
+            answer, unit = self.interface._sent(message, context)
+            factor = self._factor(answer)
+            answer = answer * factor
             if ends is not None:
-                self.answer = answer = answer.masked_fill(ends, 0.0)
-        return dot(message, self._left_out(message, answer)) * self.scale
+                answer = answer.masked_fill(ends, 0.0)
+        if not again:  # and an activation checkpoint does not run this once more, on the way back
+            self.answer, self.unit, self.factor = answer, unit, factor
+            self.paired = self.start is not None and any(c is self.start.chunk for c, _ in chunks)
+        return dot(message, self._left_out(message, answer, chunks, again)) * self.scale
 
     def _factor(self, answer: Tensor) -> float | Tensor:
         factor, units = 1.0, self.interface.units
@@ -204,22 +216,21 @@ class Recurrent(Statistics):
             factor = (largest / root_mean_square(answer)).clamp(max=1).nan_to_num(0.0)
         return factor * self.slope if self.trust else factor
 
-    def _left_out(self, message: Tensor, answer: Tensor) -> Tensor:
+    def _left_out(self, message: Tensor, answer: Tensor, chunks: list[tuple[Chunk, Any]], again: bool) -> Tensor:
         """What is really sent: nothing for the rows that are measured. Notes what the chunk's start must know."""
-        apart, units = self.scale != self.gamma, self.interface.units
-        found = [chunk for ref in self._open if (chunk := ref()) is not None and not (chunk.sent or chunk.arrived)]
-        for chunk, edge in leading_to(message, [c for c in found if apart or c.measured]):
-            chunk.sent = True
+        apart, units, sent = self.scale != self.gamma, self.interface.units, answer
+        for chunk, edge in chunks:
+            chunk.sent = chunk.whole = True
             if isinstance(units, Unit) and units.begun:
                 chunk.blind = False
-            if apart:
-                back = pulled_back(message, edge, answer)
-                if back is not None:
-                    chunk.later.append(self.gamma * back)
-                    chunk.missing.append((self.gamma - self.scale) * back)
-            elif chunk.rows is not None:
-                answer = answer.masked_fill(chunk.rows[:, None], 0.0)
-        return answer
+            if chunk.rows is not None and len(chunk.rows) != len(answer):
+                chunk.rows = None  # examples have left the batch: which is which is not known
+            if chunk.rows is not None:
+                sent = sent.masked_fill(chunk.rows[:, None], 0.0)
+            elif apart and not again and (back := pulled_back(message, edge, answer)) is not None:
+                chunk.later.append(self.gamma * back)
+                chunk.missing.append((self.gamma - self.scale) * back)
+        return sent
 
     @untraced
     def forward(self, state: Any, context: Any = None) -> Any:
@@ -232,13 +243,16 @@ class Recurrent(Statistics):
         """
         if self._linked is not None or not self._learning:
             return state
-        if self.start is not None:
-            self.start.chunk.fused = True  # from here on the way from the chunk's end to its start leads through M
         if self.scale != self.gamma and self.interface.lam < 1:
             raise ValueError(
                 f"scale={self.scale}, gamma={self.gamma}: inside a chunk lam alone weighs the two gradients"
             )
-        message = self.interface(pack(state, self.batch_dim, self.only), context)
+        message, omitted = pack(state, self.batch_dim, self.only), None
+        for chunk, _ in leading_to(message):
+            chunk.fused = True  # from here on the way from the chunk's end to its start leads through M
+            if chunk.rows is not None and len(chunk.rows) == len(message):
+                omitted = chunk.rows
+        message = self.interface(message, context, omitted)
         return unpack(message, state, self.batch_dim, self.only)
 
     def probe(self, episode: Callable[[], Tensor]) -> list[Quality]:
@@ -274,7 +288,14 @@ class Recurrent(Statistics):
     def _learning(self) -> bool:
         return self.training and torch.is_grad_enabled()
 
-    def _opened(self, message: Tensor, context: Any, recomputing: bool) -> Start:
+    def _again(self, state: Any) -> int | None:
+        """The number of the chunk that an activation checkpoint runs again, on the way back; None for a new one."""
+        if state is None or torch._C._current_graph_task_id() < 0:
+            return None
+        first = _first(state)
+        return next((number for ref, number in self._numbers if ref() is first), None)
+
+    def _opened(self, message: Tensor, context: Any, again: int | None) -> Start:
         """A chunk begins. What will arrive is completed by what ``scale`` has left out, and measured."""
         received, prediction = self.interface.received(message, context)
         arrival: Any = getattr(received.grad_fn, "arrival")  # noqa: B009
@@ -282,29 +303,29 @@ class Recurrent(Statistics):
         units, apart = self.interface.units, self.scale != self.gamma
         told = isinstance(units, Unit) and units.told
         chunk = Chunk(
-            self.chunks - recomputing,
+            self.chunks if again is None else again,
             len(message),
             message.device,
             apart or not told,
             told and not units.begun,
+            torch._C._current_graph_task_id() < 0,
         )
-        arrival.chunk = chunk
+        chunk.again, arrival.chunk = again is not None, chunk
         # The chunk hangs on a view: a gradient that is only asked for (autograd.grad) must not run what follows.
         start = Start(received, received.view_as(received), context, chunk)
-        if not recomputing:
+        if again is None:
             self.chunks += 1
             self.start = start
-            living = [ref for ref in self._open if (c := ref()) is not None and not (c.sent or c.arrived)]
-            self._open = [*living, weakref.ref(chunk)]
         me = weakref.ref(self)  # a hook that holds its own tensor, or its owner, is never freed
 
         def arrived(delta: Tensor) -> Tensor:
             delta = sum(chunk.missing, delta)
             chunk.missing = []
-            if (future := me()) is not None and not chunk.arrived:
-                if chunk.rows is not None and chunk.sent:
-                    arrival.omitted = chunk.rows
-                future._measure(chunk, answer, delta)
+            chunk.given = delta.detach() if chunk.given is None else chunk.given + delta.detach()
+            if chunk.rows is not None and chunk.sent:
+                arrival.omitted = chunk.rows
+            if (future := me()) is not None:
+                future._measure(chunk, answer, chunk.given)
             chunk.arrived = True
             return delta
 
@@ -314,17 +335,17 @@ class Recurrent(Statistics):
     @torch.no_grad()
     def _measure(self, chunk: Chunk, answer: Tensor, delta: Tensor) -> None:
         """Compare what was expected at a chunk's start with what arrived; let M's unit follow the losses' part."""
-        delta, units = delta.detach(), self.interface.units
+        units = self.interface.units
         if chunk.measured and isinstance(units, Unit) and units.told:
             own = chunk.own(delta, self.scale != self.gamma)
             if own is not None:
-                units.tell(root_mean_square(own), len(delta))
+                chunk.taken = units.tell(root_mean_square(own), len(delta), chunk.taken)
         if chunk.rows is not None and chunk.sent:
             if chunk.rows.all():
                 return
             answer, delta = answer[~chunk.rows], delta[~chunk.rows]
         self._last = answer, delta
-        if not chunk.measured:
+        if not chunk.measured or chunk.arrived:
             return
         answer, delta = wide(answer), wide(delta)
         _follow(self.seen, [(answer - delta).square().sum(), delta.square().sum()], 0.01)
@@ -341,7 +362,12 @@ class Recurrent(Statistics):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave out what belongs to the chunk under way."""
-        return {**self.__dict__, "start": None, "answer": None, "_last": None, "_linked": None, "_open": []}
+        passing = {"start": None, "answer": None, "_last": None, "_linked": None, "_numbers": []}
+        return {**self.__dict__, **passing}
+
+
+def _first(state: Any) -> Tensor:
+    return tree_flatten(state)[0][0]
 
 
 def _follow(mean: Tensor, values: list[Tensor], share: float) -> None:

@@ -12,6 +12,7 @@ from synthgrad.numbers import root_mean_square
 
 if TYPE_CHECKING:
     from synthgrad.interface import Interface
+    from synthgrad.units import Taken
 
 
 class Ledger:
@@ -28,7 +29,8 @@ class Ledger:
         self.arrivals = 0
         self.total: Tensor | None = None
         """The sum of the gradients, kept only where another one may follow."""
-        self.rms, self.unit = 0.0, 1.0
+        self.taken: Taken | None = None
+        self.unit = 1.0
 
 
 class Arrival:
@@ -67,26 +69,28 @@ def regression_error(prediction: Tensor, delta: Tensor, arrival: Arrival, follow
     usable = bool(arrival.good) and rms < float("inf")
     error, unit, size = None, 1.0, float("inf")
     if usable:
-        if follow and arrival.brought is None:
-            interface.units.follow(rms, len(delta), ledger.rms)
-        unit = float(interface.units.of(len(delta)) if arrival.brought is None else arrival.brought.unit) or 1.0
+        if follow and not arrival.brought:
+            ledger.taken = interface.units.follow(rms, len(delta), ledger.taken)
+        unit = float(arrival.unit if arrival.brought else interface.units.of(len(delta))) or 1.0
         error = torch.sub(prediction.to(delta.dtype), total, alpha=1 / unit)
         size = root_mean_square(error.detach()).item()
         usable = size < float("inf")
         if ledger.total is not None:  # what the gradients so far have taught already is taken off
             error = ledger.total / ledger.unit - total / unit
-        if arrival.brought is not None and not first:
-            arrival.brought.anchored = False
+        for each in arrival.brought if not first else ():
+            each.anchored = False
     if error is None or not usable:
         interface.skipped += 1
         interface._seen = None
         return None
-    ledger.arrivals, ledger.rms, ledger.unit = ledger.arrivals + 1, rms, unit
+    ledger.arrivals, ledger.unit = ledger.arrivals + 1, unit
     ledger.total = total if ledger.arrivals < ledger.receivers or _another_may_follow() else None
     interface._seen = (size, unit, rms)
     if first and follow and interface.target is not None:
         interface.target.follow(interface.gradient_model)
     if arrival.omitted is not None:
+        if arrival.omitted.all():
+            return None
         error = error.masked_fill(arrival.omitted.view(-1, *[1] * (error.dim() - 1)), 0.0)
     return error
 

@@ -32,11 +32,15 @@ class Target(nn.Module):
             )
         self.every = every
         self.copy = copy.deepcopy(model).requires_grad_(False)
+        self._live = (model,)  # in a tuple: it is not ours to register
         self.register_buffer("gradients", torch.tensor(0))
 
     @torch.no_grad()
     def forward(self, h: Tensor, context: Any) -> Tensor:
-        """What M answered when the copy was taken."""
+        """What M answered when the copy was taken; a critic's ``loss_scale`` is today's."""
+        for copied, live in zip(self.copy.modules(), self._live[0].modules(), strict=True):
+            if hasattr(live, "loss_scale"):
+                copied.loss_scale = live.loss_scale
         return self.copy(h, context)
 
     @torch.no_grad()

@@ -76,6 +76,8 @@ class Traces:
         if start is None:
             self.traces = None
             return
+        if self.future.answer is not None and not self.future.paired:
+            raise ValueError("the chunk sent last is not the one received last; traces follow one stream")
         owed = self.traces
         features = self._features(start.message.detach(), start.context)
         if owed is not None:
@@ -103,6 +105,7 @@ class Traces:
         message, chunk = start.received, start.chunk
         with torch.no_grad():
             answer = ask(self.model, message, start.context)
+        counted: list[bool] = []
         me = weakref.ref(self)  # a hook that holds its own tensor, or its owner, is never freed
 
         def arrived(delta: Tensor) -> None:
@@ -110,7 +113,9 @@ class Traces:
             if traces is None or not delta.isfinite().all():
                 return
             unit = traces.future.interface.units.of(len(delta)) or 1.0
-            error = answer - delta / unit
+            # The constant part counts once, however many gradients arrive; this hook runs after the chunk's own.
+            error = (answer if not counted else 0.0) - delta / unit
+            counted.append(True)
             if chunk.rows is not None and chunk.sent:  # something is missing in their gradient
                 error = error.masked_fill(chunk.rows[:, None], 0.0)
             traces._add(torch.einsum("bi,bijf->jf", error, owed) * (2 / max(len(error), 1)))

@@ -13,7 +13,9 @@ from synthgrad.numbers import root_mean_square, waits_for
 
 YOUNG, ONE_MAY, FIRST_MAY = 10, 10.0, 32.0
 """A gradient counts for at most ONE_MAY times the size so far; of the first YOUNG ones, for FIRST_MAY times."""
-DOUBT = 0.05
+FITS = 0.5
+"""The squared logarithm up to which a prediction of a gradient's size is good: a factor of two."""
+DOUBT = 0.1
 """Evidence above which a loss is taken for a sum over the batch; by default torch's losses are means."""
 
 
@@ -34,6 +36,13 @@ class Followed(NamedTuple):
     """The unit for a batch of one."""
     is_sum: float
     """Whether the loss is taken for a sum (1), so that the unit is the same for every batch, or for a mean (0)."""
+
+
+class Taken(NamedTuple):
+    """What one gradient has made of a unit."""
+
+    start: Followed
+    after: Followed
 
 
 class Statistics(nn.Module):
@@ -113,7 +122,7 @@ class Unit(Statistics):
             return seen.base if seen.is_sum else seen.base / size
         return torch.where(self.seen[6] > 0, self.seen[5], self.seen[5] / size)
 
-    def follow(self, rms: Tensor | float, size: int = 1, instead_of: float = 0.0) -> None:
+    def follow(self, rms: Tensor | float, size: int = 1, before: Taken | None = None) -> Taken | None:
         """Take in one gradient's root mean square, unless the unit only moves when it is told.
 
         A size that is not finite is left out, and so is zero: a gradient of nothing but zeros (the neighbour's
@@ -122,40 +131,46 @@ class Unit(Statistics):
         Args:
             rms: over all elements of the gradient.
             size: examples in its batch.
-            instead_of: the root mean square of an earlier part of the same gradient, which this one replaces.
+            before: what ``follow`` returned for an earlier part of the same gradient: this one takes its place,
+                unless another gradient has come since.
+
+        Returns:
+            What to give back as ``before`` if more of the gradient comes.
         """
-        if not self.told:
-            self.tell(rms, size, instead_of)
+        return None if self.told else self.tell(rms, size, before)
 
-    def tell(self, rms: Tensor | float, size: int = 1, instead_of: float = 0.0) -> None:
+    def tell(self, rms: Tensor | float, size: int = 1, before: Taken | None = None) -> Taken | None:
         """Take in the root mean square of a gradient that comes from a loss alone; see ``follow``."""
-        rms = float(rms)
-        if self.fixed is not None or not 0 < rms < math.inf:
-            return
+        if self.fixed is not None:
+            return None
+        now, rms = Followed(*self.seen.tolist()), float(rms)
+        if before is not None and now != before.after:
+            return before
+        start = now if before is None else before.start
+        after = self._after(start, rms, max(size, 1)) if 0 < rms < math.inf else start
         with torch.no_grad():
-            after = self._after(Followed(*self.seen.tolist()), rms, max(size, 1), instead_of)
-            self.seen.copy_(self.seen.new_tensor(after))
+            self.seen.copy_(self.seen.new_tensor(after).clamp(max=torch.finfo(self.seen.dtype).max))
+        return Taken(start, Followed(*self.seen.tolist()))
 
-    def _after(self, seen: Followed, rms: float, size: int, instead_of: float) -> Followed:
-        share, sizes = 1 - self.decay, (rms * size, rms)
-        if instead_of > 0:  # the earlier part counted already: only the difference is new
-            ratio = instead_of / rms
-            more = [share * (1 - ratio**2) * x * x for x in sizes]
-            roots = [math.sqrt(max(r * r + m, 0.0)) for r, m in zip(seen[:2], more, strict=True)]
-            return self._with_base(seen._replace(as_mean=roots[0], as_sum=roots[1], size=size))
-        corrected, most = (
-            math.sqrt(1 - self.decay**seen.gradients),
-            FIRST_MAY if seen.gradients < YOUNG else ONE_MAY,
-        )
+    def _after(self, seen: Followed, rms: float, size: int) -> Followed:
+        corrected, young = math.sqrt(1 - self.decay**seen.gradients), seen.gradients < YOUNG
         roots, errors = [], []
-        for root, x in zip(seen[:2], sizes, strict=True):
+        for root, x in zip(seen[:2], (rms * size, rms), strict=True):
             if root > 0:
-                x = min(x, most * root / corrected)
+                if young:  # the first one may have been the outlier
+                    root = min(root, FIRST_MAY * x * corrected)
+                x = min(x, (FIRST_MAY if young else ONE_MAY) * root / corrected)
                 errors.append(math.log(x * corrected / root) ** 2)
-            roots.append(math.hypot(math.sqrt(self.decay) * root, math.sqrt(share) * x))
-        evidence = self.decay * seen.evidence + (errors[0] - errors[1] if len(errors) == 2 else 0.0)
-        after = seen._replace(as_mean=roots[0], as_sum=roots[1], gradients=seen.gradients + 1)
-        return self._with_base(after._replace(evidence=evidence, size=size))
+            roots.append(math.hypot(math.sqrt(self.decay) * root, math.sqrt(1 - self.decay) * x))
+        after = seen._replace(as_mean=roots[0], as_sum=roots[1], gradients=seen.gradients + 1, size=size)
+        return self._with_base(after._replace(evidence=self._evidence(seen, size, errors)))
+
+    def _evidence(self, seen: Followed, size: int, errors: list[float]) -> float:
+        """How well a mean and a sum predict a gradient of another batch size; nothing new where neither does."""
+        if len(errors) < 2 or size == seen.size or min(errors) > FITS:
+            return seen.evidence
+        better = max(-1.0, min(1.0, errors[0] - errors[1]))
+        return 0.9 * seen.evidence + better * min(1.0, size / 8)
 
     def _with_base(self, seen: Followed) -> Followed:
         is_sum = seen.evidence > DOUBT
@@ -186,7 +201,7 @@ class LossUnit(nn.Module):
         """The unit of the last answer."""
         return self.value.item()
 
-    def tell(self, rms: Tensor | float, size: int = 1, instead_of: float = 0.0) -> None:
+    def tell(self, rms: Tensor | float, size: int = 1, before: Taken | None = None) -> None:
         """Nothing: the gradients that arrive do not decide it."""
 
     follow = tell
