@@ -23,9 +23,9 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
-try:
+if "forkserver" in multiprocessing.get_all_start_methods():
     from multiprocessing import forkserver
-except ImportError:  # Windows: processes are spawned
+else:  # Windows: processes are spawned
     forkserver = None
 
 SHORT = 80

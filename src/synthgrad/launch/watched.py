@@ -121,9 +121,9 @@ class Watched(ABC):
         return f"stage {self.k} failed {self.in_a_row + 1} times in a row ({why}):\n{told}"
 
     def ended(self) -> bool:
-        """Whether it has made all its steps."""
+        """Whether it has made all its steps; and if it was out, that it is back has been noted."""
         _, own, here = self._said()
-        return here and bool(own["ended"])
+        return here and bool(own["ended"]) and self.out is None
 
     def told(self) -> Told:
         """What it has told last."""
