@@ -120,7 +120,7 @@ def test_a_stage_that_has_ended_and_dies_has_ended(tmp_path):
             killed.append(statuses[0].pid)
             os.kill(statuses[0].pid, signal.SIGKILL)
 
-    build = partial(chains.build, slow={2: 0.01})
+    build = partial(chains.build, slow={2: 0.04})  # the others have ended long before, however slow the disk
     outcome = run(build, 150, folder=tmp_path, watch=watch, queue=100, checkpoint_every=1000)
     assert [(restart.k, restart.steps_lost) for restart in outcome.restarts] == [(0, 0)]
     assert [told.steps for told in outcome.told] == [150] * 3
