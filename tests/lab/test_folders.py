@@ -271,3 +271,16 @@ def test_cells_are_the_same_wherever_the_working_folder_is(tiny, tmp_path, monke
     assert run_cells({"one": s}, tmp_path / "cells", workers=1) == first
     assert (tmp_path / "cells" / "one" / "record.jsonl").read_bytes() == kept
     assert asdict(recorded(tmp_path / "cells" / "one"))["out"] == str(tmp_path / "cells" / "one")
+
+
+def test_a_launch_whose_stages_are_still_at_work_is_not_resumed(tiny):
+    """They go on when their supervisor is killed, each in a folder of its own."""
+    s = tiny(steps=6)
+    folder = Path(s.out)
+    folder.mkdir()
+    told = {"settings": asdict(s), "launch": {**asdict(Launch(stages=2)), "cuts": [2]}, "environment": {}}
+    Record(folder).write("settings", **told)
+    before = Record(folder).path.read_bytes()
+    with owned(folder / "stages" / "stage-1"), pytest.raises(BlockingIOError, match=r"stage-1 is in use"):
+        launched.resume(folder)
+    assert Record(folder).path.read_bytes() == before

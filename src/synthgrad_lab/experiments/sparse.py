@@ -12,8 +12,10 @@ from synthgrad.checkpoint import replace as write
 from synthgrad_lab.config import SHOWN, Method, Settings
 from synthgrad_lab.experiments.gathering import gather
 from synthgrad_lab.figures import METHOD, shade, sheet, svg
+from synthgrad_lab.grouping import newest
 from synthgrad_lab.recipes import mnist_fcn
-from synthgrad_lab.record import read_lines
+from synthgrad_lab.record import note, read_lines
+from synthgrad_lab.versions import split, told
 
 VALUES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 STEPS = (600, 3000)
@@ -65,7 +67,9 @@ def sweep(
 
 def draw(file: Path) -> Path:
     """The figure of gathered records, beside them."""
-    rows = read_lines(file)
+    rows = newest(read_lines(file))
+    if older := split(rows)[1]:
+        note(f"the figure has records of another version of their recipe: {told(older)}")
     path = file.with_suffix(".svg")
     write(path, svg(figure(rows)))
     return path

@@ -78,7 +78,7 @@ def resume(folder: Path, watch: Watch = lambda statuses: None) -> dict[str, Any]
 
     Raises:
         FileNotFoundError: if the folder holds no launch, or a run in one process.
-        BlockingIOError: if the run is under way.
+        BlockingIOError: if the run, or one of its stages, is under way.
         ValueError: if it was begun with another version of its recipe.
     """
     s, how, cuts = recorded(folder)
@@ -93,8 +93,15 @@ def resume(folder: Path, watch: Watch = lambda statuses: None) -> dict[str, Any]
 
 
 def _reached(folder: Path, stages: int) -> int:
-    """The step from which all stages go on: that of the oldest of their checkpoints."""
+    """The step from which all stages go on: that of the oldest of their checkpoints.
+
+    Raises:
+        BlockingIOError: if a stage is still at work.
+    """
     places = [folder / f"stage-{k}" for k in range(stages)]
+    for place in filter(Path.is_dir, places):
+        with owned(place):  # stages go on when their supervisor is killed
+            pass
     found = [(place / checkpoint.NAME).exists() for place in places]
     return min(int(checkpoint.load(place)["told"]["clock"]) for place in places) if all(found) else 0
 
