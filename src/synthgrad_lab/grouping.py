@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from synthgrad_lab.kinds import kind_of, settings_from
@@ -25,6 +27,14 @@ def told(record: Mapping[str, Any]) -> Told:
 
     A setting that came later than the record has its default value. Epochs are counted in steps.
     """
+    names = ("recipe", "method", "settings", "launch", "recipe_version")
+    return dict(_told(json.dumps({name: record[name] for name in names if name in record})))
+
+
+@lru_cache(4096)
+def _told(text: str) -> Told:
+    """A table asks for the same record many times."""
+    record = json.loads(text)
     named = {name: record[name] for name in ("recipe", "method") if name in record}
     settings = _complete({**named, **record.get("settings", {})})
     found = {name: value for name, value in settings.items() if name not in (*OWN, "epochs")}

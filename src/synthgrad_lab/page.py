@@ -13,7 +13,7 @@ from synthgrad_lab.grouping import newest
 from synthgrad_lab.launching import tables as launching_tables
 from synthgrad_lab.launching.projection import projection
 from synthgrad_lab.record import read_lines
-from synthgrad_lab.versions import split, told, told_where
+from synthgrad_lab.versions import is_todays, split, told, told_where, where
 
 Make = Callable[[list[results_tables.Row]], list[dict[str, str]]]
 """Computes a table from records."""
@@ -91,15 +91,28 @@ def _place(name: str, older: bool, results: Path) -> str:
     if told_apart and not older:
         raise ValueError(
             f"table {name}: {results / file} has records of another version of their recipe, {told(others)}; "
-            f"`synthgrad reproduce {Path(file).stem}` makes them again (until then: <!-- table: {name} older -->)"
+            f"`synthgrad {_command(file)}` makes them again (until then: <!-- table: {name} older -->)"
         )
     found = _text(make, newest(rows) if told_apart else todays)
     if EMPTY in found:
         raise ValueError(f"table {name}: {results / file} holds no record for it; a document has no empty tables")
     if not told_apart:
         return f"<!-- table: {name} -->\n{found}<!-- end -->"
-    below = f"Made with an older version of the recipe: {told_where(split(newest(rows))[1])}."
+    below = f"Made with an older version of the recipe: {told_where(_older_in(make, newest(rows)))}."
     return f"<!-- table: {name} older -->\n{found}\n{below}\n<!-- end -->"
+
+
+def _command(file: str) -> str:
+    return f"sweep sparse --record results/{file}" if file == "sparse.jsonl" else f"reproduce {Path(file).stem}"
+
+
+def _older_in(make: Make, rows: list[results_tables.Row]) -> list[results_tables.Row]:
+    """The records of another version that a table would look different without."""
+    whole, found = _text(make, rows), []
+    for key, some in results_tables.grouped(split(rows)[1], where).items():
+        if _text(make, [row for row in rows if is_todays(row) or where(row) != key]) != whole:
+            found += some
+    return found
 
 
 def _text(make: Make, rows: list[results_tables.Row]) -> str:

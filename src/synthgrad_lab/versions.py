@@ -55,14 +55,21 @@ def told(others: Iterable[Row]) -> str:
 
 
 def told_where(others: Iterable[Row]) -> str:
-    """The same with the networks: ``local-loss (version 1, today 2) of mnist-fcn 4x, mnist-fcn 6x``."""
-    found: dict[str, dict[str, None]] = {}
+    """The same with the networks: ``local-loss (version 1, today 2) of mnist-fcn 4x/6x, cifar-cnn 3x``."""
+    found: dict[str, dict[str, dict[str, None]]] = {}
     for row in others:
-        size = f" {row['layers']}x" if "layers" in row else f" T={row['T']}" if "T" in row else ""
-        found.setdefault(_name(row), {})[f"{row.get('recipe', '?')}{size}"] = None
-    return "; ".join(f"{name} of {', '.join(where)}" for name, where in found.items())
+        _, recipe, size = where(row)
+        found.setdefault(_name(row), {}).setdefault(recipe, {})[size] = None
+    networks = {name: (f"{recipe} {'/'.join(sizes)}" for recipe, sizes in of.items()) for name, of in found.items()}
+    return "; ".join(f"{name} of {', '.join(each)}" for name, each in networks.items())
+
+
+def where(row: Row) -> tuple[str, str, str]:
+    """Method, recipe and size of a record: 4x for layers, T=5 for steps of a chunk."""
+    found = {**row, **row.get("settings", {})}
+    size = f"{row['layers']}x" if "layers" in row else f"T={row['T']}" if "T" in row else ""
+    return str(found.get("method", "?")), str(found.get("recipe", "?")), size
 
 
 def _name(row: Row) -> str:
-    method = {**row, **row.get("settings", {})}.get("method", "?")
-    return f"{method} (version {recorded_version(row)}, today {todays_version(row)})"
+    return f"{where(row)[0]} (version {recorded_version(row)}, today {todays_version(row)})"

@@ -120,17 +120,17 @@ PAGE = """# Feed-forward networks, every layer decoupled (budget: {name})
 Test error in percent, ± standard deviation over seeds; in brackets the paper's, after 500,000 steps of batch 256
 at its own widths. Each row: equal epochs and updates for all methods. Images: {images}.
 
-<!-- table: feedforward -->
+<!-- table: feedforward older -->
 <!-- end -->
 
 Baselines: local loss (a classifier per layer), stale gradients (of earlier batches), direct feedback alignment.
 
-<!-- table: baselines -->
+<!-- table: baselines older -->
 <!-- end -->
 
 Depth, sparse updates (p_update), complete unlock, long runs, precision:
 
-<!-- table: variants -->
+<!-- table: variants older -->
 <!-- end -->
 
 ## What it costs
@@ -138,6 +138,6 @@ Depth, sparse updates (p_update), complete unlock, long runs, precision:
 Medians over seeds, on the deepest net. Seconds per step are the runs' own, whatever ran beside them;
 `synthgrad bench methods` measures them interleaved.
 
-<!-- table: costs -->
+<!-- table: costs older -->
 <!-- end -->
 """

@@ -147,7 +147,7 @@ def write_page(name: str, runs: Path, results: Path) -> Path:
     """A page with a table per task, from the gathered records."""
     rows = read_lines(results / "recurrent.jsonl")
     recipes = [recipe for recipe in RECIPES if any(row["recipe"] == recipe for row in rows)]
-    tables = "".join(f"\n## {recipe}\n\n<!-- table: {recipe} -->\n<!-- end -->\n" for recipe in recipes)
+    tables = "".join(f"\n## {recipe}\n\n<!-- table: {recipe} older -->\n<!-- end -->\n" for recipe in recipes)
     return page.write(runs / "recurrent.md", PAGE.format(name=name) + tables, results)
 
 
