@@ -85,8 +85,10 @@ def resume(folder: Path, progress: Progress = lambda step, error: None) -> dict[
         ValueError: if it was begun with another version of its recipe, or its checkpoint cannot be read.
     """
     first_line(folder)
+    if result := ended(folder):
+        return result
     with owned(folder):
-        if result := ended(folder):
+        if result := ended(folder):  # meanwhile
             return result
         return _resumed(recorded(folder), folder, progress)
 

@@ -82,8 +82,10 @@ def resume(folder: Path, watch: Watch = lambda statuses: None) -> dict[str, Any]
         ValueError: if it was begun with another version of its recipe.
     """
     s, how, cuts = recorded(folder)
+    if result := ended(folder):
+        return result
     with owned(folder):
-        if result := ended(folder):
+        if result := ended(folder):  # meanwhile
             return result
         record = Record(folder)
         step = 0 if how.on == "simulated" else _reached(folder / "stages", len(cuts) + 1)
