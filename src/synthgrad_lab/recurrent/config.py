@@ -13,8 +13,8 @@ SHOWN = {
     **{"frozen": "Read-out only", "bptt": "BPTT", "local": "Local loss"},
     **{"dni": "DNI", "cdni": "cDNI", "dni-aux": "DNI + Aux", "bp-lambda": "BP(λ)"},
 }
-VERSIONS: dict[str, int] = {"add dni": 2, "add dni-aux": 2, "add bp-lambda": 2, "delay dni": 2}
-"""The version of each method's recipes; 1 where none is given. See ``synthgrad_lab.config``. In add and delay 2:
+VERSIONS: dict[str, int] = {"delay dni": 2}
+"""The version of each method's recipes; 1 where none is given. See ``synthgrad_lab.config``. For delay 2:
 M's unit is measured on rows to which nothing is sent, in chunks drawn at random."""
 STREAMS = ("add", "delay", "char-lm")
 """Tasks that never end: their state is carried on for ever."""
