@@ -54,7 +54,7 @@ def test_a_number_without_a_range_is_a_fault_of_the_code():
         ),
         ("run add seed=-1", "seed=-1: it must be from 0"),
         ("run clocks threads=100000", "threads=100000: it must be from 1 to 1024"),
-        ("launch mnist-fcn threads=100000", "threads=100000: it must be from 1 to 1024"),
+        ("launch mnist-fcn threads=100000", "threads=100000: it must be at least 1 and at most 1024"),
         ("launch mnist-fcn stages=0", "stages=0: it must be a number of at least 2"),
         ("launch mnist-fcn on=simulated drop=nan", "drop=nan: it must be from 0"),
         ("launch mnist-fcn on=simulated faulty=1", "faulty=1 has no fault"),
