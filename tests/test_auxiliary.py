@@ -152,3 +152,13 @@ def test_the_second_chunks_error_changes_what_m_learns_at_the_boundary_and_nothi
         assert equal(a.of_core, b.of_core)
     assert equal([plain[0].delta], [coupled[0].delta])
     assert not equal([plain[1].delta], [coupled[1].delta], 0.01)
+
+
+def test_of_two_streams_the_one_sent_last_must_be_the_one_received_last():
+    future, auxiliary = Recurrent(Interface(lambda h, c: h, unit=1.0)), Auxiliary(lambda h, c: h)
+    a, b = (future.receive(torch.randn(1, BATCH, UNITS, dtype=F64)) for _ in range(2))
+    future.send(b * 2)
+    assert auxiliary(future) > 0
+    future.send(a * 2)
+    with pytest.raises(ValueError, match="one stream alone"):
+        auxiliary(future)

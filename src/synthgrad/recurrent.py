@@ -112,7 +112,7 @@ class Recurrent(Statistics):
         self.answer: Tensor | None = None
         self.factor: float | Tensor = 1.0
         self.unit: float | Tensor = 1.0  # of the answer
-        self.paired = False  # whether the last chunk received is the last one sent
+        self.paired = True  # whether the chunk sent last is the one received last
         self.start: Start | None = None
         self._numbers: list[tuple[weakref.ref[Tensor], int]] = []  # chunks by the state they began with
         self._last: tuple[Tensor, Tensor] | None = None
@@ -206,7 +206,7 @@ class Recurrent(Statistics):
                 answer = answer.masked_fill(ends, 0.0)
         if not again:  # and an activation checkpoint does not run this once more, on the way back
             self.answer, self.unit, self.factor = answer, unit, factor
-            self.paired = self.start is not None and any(c is self.start.chunk for c, _ in chunks)
+            self.paired = not chunks or any(self.start is not None and c is self.start.chunk for c, _ in chunks)
         return dot(message, self._left_out(message, answer, chunks, again)) * self.scale
 
     def _factor(self, answer: Tensor) -> float | Tensor:
