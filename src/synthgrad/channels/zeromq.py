@@ -21,7 +21,9 @@ try:
     from zmq.auth.thread import ThreadAuthenticator
     from zmq.utils.monitor import recv_monitor_message
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("stages in processes need ZeroMQ: pip install 'synthgrad[stages]'") from error
+    raise ModuleNotFoundError(
+        "stages in processes need ZeroMQ: pip install 'synthgrad[stages]'", name=error.name
+    ) from error
 
 LIMIT = 1 << 30
 """Bytes of one tensor at most, unless said otherwise."""

@@ -29,7 +29,7 @@ try:
     import ray
     from ray.exceptions import ActorDiedError, RayActorError, RayError
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("stages on Ray need it: pip install 'synthgrad[ray]'") from error
+    raise ModuleNotFoundError("stages on Ray need it: pip install 'synthgrad[ray]'", name=error.name) from error
 
 
 class Cluster(Supervisor):
