@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from synthgrad import Interface, Stage
-from synthgrad.launch import launch
 from synthgrad.models import MLP
+from synthgrad.stages import launch
 
 SIZES = (20, 64, 64, 2)
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from synthgrad import Interface
-from synthgrad.finite import Buffers, are_finite, is_finite
-from synthgrad.stage import Stage
+from synthgrad.stages.finite import Buffers, are_finite, is_finite
+from synthgrad.stages.stage import Stage
 from test_stage import adam, interface, own, sgd, staged
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.complex64]

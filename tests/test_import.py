@@ -40,7 +40,7 @@ def test_the_library_needs_torch_and_jaxtyping_only(path):
     assert all(node.level == 0 for node in froms)
     roots = {name.partition(".")[0] for name in names | {node.module for node in froms}}
     assert "synthgrad_lab" not in roots
-    if not {"channels", "launch"} & {*path.parts}:  # ZeroMQ and Ray live there
+    if not {"stages"} & {*path.parts}:  # ZeroMQ and Ray live there
         assert roots - set(sys.stdlib_module_names) <= {"torch", "jaxtyping", "synthgrad"}
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from synthgrad import Interface, Recurrent
-from synthgrad.chunk import SAMPLED
 from synthgrad.models import Linear
+from synthgrad.recurrent.chunk import SAMPLED
 
 F64 = torch.float64
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from synthgrad import Interface
 from synthgrad.models import MLP
-from synthgrad.stage import Stage
+from synthgrad.stages.stage import Stage
 
 UNIT = 0.5
 """Like the batch of 8 a power of two: dividing by it is exact."""

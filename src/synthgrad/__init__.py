@@ -5,24 +5,24 @@ Start with `Interface`; `decouple` cuts a net by module names; `unlocked` trains
 """
 
 from synthgrad import models as models
-from synthgrad.auxiliary import Auxiliary as Auxiliary
-from synthgrad.clocks import Clocks as Clocks
-from synthgrad.critic import Critic as Critic
-from synthgrad.cut import Cut as Cut
-from synthgrad.cut import decouple as decouple
-from synthgrad.interface import Interface as Interface
-from synthgrad.packing import pack as pack
-from synthgrad.packing import restart as restart
-from synthgrad.packing import unpack as unpack
+from synthgrad.chain import chained as chained
+from synthgrad.chain import completely_unlocked as completely_unlocked
+from synthgrad.chain import unlocked as unlocked
+from synthgrad.clocks.clocks import Clocks as Clocks
+from synthgrad.clocks.stream import Tick as Tick
+from synthgrad.decouple.decouple import Cut as Cut
+from synthgrad.decouple.decouple import decouple as decouple
+from synthgrad.interface.interface import Interface as Interface
+from synthgrad.models.critic import Critic as Critic
 from synthgrad.quality import Quality as Quality
 from synthgrad.quality import compare as compare
 from synthgrad.quality import probe as probe
-from synthgrad.recurrent import Recurrent as Recurrent
-from synthgrad.stage import Stage as Stage
-from synthgrad.stream import Tick as Tick
-from synthgrad.traces import Traces as Traces
-from synthgrad.unlocked import chained as chained
-from synthgrad.unlocked import completely_unlocked as completely_unlocked
-from synthgrad.unlocked import unlocked as unlocked
+from synthgrad.recurrent.auxiliary import Auxiliary as Auxiliary
+from synthgrad.recurrent.recurrent import Recurrent as Recurrent
+from synthgrad.recurrent.state import pack as pack
+from synthgrad.recurrent.state import restart as restart
+from synthgrad.recurrent.state import unpack as unpack
+from synthgrad.recurrent.traces import Traces as Traces
+from synthgrad.stages.stage import Stage as Stage
 
 __version__ = "0.1.0"

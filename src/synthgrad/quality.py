@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from synthgrad.interface import Interface
+from synthgrad.interface.interface import Interface
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgrad.channels import Inlet, Kind, Outlet, Packet
-from synthgrad.channels.queue import Queue
+from synthgrad.stages.channels import Inlet, Kind, Outlet, Packet
+from synthgrad.stages.channels.in_process import Queue
 
 
 class Clock:

@@ -10,8 +10,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from synthgrad.channels import Kind, Packet
-from synthgrad.channels.wire import DIMENSIONS, DTYPES, HEADER, TENSORS, VERSION, Refused, decode, encode
+from synthgrad.stages.channels import Kind, Packet
+from synthgrad.stages.channels.wire import DIMENSIONS, DTYPES, HEADER, TENSORS, VERSION, Refused, decode, encode
 
 RUN, LIMIT = b"0123456789abcdef", 1 << 20
 REASONS = {"header", "magic", "version", "run", "kind", "frames", "dtype", "shape", "size", "bool"}

@@ -13,11 +13,11 @@ import pytest
 import torch
 import zmq
 
-from synthgrad.channels import Inlet, Kind, Outlet, Packet
-from synthgrad.channels.wire import encode
-from synthgrad.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
-from synthgrad.launch import Policy
-from synthgrad.launch.worker import Plan
+from synthgrad.stages import Policy
+from synthgrad.stages.channels import Inlet, Kind, Outlet, Packet
+from synthgrad.stages.channels.wire import encode
+from synthgrad.stages.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
+from synthgrad.stages.runners.worker import Plan
 
 RUN = b"0123456789abcdef"
 WORD = Packet(Kind.WORD, 1, 2)
@@ -357,10 +357,10 @@ def test_no_text_shows_the_secret(hubs):
 
 
 def test_without_zeromq_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.delitem(sys.modules, "synthgrad.channels.zeromq")
+    monkeypatch.delitem(sys.modules, "synthgrad.stages.channels.zeromq")
     monkeypatch.setitem(sys.modules, "zmq", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'synthgrad\[stages\]'"):
-        importlib.import_module("synthgrad.channels.zeromq")
+        importlib.import_module("synthgrad.stages.channels.zeromq")
 
 
 def test_without_the_runs_keys_nothing_gets_in(hubs, at):

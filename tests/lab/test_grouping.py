@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 from written import write
 
-from synthgrad.launch import Policy
+from synthgrad.stages import Policy
 from synthgrad_lab import config, report
 from synthgrad_lab.clocks import config as clocks
 from synthgrad_lab.clocks import report as clocks_report

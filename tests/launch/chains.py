@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthgrad import Interface, completely_unlocked, unlocked
-from synthgrad.launch import Outcome
 from synthgrad.models import MLP
-from synthgrad.stage import Stage
+from synthgrad.stages import Outcome
+from synthgrad.stages.stage import Stage
 
 WIDTH, BATCH, CLASSES = 5, 8, 3
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import chains
 import torch
 
-from synthgrad.channels import Kind, Links, Packet
-from synthgrad.channels.queue import Queue
-from synthgrad.launch import Policy
-from synthgrad.launch.node import Node
+from synthgrad.stages import Policy
+from synthgrad.stages.channels import Kind, Links, Packet
+from synthgrad.stages.channels.in_process import Queue
+from synthgrad.stages.node import Node
 
 F64 = torch.float64
 STEPS = 100

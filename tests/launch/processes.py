@@ -13,7 +13,9 @@ from types import SimpleNamespace
 import chains
 import pytest
 
-from synthgrad.launch import Policy, launch, nursery, supervisor
+from synthgrad.stages import Policy, launch
+from synthgrad.stages.runners import nursery
+from synthgrad.stages.runners import processes as supervisor
 
 STEPS = 200
 

@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from synthgrad import Interface
-from synthgrad.channels.zeromq import Keys
-from synthgrad.launch import Policy
-from synthgrad.launch.actor import Outgoing, StageActor
-from synthgrad.launch.worker import Plan
 from synthgrad.models import Linear
-from synthgrad.stage import Stage
+from synthgrad.stages import Policy
+from synthgrad.stages.channels.zeromq import Keys
+from synthgrad.stages.runners.ray_actor import Outgoing, StageActor
+from synthgrad.stages.runners.worker import Plan
+from synthgrad.stages.stage import Stage
 
 
 def build(k):

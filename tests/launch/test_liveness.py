@@ -17,12 +17,14 @@ import processes
 import pytest
 from processes import STEPS, Watch, alive, gone_within, kill, paused, run
 
-from synthgrad.channels import Kind, Links, Packet
-from synthgrad.channels.queue import Queue
-from synthgrad.launch import Policy, StageFailed, launch, nursery, watched
-from synthgrad.launch.awake import Awake
-from synthgrad.launch.told import NUMBERS, Told
-from synthgrad.launch.worker import Plan, Worker
+from synthgrad.stages import Policy, StageFailed, launch
+from synthgrad.stages.channels import Kind, Links, Packet
+from synthgrad.stages.channels.in_process import Queue
+from synthgrad.stages.counters import NUMBERS, Told
+from synthgrad.stages.runners import nursery
+from synthgrad.stages.runners import supervised as watched
+from synthgrad.stages.runners.awake import Awake
+from synthgrad.stages.runners.worker import Plan, Worker
 
 _in_time, place = processes._in_time, processes.place
 
@@ -178,7 +180,7 @@ def test_to_a_stage_that_slept_its_neighbours_have_not_been_silent(monkeypatch):
             return self.now
 
     time_ = Time()
-    monkeypatch.setattr("synthgrad.launch.awake.time", time_)
+    monkeypatch.setattr("synthgrad.stages.runners.awake.time", time_)
     awake = Awake(0.5)
     time_.now += 0.25
     assert awake() == 0.25
@@ -287,7 +289,7 @@ def test_a_build_that_no_process_could_import_is_refused_at_once(monkeypatch):
 def test_a_script_without_a_guard_is_told_so(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import chains\nfrom synthgrad.launch import Policy, launch\n"
+        "import chains\nfrom synthgrad.stages import Policy, launch\n"
         "launch(chains.build, 3, 5, policy=Policy(max_restarts=0))\n"
     )
     paths = [str(Path(chains.__file__).parent), *sys.path]

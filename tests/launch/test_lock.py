@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from synthgrad.launch import lock
+from synthgrad.stages.runners import lock
 
 
 def test_a_folder_is_held_until_its_file_is_closed(tmp_path):

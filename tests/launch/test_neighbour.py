@@ -3,9 +3,9 @@
 import pytest
 from one_node import Clock
 
-from synthgrad.channels import Kind, Packet
-from synthgrad.launch import Policy
-from synthgrad.launch.neighbour import Neighbour
+from synthgrad.stages import Policy
+from synthgrad.stages.channels import Kind, Packet
+from synthgrad.stages.neighbour import Neighbour
 
 
 def neighbour(**policy):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from one_node import F64, STEPS, Bench, primed, steps
 
-from synthgrad.channels import Kind
-from synthgrad.launch.told import Turn
+from synthgrad.stages.channels import Kind
+from synthgrad.stages.counters import Turn
 
 # --- a step ------------------------------------------------------------------------------------------------
 

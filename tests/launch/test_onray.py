@@ -17,10 +17,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from synthgrad import Interface
-from synthgrad.launch import Policy, StageFailed, launch
-from synthgrad.launch.supervisor import temporary
 from synthgrad.models import Linear
-from synthgrad.stage import Stage
+from synthgrad.stages import Policy, StageFailed, launch
+from synthgrad.stages.runners.processes import temporary
+from synthgrad.stages.stage import Stage
 
 ray = pytest.importorskip("ray")
 
@@ -212,7 +212,7 @@ def test_an_address_without_a_ray_is_told_at_once(monkeypatch, address, why):
 
 
 def test_without_ray_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.delitem(sys.modules, "synthgrad.launch.onray", raising=False)
+    monkeypatch.delitem(sys.modules, "synthgrad.stages.runners.ray_cluster", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'synthgrad\[ray\]'"):
-        importlib.import_module("synthgrad.launch.onray")
+        importlib.import_module("synthgrad.stages.runners.ray_cluster")

@@ -6,8 +6,8 @@ from dataclasses import fields
 import chains
 import pytest
 
-from synthgrad.launch import Faults, Policy, launch
-from synthgrad.launch.ranges import RANGES
+from synthgrad.stages import Faults, Policy, launch
+from synthgrad.stages.ranges import RANGES
 
 NUMBERS = [f.name for f in fields(Policy) if f.name != "lockstep"]
 FAULTS = [f.name for f in fields(Faults)]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from one_node import F64, STEPS, Bench, steps
 
-from synthgrad.channels import Kind
-from synthgrad.launch.told import Turn
+from synthgrad.stages.channels import Kind
+from synthgrad.stages.counters import Turn
 
 # --- what is not taken in ----------------------------------------------------------------------------------
 

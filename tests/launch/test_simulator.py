@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthgrad.launch import Faults, Policy, launch
+from synthgrad.stages import Faults, Policy, launch
 
 STEPS = 24
 

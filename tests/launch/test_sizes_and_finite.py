@@ -11,8 +11,8 @@ from one_node import F64, Bench
 from torch import nn
 
 from synthgrad import Interface, Stage, checkpoint
-from synthgrad.launch import Policy, StageFailed, launch
-from synthgrad.launch.told import Turn
+from synthgrad.stages import Policy, StageFailed, launch
+from synthgrad.stages.counters import Turn
 
 LENGTHS = (7, 5, 9, 6)
 

@@ -18,8 +18,9 @@ import torch
 from processes import STEPS, Watch, alive, gone_within, kill, paused, run
 
 from synthgrad import checkpoint
-from synthgrad.launch import StageFailed, Stopped, launch, supervisor
-from synthgrad.launch.worker import locked
+from synthgrad.stages import StageFailed, Stopped, launch
+from synthgrad.stages.runners import processes as supervisor
+from synthgrad.stages.runners.worker import locked
 
 _in_time, place = processes._in_time, processes.place
 

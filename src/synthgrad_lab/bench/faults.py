@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from synthgrad.launch import Outcome, Policy, Status, launch
+from synthgrad.stages import Outcome, Policy, Status, launch
 from synthgrad_lab.bench.built import paced_stage
 from synthgrad_lab.config import Settings
 from synthgrad_lab.launching.stages import assembled

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from synthgrad.channels import Kind, Packet
-from synthgrad.channels.zeromq import Hub, ZmqInlet, ZmqOutlet
-from synthgrad.launch.supervisor import temporary
+from synthgrad.stages.channels import Kind, Packet
+from synthgrad.stages.channels.zeromq import Hub, ZmqInlet, ZmqOutlet
+from synthgrad.stages.runners.processes import temporary
 
 _RUN = bytes(16)
 

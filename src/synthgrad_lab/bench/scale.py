@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from synthgrad.launch import Policy, Status, launch
+from synthgrad.stages import Policy, Status, launch
 from synthgrad_lab.bench.built import Sizes, emulated_stage
 from synthgrad_lab.bench.stages import WARMUP, rate_of
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from synthgrad.launch import Outcome, Policy, launch
-from synthgrad.launch.outcome import Event
+from synthgrad.stages import Outcome, Policy, launch
+from synthgrad.stages.outcome import Event
 from synthgrad_lab.bench.built import Sizes, emulated_part, emulated_stage, real_part
 from synthgrad_lab.bench.link import hops
 from synthgrad_lab.bench.pipelines import bench_pipeline

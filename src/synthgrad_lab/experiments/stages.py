@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from synthgrad.launch import Policy
+from synthgrad.stages import Policy
 from synthgrad_lab.config import Settings
 from synthgrad_lab.experiments.gathering import holds, row_of
 from synthgrad_lab.folders import begun, is_run_of, put_aside

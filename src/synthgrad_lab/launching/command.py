@@ -18,7 +18,7 @@ from synthgrad_lab.settings import BadSetting
 
 def do_launch(options: Namespace) -> None:
     """Run a recipe in stages, or go on with such a run."""
-    from synthgrad.launch import StageFailed
+    from synthgrad.stages import StageFailed
     from synthgrad_lab import page
     from synthgrad_lab.launching import launched
     from synthgrad_lab.launching.config import described, divided

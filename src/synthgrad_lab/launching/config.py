@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from synthgrad.launch import Faults, Policy
+from synthgrad.stages import Faults, Policy
 from synthgrad_lab.ranges import THREADS, refuse_number, refuse_outside
 from synthgrad_lab.settings import BadSetting, describe, override
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from synthgrad import checkpoint
 from synthgrad.checkpoint import replace as write
-from synthgrad.launch import Outcome, Status, Stopped, launch
+from synthgrad.stages import Outcome, Status, Stopped, launch
 from synthgrad_lab.config import Settings
 from synthgrad_lab.folders import claim, ended, first_line, owned, refuse_taken
 from synthgrad_lab.launching.config import Launch, launch_from

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from synthgrad.launch import Status
+from synthgrad.stages import Status
 
 COLUMNS = (
     *("stage", "state", "step", "steps/s", "queue", "dropped", "missed", "refused", "not finite"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from synthgrad.launch import Policy
+from synthgrad.stages import Policy
 from synthgrad_lab.results_tables import Row
 
 

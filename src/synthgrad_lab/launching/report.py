@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from synthgrad.launch.outcome import Event
+from synthgrad.stages.outcome import Event
 from synthgrad_lab.launching.trace import drawn, longest_step
 from synthgrad_lab.summary import Run, set_apart, shown
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from synthgrad import Interface
-from synthgrad.stage import Stage
+from synthgrad.stages.stage import Stage
 from synthgrad_lab.classification import rows_of
 from synthgrad_lab.config import INTERFACED, Settings
 from synthgrad_lab.methods.base import criterion

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from synthgrad.launch.outcome import Event
+from synthgrad.stages.outcome import Event
 from synthgrad_lab.figures import EVENT, sheet
 
 COLOURS = {**{kind: EVENT[kind] for kind in ("forward", "backward", "update", "fit")}, "send": "#F0E442"}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from synthgrad import Auxiliary, Traces
-from synthgrad.packing import pack
 from synthgrad.quality import Quality
+from synthgrad.recurrent.state import pack
 from synthgrad_lab.optimizers import adam, decayed
 from synthgrad_lab.record import note
 from synthgrad_lab.recurrent.config import Settings

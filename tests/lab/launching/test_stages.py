@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgrad.launch import Faults, launch
+from synthgrad.stages import Faults, launch
 from synthgrad_lab.classification import Classification
 from synthgrad_lab.launching.stages import assembled, balanced, build_stage, costs, cuts_of, refuse
 

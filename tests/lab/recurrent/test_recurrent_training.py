@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from synthgrad import checkpoint, compare
-from synthgrad.packing import pack
+from synthgrad.recurrent.state import pack
 from synthgrad_lab.record import Record, to_json
 from synthgrad_lab.recurrent.config import METHODS, STREAMS, Settings
 from synthgrad_lab.recurrent.recipes import RECIPES

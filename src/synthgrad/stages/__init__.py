@@ -1,0 +1,10 @@
+"""Parts in processes of their own: simulated in this one, a process each, or on a Ray cluster. See README.md."""
+
+from synthgrad.stages.launch import launch as launch
+from synthgrad.stages.outcome import Outcome as Outcome
+from synthgrad.stages.outcome import StageFailed as StageFailed
+from synthgrad.stages.outcome import Status as Status
+from synthgrad.stages.outcome import Stopped as Stopped
+from synthgrad.stages.policy import Policy as Policy
+from synthgrad.stages.runners.simulated import Faults as Faults
+from synthgrad.stages.stage import Stage as Stage
