@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import settings
 from torch import Tensor, nn
+
+# A shell starts what it puts in the background with Ctrl-C ignored; tests of Ctrl-C must not depend on that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before the first import of synthgrad: from here on beartype checks its annotations, shapes included.
 jaxtyping.install_import_hook("synthgrad", "beartype.beartype")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 
-from synthgrad_lab.streams import standard_streams
+from synthgrad_lab.running.streams import standard_streams
 
 EXTRAS = {"ray": "ray", "zmq": "stages"}
 """Which of the project's extras has a package; all others are in ``lab``."""
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _obeyed(arguments: Sequence[str] | None) -> int:
     try:
         with _uninterrupted():
-            from synthgrad_lab.arguments import parser
-            from synthgrad_lab.run import Interrupted
-            from synthgrad_lab.settings import BadSetting
+            from synthgrad_lab.commands.arguments import parser
+            from synthgrad_lab.running.loop import Interrupted
+            from synthgrad_lab.running.settings import BadSetting
 
         options = parser().parse_args(arguments)
         try:

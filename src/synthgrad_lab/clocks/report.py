@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from synthgrad_lab.clocks.config import METHODS, SHOWN
 from synthgrad_lab.clocks.schedule import drawn
-from synthgrad_lab.figures import shade, sheet
-from synthgrad_lab.summary import Run, set_apart
+from synthgrad_lab.clocks.settings import METHODS, SHOWN
+from synthgrad_lab.reporting.figures import shade, sheet
+from synthgrad_lab.reporting.runs import Run, set_apart
 
 COLOURS = {"bprop": "#000000", "cut": "#8a8a8a", "dni": "#0072B2", "cdni": "#E69F00"}
 CURVES = """Wrong answers on validation digits, over the digits that a run has seen: a line per run, a colour per

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from synthgrad_lab.clocks.config import SHOWN, Settings
-from synthgrad_lab.figures import sheet
+from synthgrad_lab.clocks.settings import SHOWN, Settings
+from synthgrad_lab.reporting.figures import sheet
 
 Event = dict[str, Any]
 """``time`` (steps, from 1), ``network``, ``what``: tick, send RECEIVER, update."""

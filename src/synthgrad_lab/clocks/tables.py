@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 
-from synthgrad_lab.clocks.config import METHODS, SHOWN
-from synthgrad_lab.results_tables import Row, grouped, spread
+from synthgrad_lab.clocks.settings import METHODS, SHOWN
+from synthgrad_lab.reporting.statistics import grouped, spread
+from synthgrad_lab.running.jsonl import Row
 
 
 def table(records: list[Row]) -> list[dict[str, str]]:

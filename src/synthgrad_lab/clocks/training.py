@@ -10,13 +10,13 @@ import torch.nn.functional as F
 
 from synthgrad import Clocks, Interface, Recurrent
 from synthgrad.models import MLP
-from synthgrad_lab.clocks.config import Settings
 from synthgrad_lab.clocks.digits import moments
 from synthgrad_lab.clocks.networks import A, B
 from synthgrad_lab.clocks.schedule import event
-from synthgrad_lab.optimizers import adam, decayed
+from synthgrad_lab.clocks.settings import Settings
+from synthgrad_lab.data import load
 from synthgrad_lab.recurrent.tasks.base import held_out
-from synthgrad_lab.tasks import load
+from synthgrad_lab.running.optimizers import adam, decayed
 
 STREAMS = 250
 """Of an evaluation."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from synthgrad import Critic, Interface, Recurrent
 from synthgrad.models import MLP, Masked
 from synthgrad.recurrent.state import Leaves
-from synthgrad_lab.recurrent.config import Settings
+from synthgrad_lab.recurrent.settings import Settings
 from synthgrad_lab.recurrent.tasks.base import Task
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from synthgrad_lab.recurrent.config import Method, Settings
+from synthgrad_lab.recurrent.settings import Method, Settings
 
 
 def add(method: Method = "dni") -> Settings:

@@ -12,13 +12,13 @@ from torch.utils._pytree import tree_map
 from synthgrad import Auxiliary, Traces
 from synthgrad.quality import Quality
 from synthgrad.recurrent.state import pack
-from synthgrad_lab.optimizers import adam, decayed
-from synthgrad_lab.record import note
-from synthgrad_lab.recurrent.config import Settings
-from synthgrad_lab.recurrent.core import Core
 from synthgrad_lab.recurrent.gradient_models import future, head, later_losses, model, told
+from synthgrad_lab.recurrent.networks import Core
+from synthgrad_lab.recurrent.settings import Settings
 from synthgrad_lab.recurrent.tasks import task_of
 from synthgrad_lab.recurrent.tasks.base import Chunk, Episodes
+from synthgrad_lab.running.optimizers import adam, decayed
+from synthgrad_lab.running.record import note
 
 PIECE = 200
 """Steps at a time without gradients."""

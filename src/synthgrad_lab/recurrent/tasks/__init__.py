@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synthgrad_lab.recurrent.config import Settings
+from synthgrad_lab.recurrent.settings import Settings
 from synthgrad_lab.recurrent.tasks.add import Add
 from synthgrad_lab.recurrent.tasks.base import Episodes, Task
 from synthgrad_lab.recurrent.tasks.chars import Chars

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthgrad_lab.record import note
+from synthgrad_lab.data.text import decoded
 from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task
-from synthgrad_lab.tasks.text import decoded
+from synthgrad_lab.running.record import note
 
 PENN = {
     "train": ("ptb.train.txt", "f26c4b92c5fdc7b3f8c7cdcb991d8420", 5_017_482),

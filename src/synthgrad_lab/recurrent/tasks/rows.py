@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synthgrad_lab.data import load
 from synthgrad_lab.recurrent.tasks.base import Episodes, Network
-from synthgrad_lab.tasks import load
 
 ROWS = 28
 

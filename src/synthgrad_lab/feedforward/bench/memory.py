@@ -1,0 +1,49 @@
+"""Peak activation memory of a step over depth: backprop keeps every layer's, unlocked DNI one layer's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from synthgrad_lab.feedforward.profiling import peak
+from synthgrad_lab.feedforward.recipes import Method, mnist_fcn
+from synthgrad_lab.feedforward.trainer import Trainer
+
+DEPTHS = (4, 8, 16, 32)
+METHODS: tuple[Method, ...] = ("bprop", "cdni")
+
+
+def bench_memory(
+    width: int = 256, batch: int = 4096, progress: Callable[[int], None] = lambda done: None
+) -> list[dict]:
+    """Peak memory that a step allocates beyond what was there before it, for equal layers.
+
+    Args:
+        width: units of every layer.
+        batch: examples; large, so that activations outweigh the gradients of one layer's weights.
+        progress: called with the number of measurements done.
+
+    Returns:
+        A row per depth: ``depth``, ``bprop_mb``, ``dni_mb`` (unlocked cDNI) and their ``ratio``.
+    """
+    rows = []
+    for depth in DEPTHS:
+        row: dict[str, Any] = {"depth": depth}
+        for method in METHODS:
+            row[f"{method}_mb"] = measured(method, depth, width, batch) / 2**20
+            progress(2 * len(rows) + (method == "cdni") + 1)
+        row["ratio"] = row["cdni_mb"] / row["bprop_mb"]
+        rows.append(row)
+    return rows
+
+
+def measured(method: Method, depth: int, width: int, batch: int) -> int:
+    """Bytes at the highest point of one step of a chain of equal layers."""
+    s = replace(mnist_fcn(method), layers=depth, width=width, batch=batch)
+    trainer = Trainer(s)
+    trainer.parts[0] = nn.Sequential(nn.Linear(s.width, s.width), nn.BatchNorm1d(s.width), nn.ReLU())
+    return peak(trainer, torch.rand(s.batch, s.width), torch.randint(10, (s.batch,)))

@@ -1,0 +1,51 @@
+"""What each method costs on each of the paper's networks: time, parameters, memory, relative to backprop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from synthgrad_lab.feedforward.bench.step import batch_of, relative_cost
+from synthgrad_lab.feedforward.experiments.paper_table import BUDGETS, settings_of
+from synthgrad_lab.feedforward.profiling import peak
+from synthgrad_lab.feedforward.recipes import RECIPES
+from synthgrad_lab.feedforward.settings import METHODS, SHOWN
+from synthgrad_lab.feedforward.trainer import Trainer
+
+
+def bench_methods(
+    budget: str = "standard", repeats: int = 7, progress: Callable[[int], None] = lambda done: None
+) -> list[dict[str, Any]]:
+    """Time a step of every method on every network, one thread, interleaved within a network.
+
+    Args:
+        budget: whose widths and gradient models are measured, at 4 layers.
+        repeats: rounds over the methods.
+        progress: called with the number of networks done.
+
+    Returns:
+        A row per network and method: ``network``, ``method``, ``ratio`` (seconds per step over Bprop's, median over
+        rounds), ``model_parameters`` (beside the layers', in percent of theirs), ``memory_mb`` (peak of a step
+        above what was there before it) and ``memory_ratio`` (to Bprop).
+    """
+    rows: list[dict[str, Any]] = []
+    for done, recipe in enumerate(RECIPES, start=1):
+        chosen = {m: replace(settings_of(BUDGETS[budget], recipe, m), layers=4) for m in METHODS}
+        cost = relative_cost(chosen, against="bprop", repeats=repeats)
+        trainers = {method: Trainer(s) for method, s in chosen.items()}
+        memory = {m: peak(trainer, *batch_of(chosen[m])) / 2**20 for m, trainer in trainers.items()}
+        for method, s in chosen.items():
+            layers, beside = trainers[method].parameters()
+            rows.append(
+                {
+                    "network": f"{recipe}, width {s.width}, batch {s.batch}",
+                    "method": SHOWN[method],
+                    "ratio": cost[method],
+                    "model_parameters": 100 * beside / layers,
+                    "memory_mb": memory[method],
+                    "memory_ratio": memory[method] / memory["bprop"],
+                }
+            )
+        progress(done)
+    return rows

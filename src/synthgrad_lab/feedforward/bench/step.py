@@ -1,0 +1,119 @@
+"""What a training step costs: measured, beside what its arithmetic alone predicts."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from synthgrad_lab.feedforward.networks import CLASSES, IMAGES
+from synthgrad_lab.feedforward.recipes import mnist_fcn
+from synthgrad_lab.feedforward.settings import Settings
+from synthgrad_lab.feedforward.trainer import Trainer
+from synthgrad_lab.running.measure import Step, interleaved
+
+
+def cases(width: int) -> dict[str, Settings]:
+    """The issue's four: backprop, and decoupled with three kinds of gradient model."""
+    bprop, cdni, dni = (replace(mnist_fcn(method), width=width) for method in ("bprop", "cdni", "dni"))
+    return {
+        "Bprop": bprop,
+        "cDNI, linear M": replace(cdni, model_depth=0),
+        f"cDNI, bottleneck M ({cdni.model_hidden})": cdni,
+        "DNI, paper's M (2 x 1024)": replace(dni, model_hidden=1024, model_depth=2, model_norm=True),
+    }
+
+
+def bench_step(width: int, repeats: int = 15, progress: Callable[[int], None] = lambda done: None) -> list[dict]:
+    """Time a step of each case at one width, one thread, interleaved.
+
+    Args:
+        width: hidden units of the 4-layer net, batch 256.
+        repeats: rounds; each times every case once, over some 0.2 s.
+        progress: called with the number of rounds done.
+
+    Returns:
+        A row per case: ``width, case, ms, ratio`` (to Bprop, median over rounds), ``arithmetic`` (ratio of the
+        floating-point operations of matrix products, counted), ``overhead`` (ratio / arithmetic), ``by_hand``
+        (ratio of the same step written out without the library) and ``interface`` (ratio / by_hand).
+    """
+    settings = cases(width)
+    batch = batch_of(next(iter(settings.values())))
+    trainers = {case: Trainer(s) for case, s in settings.items()}
+    steps: dict[str, Step] = {case: lambda t=t: t.step(*batch) for case, t in trainers.items()}
+    steps |= {f"{case} by hand": _by_hand(Trainer(s), *batch) for case, s in settings.items() if "DNI" in case}
+    times = interleaved(steps, repeats, progress)
+    flops = {case: _flops(steps[case]) for case in settings}
+    rows = []
+    for case in settings:
+        ratio = _ratio(times[case], times["Bprop"])
+        by_hand = _ratio(times.get(f"{case} by hand", times[case]), times["Bprop"])
+        arithmetic = flops[case] / flops["Bprop"]
+        rows.append(
+            {
+                "width": width,
+                "case": case,
+                "ms": 1000 * statistics.median(times[case]),
+                "ratio": ratio,
+                "arithmetic": arithmetic,
+                "overhead": ratio / arithmetic,
+                "by_hand": by_hand,
+                "interface": ratio / by_hand,
+            }
+        )
+    return rows
+
+
+def relative_cost(settings: Mapping[str, Settings], against: str, repeats: int = 15) -> dict[str, float]:
+    """Seconds per step of each, relative to one of them: interleaved, median over rounds, one thread."""
+    batch = batch_of(next(iter(settings.values())))
+    trainers = {name: Trainer(s) for name, s in settings.items()}
+    times = interleaved({name: lambda t=t: t.step(*batch) for name, t in trainers.items()}, repeats)
+    return {name: _ratio(values, times[against]) for name, values in times.items()}
+
+
+def _ratio(times: list[float], against: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(times, against, strict=True))
+
+
+def batch_of(s: Settings) -> tuple[Tensor, Tensor]:
+    """Random images and labels: they cost what real ones do, and learning is not measured here."""
+    generator = torch.Generator().manual_seed(0)
+    channels, side = IMAGES[s.data]
+    x = torch.rand(s.batch, channels, side, side, generator=generator)
+    return x, torch.randint(CLASSES, (s.batch,), generator=generator)
+
+
+def _flops(step: Step) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def _by_hand(trainer: Trainer, x: Tensor, y: Tensor) -> Step:
+    """The unlocked step as one would write it out for this net, without units, checks or an interface."""
+    parts, models = trainer.parts, [interface.gradient_model for interface in trainer.interfaces]
+    context = trainer.method.context(y)
+
+    def step() -> None:
+        h, prediction = x, None
+        for k, part in enumerate(parts):
+            leaf = h.detach().requires_grad_(k > 0)
+            h = part(leaf)
+            if k < len(models):
+                upper = models[k](h.detach(), context)
+                h.backward(upper.detach())
+            else:
+                upper = None
+                F.cross_entropy(h, y).backward()
+            if prediction is not None:
+                F.mse_loss(prediction, leaf.grad).backward()  # pyright: ignore[reportArgumentType]
+            trainer.update(k)
+            prediction = upper
+
+    return step

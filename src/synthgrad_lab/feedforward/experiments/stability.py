@@ -1,0 +1,40 @@
+"""What each setting for start-up and stability gives, one at a time; on validation data, as settings are chosen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from synthgrad_lab.feedforward.recipes import mnist_fcn
+from synthgrad_lab.feedforward.settings import Settings
+
+SEEDS = 2
+BASES = {
+    "cdni": replace(mnist_fcn("cdni"), layers=6),
+    "dni": mnist_fcn("dni"),
+    "critic": replace(mnist_fcn("critic"), layers=6),
+}
+"""Networks on which a change can show: deep with the label, blind."""
+CHANGES: dict[str, dict[str, Any]] = {
+    "as-it-is": {},
+    "warmup-200": {"warmup": 200},
+    "lam-0.5-to-0": {"unlock": "fused", "lam": 0.5, "lam_end": 0.0},
+    "lam-0.1": {"unlock": "fused", "lam": 0.1},
+    "target-every-10": {"target_every": 10},
+    "target-every-100": {"target_every": 100},
+    "clip-1": {"clip": 1.0},
+    "clip-0.1": {"clip": 0.1},
+    "model-lr-x3": {"model_lr": 3e-3},
+    "model-lr-x0.3": {"model_lr": 3e-4},
+    "model-betas-0.9-0.999": {"model_beta1": 0.9, "model_beta2": 0.999},
+}
+
+
+def cells() -> dict[str, Settings]:
+    """Every change to every base, all seeds."""
+    return {
+        f"{base}--{change}--seed{seed}": replace(settings, seed=seed, **changed)
+        for seed in range(SEEDS)
+        for base, settings in BASES.items()
+        for change, changed in CHANGES.items()
+    }

@@ -1,0 +1,73 @@
+"""An interface between every two layers: DNI, cDNI, critic; unlocked, completely unlocked or fused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from synthgrad import Critic, Interface, chained, completely_unlocked, unlocked
+from synthgrad_lab.feedforward.methods.base import Losses, Method, criterion
+from synthgrad_lab.feedforward.networks import gradient_model, head, input_model
+from synthgrad_lab.feedforward.precision import prepared
+from synthgrad_lab.feedforward.settings import Settings
+
+
+class Decoupled(Method):
+    """Each layer learns from a synthetic gradient; its optimizer also moves the gradient model on the edge below.
+
+    References:
+        Jaderberg et al. 2017, sections 2.1 and 3.1, Fig. 2 and 6, supplement A.
+    """
+
+    def __init__(self, s: Settings, parts: list[nn.Module]):
+        super().__init__(s, parts)
+        self.between = nn.ModuleList(_interface(s, k) for k in range(len(parts) - 1))
+        self.interfaces = list(self.between)  # pyright: ignore[reportAttributeAccessIssue]
+        self.step = 0
+        self.at(0)
+
+    def losses(self, x: Tensor, y: Tensor) -> Losses:
+        """A layer's loss once it has run; one for all where they are fused, or warm up."""
+        s, context = self.settings, self.context(y)
+
+        def task(out: Tensor) -> Tensor:
+            return criterion(out, y)
+
+        if s.unlock == "fused" or self.step < s.warmup:
+            yield range(len(self.parts)), task(chained(self.parts, self.interfaces, x, context))
+            return
+        if s.unlock == "complete":
+            found = completely_unlocked(self.parts, self.interfaces, x, task, context)
+        else:
+            found = unlocked(self.parts, self.interfaces, x, task, context)
+        yield from (([k], loss) for k, loss in found)
+
+    def beside(self, k: int) -> list[nn.Parameter]:
+        """M of the edge below, which layer k's backward pass teaches, and I of the edge above."""
+        found: list[nn.Parameter] = []
+        if k > 0:
+            found += _parameters(self.interfaces[k - 1].gradient_model)
+        if k < len(self.interfaces):
+            found += _parameters(self.interfaces[k].input_model)
+        return found
+
+    def at(self, step: int) -> None:
+        """Set each interface's lam: 1 while warming up, then along its line."""
+        s, self.step = self.settings, step
+        last = s.lam_end or s.lam
+        for k, interface in enumerate(self.interfaces):
+            start, end = s.lam[k % len(s.lam)], last[k % len(last)]
+            interface.lam = 1.0 if step < s.warmup else start + (end - start) * step / s.steps
+
+
+def _interface(s: Settings, k: int) -> Interface:
+    model: Any = prepared(head(s, k) if s.method == "critic" else gradient_model(s, k), s)
+    if s.method == "critic":
+        model = Critic(model, anchor=s.anchor).to(s.device)
+    inputs = prepared(input_model(s, k), s) if s.unlock == "complete" else None
+    return Interface(model, inputs, unit_factor=s.unit_factor, target_every=s.target_every).to(s.device)
+
+
+def _parameters(model: Any) -> list[nn.Parameter]:
+    return list(model.parameters()) if model is not None else []

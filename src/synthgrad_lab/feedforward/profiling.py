@@ -1,0 +1,108 @@
+"""What one step does when: each layer's forward pass, backward pass and update, in milliseconds."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synthgrad_lab.feedforward.trainer import Trainer
+from synthgrad_lab.running.measure import allocated
+
+Event = dict[str, Any]
+"""``layer`` (from 1), ``kind``, ``start`` and ``end`` in ms since the step began. Kinds: forward; loss (the
+task's, or M's synthetic gradient for this layer); backward; fit (of M on the edge below this layer); update."""
+
+
+def timeline(trainer: Trainer, x: Tensor, y: Tensor, steps: int = 31) -> list[Event]:
+    """Time the parts of a training step, on a copy of the trainer.
+
+    Args:
+        trainer: what to time; it is left as it is.
+        x: a batch.
+        y: its labels.
+        steps: how many steps to time, or as many as some seconds hold; the shortest is returned, which the
+            machine disturbed least.
+
+    Returns:
+        The events of one step, in order. On a GPU each event waits for the device.
+    """
+    before = torch.get_rng_state()
+    subject = _Timed(copy.deepcopy(trainer))
+    subject.step(x, y)
+    began, timed = time.perf_counter(), []
+    while len(timed) < min(3, steps) or (len(timed) < steps and time.perf_counter() - began < 3):
+        timed.append(subject.step(x, y))
+    torch.set_rng_state(before)
+    return min((events for events in timed if events), key=lambda events: events[-1]["end"], default=[])
+
+
+class _Timed:
+    """A trainer whose parts report when they run."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self.events: list[Event] = []
+        self.began = self.mark = 0.0
+        self.top = len(trainer.parts)
+        for k, part in enumerate(trainer.parts, start=1):
+            part.register_forward_pre_hook(lambda module, inputs: self.tick())
+            part.register_forward_hook(lambda module, inputs, output, k=k: self.event(k, "forward"))
+            # A layer's backward pass has ended when its last parameter has its gradient.
+            for parameter in part.parameters():
+                parameter.register_post_accumulate_grad_hook(lambda p, k=k: self.event(k, "backward"))
+
+    def now(self) -> float:
+        if self.trainer.settings.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return 1000 * (time.perf_counter() - self.began)
+
+    def tick(self) -> None:
+        self.mark = self.now()
+
+    def event(self, layer: int, kind: str) -> None:
+        last = self.events[-1] if self.events else {}
+        if (last.get("layer"), last.get("kind")) == (layer, kind):
+            last["end"] = self.now()
+        else:
+            self.events.append({"layer": layer, "kind": kind, "start": self.mark, "end": self.now()})
+        self.mark = self.events[-1]["end"]  # where nothing else marks it, the next event starts here
+
+    def step(self, x: Tensor, y: Tensor) -> list[Event]:
+        self.events, self.began = [], time.perf_counter()
+        for layers, loss in self.trainer.losses(x, y):
+            self.event(layers[-1] + 1, "loss")
+            self.tick()
+            loss.backward()
+            if self.trainer.interfaces and layers[-1] > 0:
+                self.event(layers[-1] + 1, "fit")
+            for k in reversed(layers):
+                self.tick()
+                self.trainer.update(k)
+                self.event(k + 1, "update")
+        return self.events
+
+
+def peak(trainer: Trainer, x: Tensor, y: Tensor) -> int:
+    """Bytes at the highest point of one step, above what was allocated before it: activations, gradients.
+
+    Args:
+        trainer: is left as it is.
+        x: a batch.
+        y: its labels.
+    """
+    random, trainer = torch.get_rng_state(), copy.deepcopy(trainer)
+    for _ in trainer.parts:  # optimizers allocate their state, stale gradients come down
+        trainer.step(x, y)
+    try:
+        if trainer.settings.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            trainer.step(x, y)
+            return torch.cuda.max_memory_allocated() - before
+        return allocated(lambda: trainer.step(x, y))
+    finally:
+        torch.set_rng_state(random)

@@ -1,0 +1,130 @@
+"""One training step of a chain of layers: losses by the method, an optimizer per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synthgrad import Quality, chained, probe
+from synthgrad_lab.feedforward.methods import METHOD
+from synthgrad_lab.feedforward.methods.base import criterion, run
+from synthgrad_lab.feedforward.networks import network
+from synthgrad_lab.feedforward.precision import prepared
+from synthgrad_lab.feedforward.settings import Settings
+from synthgrad_lab.running.optimizers import adam, decayed
+
+EVALUATED = {"fcn": 2500, "cnn": 250}
+"""Examples at a time without gradients: a convolution's activations are large."""
+
+
+class Trainer:
+    """The layers of a chain, how they learn, an optimizer per layer, and one step of training.
+
+    Layer k's optimizer also moves what learns beside it: the gradient model on the edge below, which layer k's
+    backward pass teaches, its head, its input model.
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = s = settings
+        torch.manual_seed(s.seed)
+        self.parts = [prepared(part, s) for part in network(s)]
+        self.method = METHOD[s.method](s, self.parts).to(s.device)
+        self.updates = [0] * s.layers
+        self.optimizers = [
+            adam(list(part.parameters()), self.method.beside(k), s) for k, part in enumerate(self.parts)
+        ]
+
+    @property
+    def interfaces(self) -> Sequence[Any]:
+        """The method's interfaces, bottom first."""
+        return self.method.interfaces
+
+    def losses(self, x: Tensor, y: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Each loss of a step and the layers that learn from it, ready to be differentiated."""
+        found = self.method.losses(x, y)
+        p = self.settings.p_update
+        return found if p == 1 else _sparse(list(found), p)
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """Train on one batch; returns the task's loss, detached, or None if the top layer was not updated."""
+        task = None
+        for layers, loss in self.losses(x, y):
+            loss.backward()
+            for k in layers:
+                self.update(k)
+            if layers[-1] == len(self.parts) - 1:
+                task = loss.detach()
+        return task
+
+    def update(self, k: int) -> None:
+        """Move layer k, and what learns beside it, along their gradients."""
+        if self.settings.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parts[k].parameters(), self.settings.clip)
+        self.optimizers[k].step()
+        self.optimizers[k].zero_grad()
+        self.updates[k] += 1
+
+    def schedule(self, step: int) -> None:
+        """Set what depends on the step: learning rates, and the method's own schedules."""
+        share = step / self.settings.steps
+        for optimizer in self.optimizers:
+            decayed(optimizer, self.settings.decay, share)
+        self.method.at(step)
+
+    @torch.no_grad()
+    def error(self, x: Tensor, y: Tensor) -> float:
+        """Classification error of the chain as it stands, in percent."""
+        for part in self.parts:
+            part.eval()
+        count = EVALUATED[self.settings.net]
+        wrong = sum(
+            (run(self.parts, a).argmax(1) != b).sum().item()
+            for a, b in zip(x.split(count), y.split(count), strict=True)
+        )
+        for part in self.parts:
+            part.train()
+        return 100 * wrong / len(y)
+
+    def quality(self, x: Tensor, y: Tensor) -> dict[str, Quality]:
+        """Each synthetic gradient against backprop's on a probe batch; empty without interfaces."""
+        if not self.interfaces:
+            return {}
+        context = self.method.context(y)
+        named = {f"h{k}": interface for k, interface in enumerate(self.interfaces, start=1)}
+        return probe(
+            named,
+            lambda: criterion(chained(self.parts, self.interfaces, x, context), y),
+            *self.parts,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later step depends on, but for the data's order."""
+        return {
+            "parts": [part.state_dict() for part in self.parts],
+            "method": self.method.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a ``state_dict``."""
+        for kind in ("parts", "optimizers"):
+            for mine, theirs in zip(getattr(self, kind), state[kind], strict=True):
+                mine.load_state_dict(theirs)
+        self.method.load_state_dict(state["method"])
+        self.updates = list(state["updates"])
+
+    def parameters(self) -> tuple[int, int]:
+        """How many numbers the layers have, and how many are trained beside them."""
+        layers = sum(p.numel() for part in self.parts for p in part.parameters())
+        return layers, sum(p.numel() for p in self.method.parameters() if p.requires_grad)
+
+
+def _sparse(found: list[tuple[Sequence[int], Tensor]], p: float) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """The losses in random order, each with probability p (the paper's sparse updates, section 3.1)."""
+    for i in torch.randperm(len(found)).tolist():
+        if torch.rand(()).item() < p:
+            yield found[i]

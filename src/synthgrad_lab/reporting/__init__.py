@@ -1,0 +1,1 @@
+"""Reports: runs read back, statistics, tables, figures, pages. Knows no family."""

@@ -1,0 +1,1 @@
+"""Running experiments: what a family offers, settings, the loop, records. Knows no family."""

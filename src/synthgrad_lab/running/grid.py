@@ -1,0 +1,177 @@
+"""Many runs at once, one process each: finished ones are kept, interrupted ones go on."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from synthgrad_lab.clocks import settings as clocks
+from synthgrad_lab.families import AnySettings, fetch, fetched
+from synthgrad_lab.feedforward.methods.base import run as run_parts
+from synthgrad_lab.feedforward.networks import IMAGES, network
+from synthgrad_lab.recurrent import settings as recurrent
+from synthgrad_lab.running.console import Bars
+from synthgrad_lab.running.loop import Diverged, Interrupted, resume, run
+from synthgrad_lab.running.record import note
+from synthgrad_lab.running.run_folder import begun, ended, is_run_of, put_aside
+
+_LISTED = 16  # runs whose bars stay on the screen when they have ended
+_parent = os.getppid()  # in a worker: the process that started it
+_shared: Any = None  # in a worker: (steps done, error) of every cell, read by the parent for its bars
+
+
+def run_cells(
+    cells: Mapping[str, AnySettings],
+    folder: Path,
+    workers: int = 2,
+    keep: Callable[[str, dict[str, Any]], None] = lambda name, result: None,
+) -> dict[str, dict[str, Any]]:
+    """Run every cell to its end, each in ``folder/name``.
+
+    Args:
+        cells: settings by name.
+        folder: where the cells' folders are; what is there already with the same settings is not run again.
+        workers: processes at a time; each run takes its own ``threads``.
+        keep: called with each cell's name and result as soon as it has ended.
+
+    Returns:
+        Each cell's result, by name.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C; every run under way has been stopped with its checkpoint.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = {name: replace(settings, out=str(folder / name)) for name, settings in cells.items()}
+    results = {name: result for name, settings in tasks.items() if (result := _ended(settings))}
+    tasks = {name: settings for name, settings in tasks.items() if name not in results}
+    for name, result in results.items():
+        keep(name, result)
+    if not tasks:
+        return results
+    if results:
+        note(f"{len(results)} of {len(cells)} runs have ended already and are kept")
+    for settings in {fetched(settings): settings for settings in tasks.values()}.values():
+        fetch(settings)  # once, not by every worker
+    context = multiprocessing.get_context("spawn")
+    shared = context.Array("d", 2 * len(tasks))
+    brief = len(tasks) > _LISTED
+    with Bars(brief) as bars, ProcessPoolExecutor(workers, context, _start, (shared,)) as pool:
+        work = [work_of(settings) for settings in tasks.values()]
+        whole = bars.whole(len(tasks), sum(work))
+        advance = [bars.bar(name, settings.steps, settings.told) for name, settings in tasks.items()]
+        share = [each / settings.steps for each, settings in zip(work, tasks.values(), strict=True)]
+        futures = [pool.submit(_cell, i, settings) for i, settings in enumerate(tasks.values())]
+        try:
+            for i in _followed(futures, shared, advance, share, whole):
+                keep(list(tasks)[i], futures[i].result())
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    results |= {name: future.result() for name, future in zip(tasks, futures, strict=True)}
+    return {name: results[name] for name in cells}
+
+
+def work_of(s: AnySettings) -> float:
+    """How long a run takes, up to a factor: its layers' multiplications, times what the method does with them."""
+    if isinstance(s, recurrent.Settings):
+        # The nets are small: calls are what costs.
+        return s.updates * (s.T + 3) * {"frozen": 1, "bptt": 1}.get(s.method, 2)
+    if isinstance(s, clocks.Settings):
+        return s.steps * s.T**2.0
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        channels, side = IMAGES[s.data]
+        run_parts(network(s), torch.empty(2, channels, side, side))
+    forward = counter.get_total_flops() / 2 + 1e5  # of an example, and what small nets spend otherwise
+    return s.steps * s.batch * forward * {"no-bprop": 1.5, "bprop": 3}.get(s.method, 4)
+
+
+def _ended(s: AnySettings) -> dict[str, Any] | None:
+    """The result of a run that has ended with these settings."""
+    folder = Path(str(s.out))
+    return ended(folder) if is_run_of(folder, s) else None
+
+
+def _followed(
+    futures: list[Future[Any]], shared: Any, advance: list[Any], share: list[float], whole: Callable[..., None]
+) -> Iterator[int]:
+    """Show how far all are until the last has ended; the number of each as it ends well.
+
+    One that diverges does not stop the others; its error is raised when they have ended.
+    """
+    shown, ended = [0] * len(futures), [False] * len(futures)
+    diverged: list[BaseException] = []
+    while not all(ended):
+        for i, future in enumerate(futures):
+            over = future.done()  # before the last look at its steps
+            done = int(shared[2 * i])
+            if done > shown[i]:
+                advance[i](done, shared[2 * i + 1])
+                shown[i] = done
+            if not over or ended[i]:
+                continue
+            ended[i] = True
+            error = future.exception()
+            if error is None:
+                yield i
+            elif isinstance(error, Diverged):
+                note(f"synthgrad: {error} The other runs go on.")
+                diverged.append(error)
+            else:
+                raise KeyboardInterrupt if isinstance(error, Interrupted) else error
+        whole(sum(ended), sum(done * each for done, each in zip(shown, share, strict=True)))
+        time.sleep(0.1)
+    if diverged:
+        raise diverged[0]
+
+
+def _start(shared: Any) -> None:
+    global _shared
+    _shared = shared
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _cell(index: int, settings: AnySettings) -> dict[str, Any]:
+    try:
+        return _run_on(index, settings)
+    except Interrupted:
+        if _orphaned():
+            os._exit(1)  # a pool's process would wait for its next task for ever
+        raise
+
+
+def _reached(result: dict[str, Any]) -> float:
+    """What a run's bar shows at its end."""
+    keys = ("validation_error", "validation")
+    return next((result[key] for key in keys if key in result), math.nan)
+
+
+def _orphaned() -> bool:
+    return os.getppid() != _parent
+
+
+def _run_on(index: int, settings: AnySettings) -> dict[str, Any]:
+    def progress(done: int, error: float) -> None:
+        if _orphaned():
+            signal.raise_signal(signal.SIGTERM)  # the run stops with a checkpoint
+        _shared[2 * index + 1] = error
+        _shared[2 * index] = done
+
+    folder = Path(str(settings.out))
+    if is_run_of(folder, settings):
+        result = resume(folder, progress)
+        progress(settings.steps, _reached(result))
+        return result
+    if begun(folder):
+        put_aside(folder)
+    return run(settings, progress)

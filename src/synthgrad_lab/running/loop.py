@@ -1,0 +1,215 @@
+"""Run a recipe: seeds, loop, curve, record, checkpoints, and going on after an interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthgrad import checkpoint
+from synthgrad_lab.families import AnySettings, Training, settings_from, training_of
+from synthgrad_lab.running.record import Record, environment
+from synthgrad_lab.running.run_folder import claim, ended, first_line, owned, refuse_taken
+from synthgrad_lab.running.settings import located
+from synthgrad_lab.running.versions import version_of
+
+Progress = Callable[[int, float], None]
+"""Called after each step with the steps done and the last measure (of images: validation error in percent)."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C: the run has stopped between two steps, with its record and checkpoint whole."""
+
+
+class Diverged(ArithmeticError):
+    """The loss is not a number any more."""
+
+
+def run(settings: AnySettings, progress: Progress = lambda step, error: None) -> dict[str, Any]:
+    """Start a run in a new folder and see it to its end.
+
+    Args:
+        settings: what to run.
+        progress: called after each step.
+
+    Returns:
+        The result, as in the record's last line.
+
+    Raises:
+        FileExistsError: if the folder holds a run already.
+        BlockingIOError: if another run has begun there meanwhile.
+        Interrupted: after Ctrl-C.
+        Diverged: if the loss becomes NaN or infinite.
+    """
+    name = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{settings.label}-seed{settings.seed}"
+    folder = Path(settings.out or Path("runs") / name)
+    refuse_taken(folder)
+    torch.set_num_threads(settings.threads)
+    try:
+        torch.empty(0, device=settings.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={settings.device}: {str(error).splitlines()[0]}") from None
+    training = training_of(settings)
+    with owned(folder):
+        claim(folder)  # once more: nobody else can begin there now
+        record = Record(folder)
+        told = dataclasses.asdict(located(settings))
+        record.write("settings", settings=told, recipe_version=version_of(told), environment=environment())
+        return _train(settings, training, record, Loop(), progress)
+
+
+def resume(folder: Path, progress: Progress = lambda step, error: None) -> dict[str, Any]:
+    """Go on with an interrupted run from its checkpoint; it ends as if it had not been interrupted.
+
+    A run that was stopped before its first checkpoint begins again at its first step.
+
+    Args:
+        folder: the run's folder.
+        progress: called after each step.
+
+    Returns:
+        The result; a run that has ended is not run again.
+
+    Raises:
+        FileNotFoundError: if the folder holds no run, or one in stages.
+        BlockingIOError: if the run is under way.
+        ValueError: if it was begun with another version of its recipe, or its checkpoint cannot be read.
+    """
+    first_line(folder)
+    if result := ended(folder):
+        return result
+    with owned(folder):
+        if result := ended(folder):  # meanwhile
+            return result
+        return _resumed(recorded(folder), folder, progress)
+
+
+def _resumed(settings: AnySettings, folder: Path, progress: Progress) -> dict[str, Any]:
+    record, loop = Record(folder), Loop()
+    torch.set_num_threads(settings.threads)
+    training = training_of(settings)
+    if (folder / checkpoint.NAME).exists():
+        try:
+            state = checkpoint.load(folder)
+        except ValueError as error:
+            cure = f"without the file, resume={folder} begins at the first step"
+            raise ValueError(f"{str(error).partition(';')[0]}; {cure}") from None
+        training.load_state_dict(state["trainer"])
+        torch.set_rng_state(state["random"])
+        loop = Loop(**state["loop"])
+    record.rewind(loop.step)
+    record.write("resumed", step=loop.step, environment=environment())
+    return _train(settings, training, record, loop, progress)
+
+
+def recorded(folder: Path) -> AnySettings:
+    """The settings of the run in a folder.
+
+    Raises:
+        FileNotFoundError: if there is none, or one in stages.
+        ValueError: if it was begun with another version of its recipe.
+    """
+    return settings_from(first_line(folder)["settings"])
+
+
+@dataclasses.dataclass
+class Loop:
+    """Where a run is, beside its weights; kept in the checkpoint."""
+
+    step: int = 0
+    """Steps done."""
+    seconds: float = 0.0
+    """Spent in training steps, evaluation and recording left out."""
+    measure: float = math.nan
+    """The last of what tells how well it goes, for images the validation error in percent."""
+    losses: list[float] = dataclasses.field(default_factory=list)
+    """Of the steps since the last point of the curve."""
+
+
+def _train(s: AnySettings, training: Training, record: Record, loop: Loop, progress: Progress) -> dict[str, Any]:
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed only here
+
+    def save() -> None:
+        board.flush()  # the curve up to here belongs to what is kept
+        state = {"loop": dataclasses.asdict(loop), "trainer": training.state_dict()}
+        checkpoint.save(record.folder, {**state, "random": torch.get_rng_state()})
+
+    with (
+        _interruptible() as interrupted,
+        SummaryWriter(record.folder / "tensorboard", purge_step=loop.step + 1) as board,
+    ):
+        while loop.step < s.steps:
+            began = time.perf_counter()
+            loss = training.step(loop.step)
+            if loss is not None:
+                loop.losses.append(loss)
+            loop.seconds += time.perf_counter() - began
+            loop.step += 1
+            if loop.losses and not math.isfinite(loop.losses[-1]):
+                record.write("diverged", step=loop.step, loss=str(loop.losses[-1]))
+                where = f"at step {loop.step}; the record is in {record.folder}"
+                raise Diverged(f"the loss is {loop.losses[-1]} {where}. Try a lower lr.")
+            if loop.step % s.eval_every == 0 or loop.step == s.steps:
+                _point(training, loop, record, board)
+            if loop.step == s.steps:
+                break
+            if loop.step % s.checkpoint_every == 0 or interrupted.is_set():
+                save()
+            if interrupted.is_set():
+                record.write("interrupted", step=loop.step)
+                where = f"at step {loop.step} of {s.steps}"
+                raise Interrupted(f"stopped {where}; go on with resume={record.folder}")
+            progress(loop.step, loop.measure)
+        save()
+    result = {**training.result(loop.seconds, loop.measure), "record": str(record.path)}
+    if events := training.events():
+        record.write("timeline", events=events)
+    record.write("result", **result)
+    progress(loop.step, loop.measure)
+    return result
+
+
+def _point(training: Training, loop: Loop, record: Record, board: Any) -> None:
+    """Add a point to the curve."""
+    point = training.point()
+    loop.measure = point[training.measure]
+    loss = sum(loop.losses) / len(loop.losses) if loop.losses else math.nan
+    record.write("point", step=loop.step, train_loss=loss, **point, seconds=loop.seconds)
+    loop.losses = []
+    curves = {"train_loss": loss, **{k: v for k, v in point.items() if isinstance(v, int | float)}}
+    for name, measures in point.get("quality", {}).items():
+        curves |= {f"{measure}/{name}": value for measure, value in measures.items()}
+    for name, value in curves.items():
+        board.add_scalar(name, value, loop.step)
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C (or a polite kill) sets, so that a step is never cut in two; a second one kills."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # signals belong to the main thread
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.getsignal(kind) for kind in kinds}
+
+    def handle(number: int, frame: Any) -> None:
+        event.set()
+        signal.signal(number, before[number])  # pyright: ignore[reportArgumentType]
+
+    for kind in kinds:
+        signal.signal(kind, handle)
+    try:
+        yield event
+    finally:
+        for kind in kinds:
+            signal.signal(kind, before[kind])

@@ -1,0 +1,86 @@
+"""The stages that benchmarks launch; each is built in a process of its own, so these are functions of a module."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from synthgrad import Interface, Stage
+from synthgrad.models import MLP
+from synthgrad_lab.feedforward.networks import network
+from synthgrad_lab.feedforward.settings import Settings
+from synthgrad_lab.stages.bench.emulated import Emulated
+from synthgrad_lab.stages.split import build_stage
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of an emulated chain."""
+
+    stages: int
+    forward_seconds: float
+    batch: int = 64
+    width: int = 64
+    """Features of every message."""
+
+
+def emulated_stage(sizes: Sizes, k: int) -> Stage:
+    """Stage k of a chain whose compute is emulated; everything else is real, the model of the gradient too."""
+    torch.manual_seed(k)
+    part, last = emulated_part(sizes, k, sizes.stages), k == sizes.stages - 1
+    above = None if last else Interface(MLP(sizes.width, hidden=16))
+    parameters = [*part.parameters(), *(above.parameters() if above is not None else [])]
+    x = torch.randn(sizes.batch, sizes.width)
+    return Stage(
+        part=part,
+        optimizer=torch.optim.Adam(parameters, lr=1e-3),
+        above=above,
+        criterion=F.mse_loss if last else None,
+        data=_Same(x) if k == 0 else None,
+        conditioned=False,
+    )
+
+
+class _Same:
+    """The same batch at every step."""
+
+    def __init__(self, x: Tensor):
+        self.x = x
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        return self.x, self.x
+
+
+def emulated_part(sizes: Sizes, k: int, of: int) -> nn.Module:
+    """Part k of n; of twice as many, each takes half as long."""
+    return Emulated(sizes.width, sizes.forward_seconds * sizes.stages / of, sizes.batch)
+
+
+def real_part(s: Settings, cuts: tuple[int, ...], k: int, of: int) -> nn.Module:
+    """Part k of a recipe's network, cut as its stages are; of flat inputs, as the peers' batches are."""
+    bounds = (0, *cuts, s.layers)
+    return nn.Sequential(*network(s)[bounds[k] : bounds[k + 1]])
+
+
+def paced_stage(s: Settings, cuts: tuple[int, ...], seconds: float, k: int) -> Stage:
+    """A recipe's stage whose part takes at least so long to run: as if each had a machine of its own."""
+    stage = build_stage(s, cuts, k)
+    stage.part.register_forward_hook(_Pace(seconds))
+    return stage
+
+
+class _Pace:
+    """A forward hook that waits until so long after the one before."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.last = seconds, 0.0
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if (left := self.last + self.seconds - time.monotonic()) > 0:
+            time.sleep(left)
+        self.last = time.monotonic()

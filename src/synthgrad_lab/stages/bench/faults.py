@@ -1,0 +1,188 @@
+"""What faults cost: stages killed, stopped and slowed down at random while the others are to go on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from synthgrad.stages import Outcome, Policy, Status, launch
+from synthgrad_lab.data import load
+from synthgrad_lab.feedforward.recipes import mnist_fcn
+from synthgrad_lab.feedforward.settings import Settings
+from synthgrad_lab.stages.bench.built import paced_stage
+from synthgrad_lab.stages.split import assembled
+
+KINDS = ("kill", "stop", "slow")
+PACE = 0.04
+"""Seconds that each stage's step takes at least, so that four stages do not compete for two cores: as if each had a
+machine of its own."""
+SLOW_FOR = 3.0
+"""Seconds for which a slow stage is stopped two thirds of the time."""
+REST = 1.0
+"""Seconds between the end of one fault and the next: the neighbours' healthy rate is measured in them."""
+
+
+@dataclass
+class Fault:
+    """One fault, and what the neighbours did meanwhile."""
+
+    kind: str
+    stage: int
+    seconds: float
+    """Until the stage made a step again (of a slow one: for as long as it was slow)."""
+    neighbours: list[float]
+    """Steps per second of each neighbour meanwhile."""
+
+
+def bench_faults(
+    unlock: str = "complete", faults: int = 40, seed: int = 0, progress: Callable[[int], None] = lambda done: None
+) -> dict[str, Any]:
+    """A run of four stages with faults beside the same run without.
+
+    Args:
+        unlock: complete: stages run on synthetic inputs and wait for nobody; update: they wait for messages, go on
+            with old ones (replay) while the stage below is out, and wait for a slow one above.
+        faults: how many, a third of each kind: killed, stopped (SIGSTOP), three times slower.
+        seed: of which stage and kind, and of the weights.
+        progress: called with the number of faults done.
+
+    Returns:
+        ``faults, neighbour_rate`` (while a stage is out, over the healthy rate, mean), ``recovery_seconds`` (of the
+        killed, median), ``error_gap`` (test error over the undisturbed run's, in points), ``steps_lost`` (most
+        by one fault), ``checkpoint_every``, and more.
+    """
+    every = 2.6 + REST  # seconds that a fault and its rest take, about
+    steps = round((faults * every + 15) / PACE)
+    s = replace(mnist_fcn("cdni"), steps=steps, unlock=unlock, seed=seed)
+    policy = Policy(
+        queue=8, patience=0.3, hang_after=1.5, max_restarts=faults, checkpoint_every=50, replay=64, linger=5.0
+    )
+    build = partial(paced_stage, s, (1, 2, 3), PACE)
+    before = _left_behind()
+    undisturbed = launch(build, 4, steps, policy=policy)
+    storm = _Storm(faults, seed, progress)
+    disturbed = launch(build, 4, steps, policy=policy, watch=storm)
+    calm, rough = _error(s, undisturbed), _error(s, disturbed)
+    return {
+        "unlock": unlock,
+        **storm.told(),
+        "error": rough,
+        "undisturbed_error": calm,
+        "error_gap": rough - calm,
+        "steps": steps,
+        "restarts": len(disturbed.restarts),
+        "steps_lost": max((r.steps_lost for r in disturbed.restarts), default=0),
+        "checkpoint_every": policy.checkpoint_every,
+        "seconds": disturbed.seconds,
+        "undisturbed_seconds": undisturbed.seconds,
+        "left_behind": _left_behind() - before,
+    }
+
+
+class _Storm:
+    """Does harm to stages, one after the other, and watches their neighbours.
+
+    Args:
+        faults: how many.
+        seed: of which.
+        progress: called with the number of faults done.
+    """
+
+    def __init__(self, faults: int, seed: int, progress: Callable[[int], None]):
+        self.progress = progress
+        choose = random.Random(seed)
+        kinds = [KINDS[i % len(KINDS)] for i in range(faults)]
+        choose.shuffle(kinds)
+        self.todo = [(kind, choose.randrange(4)) for kind in kinds]
+        self.faults: list[Fault] = []
+        self.healthy: list[float] = []
+        self.since: tuple[float, list[int]] | None = None
+        self.out: tuple[str, int, int] | None = None  # kind, stage, its generation
+
+    def __call__(self, statuses: Sequence[Status]) -> None:
+        """Look at the stages; strike, or see whether the last one struck is back."""
+        now = time.monotonic()
+        steps = [status.told.steps for status in statuses]
+        if any(status.state == "ended" for status in statuses):
+            return
+        if self.out is None:
+            if any(status.state != "running" for status in statuses) or self.since is None:
+                self.since = (now, steps)
+            elif now - self.since[0] > REST and self.todo:
+                self.healthy += _rates(self.since, now, steps, range(len(steps)))
+                self._strike(statuses)
+                self.since = (now, steps)
+            return
+        assert self.since is not None
+        kind, k, generation = self.out
+        back = statuses[k].state == "running" and statuses[k].generation > generation
+        if back or (kind == "slow" and now - self.since[0] > SLOW_FOR):
+            near = [j for j in (k - 1, k + 1) if 0 <= j < len(statuses)]
+            self.faults.append(Fault(kind, k, now - self.since[0], _rates(self.since, now, steps, near)))
+            self.progress(len(self.faults))
+            self.out = self.since = None
+
+    def _strike(self, statuses: Sequence[Status]) -> None:
+        kind, k = self.todo.pop()
+        pid = statuses[k].pid
+        assert pid is not None
+        self.out = (kind, k, statuses[k].generation)
+        if kind == "slow":
+            threading.Thread(target=_slow_down, args=(pid,), daemon=True).start()
+        else:
+            os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+
+    def told(self) -> dict[str, Any]:
+        """What the faults cost."""
+        healthy = statistics.mean(self.healthy)
+        rate = {
+            kind: [r / healthy for fault in self.faults if fault.kind == kind for r in fault.neighbours]
+            for kind in KINDS
+        }
+        every = [r for rates in rate.values() for r in rates]
+        recovery = [fault.seconds for fault in self.faults if fault.kind == "kill"]
+        return {
+            "faults": len(self.faults),
+            "neighbour_rate": statistics.mean(every) if every else None,
+            **{f"neighbour_rate_{kind}": statistics.mean(rates) if rates else None for kind, rates in rate.items()},
+            "recovery_seconds": statistics.median(recovery) if recovery else None,
+            "healthy_steps_per_second": healthy,
+        }
+
+
+def _rates(since: tuple[float, list[int]], now: float, steps: list[int], stages: Sequence[int]) -> list[float]:
+    return [(steps[k] - since[1][k]) / (now - since[0]) for k in stages]
+
+
+def _slow_down(pid: int) -> None:
+    """Three times slower: stopped for two of every three slices."""
+    until = time.monotonic() + SLOW_FOR
+    try:
+        while time.monotonic() < until:
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(2 * PACE)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(PACE)
+    except ProcessLookupError:
+        return
+
+
+def _error(s: Settings, outcome: Outcome) -> float:
+    images = load(s.data)
+    return assembled(s, (1, 2, 3), outcome.states).error(images.test_x, images.test_y)
+
+
+def _left_behind() -> int:
+    """Temporary folders of launches, and processes of this one: afterwards there must be no more than before."""
+    return len([*Path(tempfile.gettempdir()).glob("synthgrad-*")]) + len(multiprocessing.active_children())

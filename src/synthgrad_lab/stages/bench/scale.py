@@ -1,0 +1,92 @@
+"""What each further stage costs: up to 16 emulated stages on this machine."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from synthgrad.stages import Policy, Status, launch
+from synthgrad_lab.stages.bench.built import Sizes, emulated_stage
+from synthgrad_lab.stages.bench.schedules import WARMUP, rate_of
+
+FORWARD = 0.1
+WIDTH, BATCH = 1024, 64
+
+
+def bench_scale(
+    stages: Sequence[int] = (2, 4, 8, 16), steps: int = 30, progress: Callable[[int], None] = lambda done: None
+) -> list[dict[str, Any]]:
+    """Launch chains of emulated stages, whose messages are of 256 KB.
+
+    Args:
+        stages: the lengths of the chains.
+        steps: timed steps of each.
+        progress: called with the number of chains done.
+
+    Returns:
+        A row per length: ``stages, samples_per_second, share_of_bound, cpu_ms_per_step`` (of one stage: everything
+        but the emulated compute), ``memory_mb`` (of one stage's process, what it does not share),
+        ``message_kb, checkpoint_kb, start_seconds`` (until every stage has made a step).
+    """
+    rows = []
+    for done, p in enumerate(stages, start=1):
+        rows.append(_measured(p, steps))
+        progress(done)
+    return rows
+
+
+def _measured(p: int, steps: int) -> dict[str, Any]:
+    sizes, watch = Sizes(p, FORWARD, BATCH, WIDTH), _Watch()
+    policy, warmup = Policy(queue=4, checkpoint_every=10), WARMUP + p
+    with tempfile.TemporaryDirectory(prefix="synthgrad-") as folder:
+        build = partial(emulated_stage, sizes)
+        outcome = launch(build, p, steps + warmup, folder=folder, policy=policy, watch=watch)
+        checkpoint = max(path.stat().st_size for path in Path(folder).glob("*/checkpoint.pt"))
+    rate, bound = rate_of(outcome, BATCH, warmup), BATCH / (3 * FORWARD)
+    return {
+        "stages": p,
+        "samples_per_second": rate,
+        "share_of_bound": rate / bound,
+        "cpu_ms_per_step": 1000 * watch.cpu,
+        "memory_mb": watch.memory / 2**20,
+        "message_kb": 4 * BATCH * WIDTH / 1024,
+        "checkpoint_kb": checkpoint / 1024,
+        "start_seconds": watch.started,
+    }
+
+
+class _Watch:
+    """Looks at the stages' processes while they run."""
+
+    def __init__(self) -> None:
+        self.began = self.looked = time.monotonic()
+        self.first: dict[int, tuple[float, int]] = {}
+        self.started = math.nan
+        self.cpu = self.memory = 0.0
+        """Seconds per step, and bytes, of a stage; medians over the stages, when last looked."""
+
+    def __call__(self, statuses: Sequence[Status]) -> None:
+        now = time.monotonic()
+        if not all(status.state == "running" and status.told.steps for status in statuses):
+            return
+        if math.isnan(self.started):
+            self.started = now - self.began
+        if now - self.looked < 1:
+            return
+        self.looked, cpu, memory = now, [], []
+        for status in statuses:
+            process = psutil.Process(status.pid)
+            spent, steps = sum(process.cpu_times()[:2]), status.told.steps
+            since, before = self.first.setdefault(status.k, (spent, steps))
+            if steps > before:
+                cpu.append((spent - since) / (steps - before))
+            memory.append(process.memory_full_info().uss)
+        self.cpu, self.memory = statistics.median(cpu or [0.0]), statistics.median(memory)

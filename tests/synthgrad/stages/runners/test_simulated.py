@@ -1,0 +1,383 @@
+"""Simulated stages: without faults the reference loop bit for bit; with any, repeatable, and to the end."""
+
+import math
+from collections import Counter
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synthgrad.stages import Faults, Policy, launch
+from tests.helpers import chains
+
+STEPS = 24
+
+
+class Log:
+    """All packets that got through and all steps that were made, in order, with the lives of who made them."""
+
+    def __init__(self, **settings):
+        self.steps, self.statuses, self.ticks = [], [], []
+        self.settings = settings
+
+    def seen(self, k, step):
+        self.steps.append((k, step))
+
+    def watch(self, statuses):
+        self.statuses.append(statuses)
+        self.ticks.append(len(self.steps))
+
+    def run(self, steps=STEPS, faults=None, seed=0, **policy):
+        """Three stages."""
+        build = partial(chains.build, seen=self.seen, **self.settings)
+        return launch(
+            build, 3, steps, "simulated", policy=Policy(**policy), faults=faults, seed=seed, watch=self.watch
+        )
+
+    def of(self, k):
+        return [step for stage, step in self.steps if stage == k]
+
+
+def run(steps=STEPS, faults=None, seed=0, **policy):
+    return Log().run(steps, faults, seed, **policy)
+
+
+def numbers(outcome):
+    """All that must be the same when it is repeated."""
+    told = [{name: str(value) for name, value in vars(each).items()} for each in outcome.told]
+    return chains.parameters_of(outcome), told, outcome.restarts
+
+
+def same(a, b):
+    (p, *told), (q, *twin) = numbers(a), numbers(b)
+    return told == twin and all(map(torch.equal, p, q))
+
+
+# --- without faults ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stages", [2, 3, 5])
+@pytest.mark.parametrize("complete", [False, True], ids=["unlocked", "completely unlocked"])
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_without_faults_it_is_the_reference_bit_for_bit(equal, stages, complete, lockstep):
+    build = partial(chains.build, stages=stages, complete=complete)
+    outcome = launch(build, stages, STEPS, "simulated", policy=Policy(lockstep=lockstep))
+    expected = chains.learnt(STEPS, stages, complete)
+    start = chains.parameters([build(k) for k in range(stages)])
+    assert not any(torch.equal(p, q) for p, q in zip(expected, start, strict=True))
+    assert equal(chains.parameters_of(outcome, complete), expected)
+
+
+def test_what_it_tells():
+    log = Log()
+    outcome = log.run()
+    assert [told.steps for told in outcome.told] == [told.clock for told in outcome.told] == [STEPS] * 3
+    assert [told.learnt for told in outcome.told] == [STEPS, STEPS, 0]
+    assert [told.staleness for told in outcome.told[:2]] == [0, 0]
+    assert all(told.dropped == told.lost == told.refused == told.replayed == 0 for told in outcome.told)
+    assert [math.isfinite(told.loss) for told in outcome.told] == [False, False, True]
+    assert [math.isfinite(told.regression_loss) for told in outcome.told] == [True, True, False]
+    assert outcome.restarts == []
+    assert log.steps == [(k, step) for step in range(STEPS) for k in range(3)]
+    last = log.statuses[-1]
+    assert [(status.k, status.state, status.generation) for status in last] == [(k, "ended", 1) for k in range(3)]
+    assert [status.state for status in log.statuses[0]] == ["running"] * 3
+
+
+def test_the_states_are_those_of_stages():
+    outcome = run()
+    assert all(set(state) <= {"part", "optimizer", "above"} for state in outcome.states)
+    stage = chains.build(1)
+    stage.load_state_dict(outcome.states[1])
+    made = {state["step"].item() for state in stage.optimizer.state_dict()["state"].values()}
+    assert made == {STEPS}
+
+
+# --- with faults -------------------------------------------------------------------------------------------
+
+
+FAULTS = {
+    "late": {1: Faults(lateness=3)},
+    "lossy": {k: Faults(drop=0.4) for k in range(3)},
+    "slow": {1: Faults(slow=4)},
+    "crash": {1: Faults(crashes=(9,), down=5)},
+    "all": {0: Faults(lateness=2, drop=0.2), 1: Faults(slow=2, crashes=(12, 25), down=3), 2: Faults(drop=0.3)},
+}
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("complete", [False, True])
+def test_the_same_seed_gives_the_same_numbers(faults, complete):
+    outcomes = []
+    for noise in range(2):
+        torch.manual_seed(noise)  # of nothing that matters
+        build = partial(chains.build, complete=complete)
+        policy = Policy(checkpoint_every=4, replay=3)
+        outcomes.append(launch(build, 3, STEPS, "simulated", policy=policy, faults=faults, seed=5))
+    (a, *told), (b, *twin) = (
+        (chains.parameters_of(outcome, complete), [{n: str(v) for n, v in vars(t).items()} for t in outcome.told],
+         outcome.restarts) for outcome in outcomes
+    )  # fmt: skip
+    assert told == twin
+    assert all(map(torch.equal, a, b))
+    reference = chains.learnt(STEPS, 3, complete)
+    assert not all(map(torch.equal, a, reference))
+
+
+def test_another_seed_loses_other_packets():
+    faults = {k: Faults(drop=0.4) for k in range(3)}
+    assert same(run(faults=faults, seed=1), run(faults=faults, seed=1))
+    assert not same(run(faults=faults, seed=1), run(faults=faults, seed=2))
+
+
+@pytest.mark.parametrize("lateness", [0, 1, 4])
+def test_staleness_is_the_lateness_both_ways(lateness):
+    """Up and down: of a message that comes late, the gradient comes later."""
+    outcome = run(200, {0: Faults(lateness=lateness), 1: Faults(lateness=lateness)}, queue=32)
+    assert outcome.told[0].staleness == pytest.approx(2 * lateness, abs=0.5)  # at the end it stands still
+    assert outcome.told[1].staleness == pytest.approx(lateness, abs=0.3)
+    assert outcome.told[0].learnt == 200
+
+
+def test_what_is_too_late_teaches_nothing():
+    faults = {1: Faults(lateness=5)}
+    outcome = run(60, faults, max_staleness=4)
+    for told in outcome.told[:2]:  # its gradients are late for one, its messages for the other
+        assert (told.learnt, told.lost) == (5, 55)  # at the end, when no step is made any more
+    assert run(60, faults, max_staleness=5).told[0].learnt == 60
+
+
+def test_what_is_owed_too_long_is_forgotten():
+    faults = {1: Faults(lateness=5)}
+    assert run(60, faults, in_flight=6).told[0].learnt == 60
+    assert run(60, faults, in_flight=5).told[0].learnt == 5
+
+
+def test_a_lost_gradient_teaches_nothing_and_a_lost_message_nobody():
+    log = Log()
+    outcome = log.run(200, {0: Faults(drop=0.5)})
+    assert log.of(0) == list(range(200))
+    assert log.of(1) == log.of(2) == sorted(set(log.of(1)))
+    assert 70 < len(log.of(1)) < 130
+    assert outcome.told[0].learnt == outcome.told[1].learnt == len(log.of(1)) == outcome.told[1].steps
+    log = Log()
+    outcome = log.run(200, {2: Faults(drop=0.5)})
+    assert log.of(2) == list(range(200))
+    assert 70 < outcome.told[1].learnt < 130
+    assert outcome.told[0].learnt == 200
+
+
+def test_a_slow_stage_throttles_its_predecessor():
+    """So that no sample is lost."""
+    log = Log()
+    outcome = log.run(40, {1: Faults(slow=3)}, queue=4)
+    assert all(log.of(k) == list(range(40)) for k in range(3))
+    assert not any(told.dropped for told in outcome.told)
+    ahead = [statuses[0].told.clock - statuses[1].told.clock for statuses in log.statuses]
+    assert max(ahead) == 4 + 1  # what may be under way, and one in its hand
+    assert max(status.told.queue for statuses in log.statuses for status in statuses) == 4 + 1
+
+
+def test_an_impatient_stage_is_not_throttled():
+    log = Log(complete=True)
+    outcome = log.run(40, {1: Faults(slow=3)}, queue=2)
+    assert [log.statuses[40][0].told.clock, log.statuses[40][1].told.clock] == [40, 14]
+    assert all(log.of(k) == list(range(40)) for k in range(3))
+    assert outcome.told[0].dropped > 0
+
+
+def test_the_clock_of_a_slow_stage():
+    log = Log()
+    log.run(10, {2: Faults(slow=5)})
+    clocks = [statuses[2].told.clock for statuses in log.statuses]
+    assert clocks[:11] == [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3]
+
+
+# --- crashes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_a_stage_comes_back_from_its_checkpoint(k):
+    log = Log()
+    outcome = log.run(60, {k: Faults(crashes=(23,), down=4)}, checkpoint_every=10)
+    (restart,) = outcome.restarts
+    assert (restart.k, restart.why, restart.at, restart.seconds) == (k, "crash", 23, 4)
+    assert restart.steps_lost == 3  # 23 steps had been made, 20 saved
+    states = [statuses[k].state for statuses in log.statuses]
+    assert states[:23] == ["running"] * 23
+    assert states[23:27] == ["out"] * 4
+    assert states[27] == "running"
+    assert [statuses[k].told.steps for statuses in log.statuses[22:28]][:5] == [23, 20, 20, 20, 20]
+    assert [statuses[k].generation for statuses in log.statuses[22:28]] == [1] * 5 + [2]
+    assert log.statuses[-1][k].state == "ended"
+    assert all(told.clock == 60 for told in outcome.told)
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_it_comes_back_with_what_it_had_learnt_by_then(equal, k):
+    built, before = {}, []
+
+    def seen(stage, step):
+        if stage == k:
+            before.append([p.detach().clone() for p in built[k].part.parameters()])
+
+    def build(stage):
+        built[stage] = chains.build(stage, seen=seen)
+        return built[stage]
+
+    faults = {k: Faults(crashes=(23,), down=4)}
+    launch(build, 3, 60, "simulated", policy=Policy(checkpoint_every=10), faults=faults)
+    assert equal(before[23], before[20])  # the first step of the second life
+    assert not equal(before[22], before[20])
+
+
+def test_the_steps_after_a_checkpoint_are_made_again():
+    """The first stage's: with its neighbours as they were, they come out the same."""
+    log = Log()
+    log.run(60, {0: Faults(crashes=(23,), down=4)}, checkpoint_every=10)
+    assert log.of(0) == [*range(23), *range(20, 60)]
+    assert log.of(1) == [*range(23), *range(20, 60)]
+
+
+def test_the_last_stage_misses_what_it_had_not_taken_in():
+    """Its predecessor drops what finds no room, and does not stop."""
+    log = Log()
+    outcome = log.run(60, {2: Faults(crashes=(20,), down=15)}, checkpoint_every=10, queue=4)
+    assert log.of(1) == list(range(60))
+    assert log.of(2) == [*range(20), *range(32, 60)]  # 20 was in its hands; of 21 to 35 the last 4 were kept
+    assert outcome.told[1].dropped == 11
+
+
+def test_before_its_first_checkpoint_a_stage_begins_anew():
+    outcome = run(60, {2: Faults(crashes=(5,), down=3)}, checkpoint_every=10)
+    assert outcome.restarts[0].steps_lost == 5
+    untouched = run(60, {2: Faults(crashes=(0,), down=3)}, checkpoint_every=10)
+    assert untouched.restarts[0].steps_lost == 0
+
+
+def test_a_crash_when_all_is_over_is_none():
+    assert run(10, {1: Faults(crashes=(500,))}).restarts == []
+
+
+@pytest.mark.parametrize("k", range(3))
+@pytest.mark.parametrize("lateness", [0, 6])
+def test_a_crash_at_the_end_ends_too(k, lateness):
+    """The others have ended, and take in nothing more of what it makes again."""
+    for tick in (18, 20, 21, 25, 30):
+        faults = {stage: Faults(lateness=lateness) for stage in range(3)}
+        faults[k] = Faults(crashes=(tick,), down=2, lateness=lateness)
+        outcome = run(20, faults, checkpoint_every=7, queue=2)
+        assert outcome.told[0].clock == 20
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_lockstep_survives_a_crash(k):
+    for tick in range(4, 9):
+        outcome = run(20, {k: Faults(crashes=(tick,), down=3)}, checkpoint_every=3, lockstep=True)
+        assert all(told.clock == 20 for told in outcome.told)
+
+
+def test_lockstep_survives_losses():
+    outcome = run(40, {k: Faults(drop=0.3) for k in range(3)}, lockstep=True)
+    assert outcome.told[0].steps == 40
+
+
+def test_a_stage_goes_on_with_its_past_while_the_one_below_is_down():
+    faults = {0: Faults(crashes=(20,), down=15)}
+    log = Log()
+    outcome = log.run(60, faults, checkpoint_every=10, replay=5)
+    assert [outcome.told[k].replayed for k in range(3)] == [0, 15, 0]  # the last one's neighbour is alive
+    down = log.statuses[21:34]
+    assert [b[1].told.steps - a[1].told.steps for a, b in pairwise(down)] == [1] * 12
+    assert len({statuses[1].told.clock for statuses in down}) == 1
+    assert run(60, faults, checkpoint_every=10).told[1].replayed == 0
+
+
+def test_replay_changes_what_is_learnt_not_what_is_sent():
+    faults = {0: Faults(crashes=(20,), down=15)}
+    logs = [Log(), Log()]
+    outcomes = [log.run(60, faults, replay=replay) for log, replay in zip(logs, (0, 5), strict=True)]
+    assert logs[0].of(2) == logs[1].of(2)
+    assert not same(*outcomes)
+
+
+@given(st.data())
+@settings(max_examples=25)
+def test_whatever_goes_wrong_it_ends_and_takes_nothing_twice(data):
+    steps = data.draw(st.integers(1, 15), label="steps")
+    fault = st.fixed_dictionaries(
+        {
+            "lateness": st.integers(0, 4),
+            "drop": st.sampled_from([0.0, 0.0, 0.2, 0.9]),
+            "slow": st.integers(1, 4),
+            "crashes": st.lists(st.integers(0, 40), max_size=3, unique=True).map(tuple),
+            "down": st.integers(1, 12),
+        }
+    )
+    drawn = data.draw(st.dictionaries(st.integers(0, 2), fault), label="faults")
+    faults = {k: Faults(**each) for k, each in drawn.items()}  # beartype uses random numbers: not in a strategy
+    policy = data.draw(
+        st.fixed_dictionaries(
+            {
+                "queue": st.integers(1, 4),
+                "in_flight": st.integers(1, 8),
+                "max_staleness": st.none() | st.integers(0, 3),
+                "replay": st.integers(0, 3),
+                "lockstep": st.booleans(),
+                "checkpoint_every": st.integers(1, 6),
+            }
+        ),
+        label="policy",
+    )
+    log = Log(complete=data.draw(st.booleans(), label="complete"))
+    outcome = log.run(steps, faults, data.draw(st.integers(0, 3), label="seed"), **policy)
+    crashes = len(outcome.restarts)
+    down = sum(restart.seconds + faults[restart.k].lateness + 20 for restart in outcome.restarts)
+    for k, told in enumerate(outcome.told):
+        assert 0 <= told.clock <= steps
+        assert told.steps <= steps * (1 + crashes) + (down if policy["replay"] else 0)
+        assert told.steps - told.replayed <= steps * (1 + crashes)
+        if not crashes:
+            assert log.of(k) == sorted(set(log.of(k)))
+            assert told.steps == len(log.of(k))
+            assert told.replayed == 0
+            if k == 0 or log.settings["complete"]:
+                assert told.steps == steps
+    if not policy["replay"]:
+        assert all(restart.steps_lost <= policy["checkpoint_every"] for restart in outcome.restarts)
+    generations = Counter(restart.k for restart in outcome.restarts)
+    assert [status.generation - 1 for status in log.statuses[-1]] == [generations[k] for k in range(3)]
+
+
+# --- what is refused ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lateness": -1}, {"drop": -0.1}, {"drop": 1.0}, {"slow": 0}, {"down": 0}], ids=str
+)
+def test_impossible_faults_are_refused(wrong):
+    with pytest.raises(ValueError, match="lateness from 0, drop from 0 to below 1, slow and down from 1"):
+        Faults(**wrong)
+
+
+@pytest.mark.parametrize("k", [-1, 3])
+def test_faults_of_no_stage_are_refused(k):
+    with pytest.raises(ValueError, match=f"faults of stage {k}: there are stages 0 to 2"):
+        run(faults={k: Faults()})
+
+
+def test_what_is_no_launch_is_refused():
+    for settings_ in ({"stages": 1}, {"steps": 0}):
+        with pytest.raises(ValueError, match="a chain has at least 2 stages and 1 step"):
+            launch(chains.build, **{"stages": 3, "steps": 1, **settings_}, on="simulated")
+    with pytest.raises(ValueError, match='faults are for on="simulated"'):
+        launch(chains.build, 3, 1, "processes", faults={0: Faults()})
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_there_are_three_ways_to_run():
+    with pytest.raises(ValueError, match='on=\'threads\': wanted "simulated", "processes" or "ray"'):
+        launch(chains.build, 3, 1, "threads")

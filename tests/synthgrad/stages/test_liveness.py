@@ -1,0 +1,355 @@
+"""Long steps, sleep, deaths near the end, and what a stage has started itself: none is lost or left in silence."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from synthgrad.stages import Policy, StageFailed, launch
+from synthgrad.stages.channels import Kind, Links, Packet
+from synthgrad.stages.channels.in_process import Queue
+from synthgrad.stages.counters import NUMBERS, Told
+from synthgrad.stages.runners import nursery
+from synthgrad.stages.runners import supervised as watched
+from synthgrad.stages.runners.awake import Awake
+from synthgrad.stages.runners.worker import Plan, Worker
+from tests.helpers import chains, processes
+from tests.helpers.processes import STEPS, Watch, alive, gone_within, kill, paused, run
+
+_in_time, place = processes._in_time, processes.place
+
+# --- long steps --------------------------------------------------------------------------------------------
+
+
+def test_a_step_longer_than_hang_after_is_no_hang():
+    outcome = run(partial(chains.build, slow={1: 0.4}), 6, hang_after=0.1)
+    assert outcome.restarts == []
+    assert [told.steps for told in outcome.told] == [6] * 3
+
+
+def stuck(k, stage, at, **settings):
+    return chains.build(k, seen=partial(_stick, stage, at), **settings)
+
+
+def _stick(stage, at, k, step):
+    if k == stage and step >= at:
+        time.sleep(1000)
+
+
+@pytest.mark.parametrize(("at", "setting"), [(0, "start_within"), (3, "hang_after")])
+def test_a_step_that_never_ends_is_said_so_with_the_setting_to_raise(at, setting):
+    limits = {"start_within": 3.0} if at == 0 else {"hang_after": 0.5}
+    with pytest.raises(StageFailed, match=r"stage 1 failed .*\(hung\)[^$]*raise the policy's " + setting):
+        run(partial(stuck, stage=1, at=at), max_restarts=0, **limits)
+
+
+class Given:
+    """Links whose far ends are the test's; ``wait`` returns at once."""
+
+    def __init__(self):
+        self.up, self.down = Queue(time.monotonic), Queue(time.monotonic)
+        self.links = Links(messages_in=self.up, gradients_out=self.down)
+
+    def wait(self, inlets, seconds):
+        time.sleep(min(seconds, 0.01))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_in_the_middle_of_a_step_a_stage_says_that_it_is_alive(tmp_path):
+    """Its last words again; what it has in its hands is not acknowledged yet."""
+    begun, go, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def wait(k, step):
+        begun.set()
+        assert go.wait(60)
+
+    given, policy = Given(), Policy(patience=0.1, beat=1000.0)
+    plan = Plan(partial(chains.build, seen=wait), 3, STEPS, policy, tmp_path, bytes(16))
+    worker = Worker(plan, 2, 1, given, given.links)
+    h, y = chains.data(5)
+    given.up.put(Packet(Kind.MESSAGE, 1, 1, 5, tensors=(h, y)))
+    thread = threading.Thread(target=worker.run, args=(lambda told: None, stop.is_set, lambda: False))
+    thread.start()
+    try:
+        assert begun.wait(60)
+        while given.down.get() is not None:
+            pass
+        words = []
+        while len(words) < 3:
+            words += filter(None, [given.down.get()])
+            time.sleep(0.01)
+        assert {(word.kind, word.ack) for word in words} == {(Kind.WORD, -1)}
+    finally:
+        go.set()
+        stop.set()
+        thread.join(60)
+        worker.lock.close()
+    assert any(packet.kind is Kind.GRADIENT for packet in iter(given.down.get, None))
+
+
+# --- sleep -------------------------------------------------------------------------------------------------
+
+
+class Fake(watched.Watched):
+    """A stage whose numbers are the test's."""
+
+    def __init__(self, **policy):
+        super().__init__(Plan(chains.build, 2, 9, Policy(**policy), Path(), bytes(16)), 0)
+        self.kills = 0
+        self.start()
+
+    def tell(self, turned, **own):
+        told = {**vars(Told()), "turned": turned, "stepped": 5, "allowed": 0.0, "ended": 0.0, **own}
+        self.numbers = [float({"generation": self.generation, **told}[name]) for name in NUMBERS]
+
+    def begin(self):
+        pass
+
+    def dead(self):
+        return None
+
+    def kill(self):
+        self.kills += 1
+
+    last_words = stop = end = wait = pid = None
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(watched, "time", clock)
+    return clock
+
+
+Fake.__abstractmethods__ = frozenset()
+
+
+def test_after_a_sleep_a_stage_has_its_whole_patience_again(clock):
+    stage = Fake(hang_after=10.0)
+    stage.tell(clock.now)
+    clock.now += 3600  # the lid was closed
+    for _ in range(99):
+        stage.look(0.0)
+        clock.now += 0.1
+    assert stage.kills == 0
+    stage.tell(clock.now)
+    for _ in range(99):
+        clock.now += 0.1
+        stage.look(0.0)
+    assert stage.kills == 0
+    for _ in range(4):
+        clock.now += 0.1
+        stage.look(0.0)
+    assert stage.kills == 1
+
+
+@pytest.mark.parametrize(("allowed", "patience"), [(0.0, 10.0), (25.0, 25.0)])
+def test_a_stage_may_say_that_it_needs_longer(clock, allowed, patience):
+    stage = Fake(hang_after=10.0)
+    stage.tell(clock.now, allowed=allowed)
+    for _ in range(int(patience)):
+        clock.now += 1.0
+        stage.look(0.0)
+    assert stage.kills == 0
+    clock.now += 1.0
+    stage.look(0.0)
+    assert stage.kills == 1
+
+
+def test_to_a_stage_that_slept_its_neighbours_have_not_been_silent(monkeypatch):
+    class Time:
+        now = 5.0
+
+        def monotonic(self):
+            return self.now
+
+    time_ = Time()
+    monkeypatch.setattr("synthgrad.stages.runners.awake.time", time_)
+    awake = Awake(0.5)
+    time_.now += 0.25
+    assert awake() == 0.25
+    time_.now += 1000
+    assert awake() == 0.75
+
+
+# --- steps that nobody has made ----------------------------------------------------------------------------
+
+
+def dying(k, stage, at, mark):
+    """A chain one of whose stages dies once, before a step."""
+    return chains.build(k, pause=0.002, seen=partial(_die, stage, at, mark))
+
+
+def _die(stage, at, mark, k, step):
+    if k == stage and step == at and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_last_stage_that_dies_near_the_end_does_not_end_untrained_in_silence(tmp_path):
+    build = partial(dying, stage=2, at=150, mark=tmp_path / "mark")
+    with pytest.raises(
+        StageFailed, match=r"stage 2 is hardly trained: it was sent .* smaller checkpoint_every"
+    ) as error:
+        run(build, checkpoint_every=1000)
+    told = error.value.outcome.told[2]
+    assert told.missed == STEPS - told.steps > 100
+    assert error.value.outcome.restarts
+    assert chains.parameters_of(error.value.outcome)
+
+
+def test_steps_that_were_missed_are_counted_and_said(tmp_path, caplog):
+    build = partial(dying, stage=2, at=100, mark=tmp_path / "mark")
+    with caplog.at_level(logging.WARNING, "synthgrad"):
+        outcome = run(build, checkpoint_every=1)
+    told = outcome.told[2]
+    assert told.missed == STEPS - told.steps
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ([f"stage 2 has missed {told.missed} of {STEPS} steps"] if told.missed else [])
+
+
+# --- what a stage has started ------------------------------------------------------------------------------
+
+
+def with_child(k, folder):
+    """A chain whose stage 1 starts a process that never ends."""
+    if k == 1:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        (folder / f"{time.monotonic_ns()}.pid").write_text(str(child.pid))
+    return chains.build(k, pause=0.004)
+
+
+def test_a_killed_stages_own_processes_end_with_it(tmp_path):
+    watch = Watch(1, 30, kill(signal.SIGKILL))
+    run(partial(with_child, folder=tmp_path), watch=watch, checkpoint_every=10)
+    pids = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
+    assert len(pids) == 2
+    assert gone_within(pids, 20)
+
+
+# --- the code and the environment of now -------------------------------------------------------------------
+
+MODULE = """
+import os
+from tests.helpers import chains
+NAME = {name!r}
+def build(k):
+    with open({path!r}, "a") as file:
+        file.write(NAME + os.environ["SAID"] + chr(10))
+    return chains.build(k, stages=2)
+"""
+
+
+def test_a_second_launch_has_the_code_and_the_environment_of_now(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    said = tmp_path / "said"
+    for name, word in (("one", "1"), ("and two", "2"), ("and two", "3")):
+        (tmp_path / "changing.py").write_text(MODULE.format(name=name, path=str(said)))
+        sys.modules.pop("changing", None)
+        monkeypatch.setenv("SAID", word)
+        module = __import__("changing")
+        run(module.build, 3, 2)
+    sys.modules.pop("changing", None)
+    assert Counter(said.read_text().split("\n")) == {"one1": 2, "and two2": 2, "and two3": 2, "": 1}
+
+
+def test_a_build_that_no_process_could_import_is_refused_at_once(monkeypatch):
+    with pytest.raises(ValueError, match="it must be a function of a module"):
+        run(lambda k: chains.build(k))
+    monkeypatch.setitem(sys.modules, "__main__", type(sys)("__main__"))
+    build = partial(chains.build)
+    nursery.importable(build)
+
+    def of_main(k):
+        return chains.build(k)
+
+    of_main.__module__, of_main.__qualname__ = "__main__", "of_main"
+    sys.modules["__main__"].of_main = of_main
+    for wrong in (of_main, partial(of_main), partial(chains.build, seen=of_main)):
+        with pytest.raises(ValueError, match=r"build is of __main__, which has no file here.*put it into a module"):
+            nursery.importable(wrong)
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from tests.helpers import chains\nfrom synthgrad.stages import Policy, launch\n"
+        "launch(chains.build, 3, 5, policy=Policy(max_restarts=0))\n"
+    )
+    paths = [str(Path(chains.__file__).parents[2]), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=100)
+    assert "keep it under if __name__ == '__main__'" in done.stderr
+    assert "what it printed is on standard error" in done.stderr
+
+
+# --- the end -----------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import sys
+from functools import partial
+from tests.helpers import chains
+from tests.synthgrad.stages import test_liveness
+from synthgrad.stages import Policy, Stopped, launch
+
+def watch(statuses):
+    if statuses[0].told.steps >= 14:  # there is no more room: stage 1 has made five, and is at its sixth
+        print(*(status.pid for status in statuses), flush=True)
+
+if __name__ == "__main__":
+    try:
+        build = partial(test_liveness.stuck, stage=1, at=5)
+        launch(build, 3, 400, policy=Policy(hang_after=1000.0, patience=60.0), watch=watch)
+    except Stopped as stopped:
+        print("stopped:", stopped, flush=True)
+"""
+
+
+def test_a_second_ctrl_c_does_not_wait_and_leaves_nobody_behind(place):
+    paths = [str(Path(chains.__file__).parents[2]), *sys.path]
+    environment = {**os.environ, "TMPDIR": str(place), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    command = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        process.send_signal(signal.SIGINT)
+        assert gone_within([pids[0], pids[2]], 60)  # these stop when they are asked; the one between cannot
+        assert alive(pids[1])
+        process.send_signal(signal.SIGINT)
+        output = process.stdout.read()
+        assert process.wait(60) == 0
+    assert "stopped: all stages have stopped, stages [1] killed" in output
+    assert "Traceback" not in output
+    assert gone_within(pids, 10)
+
+
+def test_a_traceback_of_another_run_is_not_this_ones(tmp_path):
+    (tmp_path / "stage-1").mkdir()
+    (tmp_path / "stage-1" / "error.txt").write_text("ValueError: of yesterday")
+    with pytest.raises(StageFailed, match="it left no traceback") as error:
+        run(partial(chains.unbuildable, stage=1, how="die"), folder=tmp_path, max_restarts=0)
+    assert "yesterday" not in str(error.value)
+    assert not (tmp_path / "stage-1" / "error.txt").exists()
+
+
+def test_a_damaged_note_of_a_launch_is_said_so(tmp_path):
+    run(paused(0.0), 5, folder=tmp_path)
+    assert json.loads((tmp_path / "launch.json").read_text()) == {"stages": 3}
+    (tmp_path / "launch.json").write_text("{")
+    with pytest.raises(ValueError, match=r"launch.json is damaged; remove it if the run has 3 stages"):
+        launch(chains.build, 3, 5, folder=tmp_path, resume=True)

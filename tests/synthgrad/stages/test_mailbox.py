@@ -1,0 +1,338 @@
+"""A stage's post: what is not taken in, what finds no room, and words; packet by packet."""
+
+import pytest
+import torch
+
+from synthgrad.stages.channels import Kind
+from synthgrad.stages.counters import Turn
+from tests.helpers import chains
+from tests.helpers.one_node import F64, STEPS, Bench, steps
+
+# --- what is not taken in ----------------------------------------------------------------------------------
+
+H, Y = chains.data(0)
+WORD = {"kind": Kind.WORD, "tensors": ()}
+WRONG = {
+    "sender": {"stage": 0},
+    "itself": {"stage": 2},
+    "far sender": {"stage": 60_000},
+    "kind": {"kind": Kind.GRADIENT},
+    "negative step": {"step": -1},
+    "step after the last": {"step": STEPS},
+    "huge step": {"step": 2**62},
+    "no tensors": {"tensors": ()},
+    "width": {"tensors": (H[:, :4], Y)},
+    "dimensions": {"tensors": (H[None], Y)},
+    "scalar": {"tensors": (H.sum(), Y)},
+    "dtype": {"tensors": (H.float(), Y)},
+    "whole numbers": {"tensors": (H.long(), Y)},
+    "without labels": {"tensors": (H,)},
+    "too few labels": {"tensors": (H, Y[:5])},
+    "labels of another form": {"tensors": (H, Y[:, None])},
+    "labels of another dtype": {"tensors": (H, Y.double())},
+    "word with tensors": {**WORD, "tensors": (H,)},
+    "word of another": {**WORD, "stage": 0},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_a_wrong_message_is_refused_and_counted(wrong):
+    bench = Bench(2)
+    bench.message(0)
+    assert bench.turn() is Turn.STEPPED
+    before = chains.parameters([bench.node.stage])
+    bench.message(1, **wrong)
+    assert bench.turn() is Turn.WAITED
+    assert bench.told.refused == 1
+    assert all(map(torch.equal, chains.parameters([bench.node.stage]), before))
+    bench.message(2)
+    assert bench.turn() is Turn.STEPPED
+    assert (bench.told.refused, bench.told.clock) == (1, 3)
+
+
+DELTA = torch.ones(8, 5, dtype=F64)
+WRONG_GRADIENTS = {
+    **{name: WRONG[name] for name in ("far sender", "negative step", "step after the last", "huge step")},
+    "itself": {"stage": 0},
+    "sender": {"stage": 2},
+    "kind": {"kind": Kind.MESSAGE},
+    "no tensors": {"tensors": ()},
+    "width": {"tensors": (DELTA[:, :4],)},
+    "width of both": {"tensors": (DELTA[:, :4], DELTA[:, :4])},
+    "scalar": {"tensors": (DELTA.sum(),)},
+    "dtype": {"tensors": (DELTA.float(),)},
+    "whole numbers": {"tensors": (DELTA.long(),)},
+    "a message of whole numbers": {"tensors": (DELTA, DELTA.long())},
+    "a message of another form": {"tensors": (DELTA, DELTA[:, None])},
+    "word with tensors": {**WORD, "tensors": (DELTA,)},
+}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first that comes", "later"])
+@pytest.mark.parametrize("wrong", WRONG_GRADIENTS.values(), ids=WRONG_GRADIENTS)
+def test_a_wrong_gradient_is_refused_and_counted(wrong, first):
+    bench = Bench(0)
+    for _ in range(3):
+        bench.turn()
+    if not first:
+        bench.gradient(0)
+        bench.turn()
+    before = bench.model()
+    bench.gradient(1, **wrong)
+    bench.turn()
+    assert all(map(torch.equal, bench.model(), before))
+    assert bench.told.refused == 1
+    bench.gradient(2)
+    bench.turn()
+    assert bench.told.learnt == 2 - first
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [(DELTA[:5],), (DELTA[:5], DELTA[:5]), (DELTA, DELTA[:5]), (DELTA[:5], DELTA)],
+    ids=["its message's", "of both", "of the message", "of the gradient"],
+)
+def test_a_gradient_of_another_batch_teaches_nothing(tensors):
+    bench = Bench(0)
+    bench.turn()
+    bench.gradient(0, tensors=tensors)
+    bench.turn()
+    assert (bench.told.learnt, bench.told.lost) == (0, 1)
+
+
+def test_a_gradient_before_the_first_message_teaches_nothing():
+    bench = Bench(0)
+    bench.gradient(5)
+    bench.gradient(6, tensors=(DELTA[:, :3], DELTA[:, :3]))
+    bench.turn()
+    assert bench.told.learnt == 0
+    bench.gradient(0)
+    bench.turn()
+    assert bench.told.learnt == 1
+
+
+@pytest.mark.parametrize("step", [-(2**63), -1, 2**62])
+def test_whatever_number_a_word_says_it_is_a_word(step):
+    bench = Bench(1)
+    for number in (0, 1):
+        bench.word_below(step=step)
+        bench.word_above(step=step, ack=step, echo=1)
+        bench.message(number)
+        assert bench.turn() is Turn.STEPPED
+    assert bench.told.refused == 0
+
+
+def test_a_smaller_last_batch_is_welcome():
+    bench = Bench(1)
+    for step, count in ((0, 8), (1, 3), (2, 8)):
+        h, y = chains.data(step)
+        bench.message(step, tensors=(h[:count], y[:count]))
+        assert bench.turn() is Turn.STEPPED
+        bench.gradient(step, tensors=(DELTA[:count],))
+    bench.turn()
+    assert (bench.told.refused, bench.told.lost, bench.told.learnt) == (0, 0, 3)
+
+
+# --- room, and who waits -----------------------------------------------------------------------------------
+
+
+def test_a_stage_waits_while_the_one_above_has_no_room():
+    bench = Bench(0, queue=3)
+    assert [bench.turn() for _ in range(6)] == [Turn.STEPPED] * 4 + [Turn.WAITED] * 2  # 3 and one in hand
+    assert steps(bench.sent_up()) == [0, 1, 2]
+    assert bench.told.queue == 4
+    bench.word_above(echo=1, ack=1)  # has taken in two
+    assert [bench.turn() for _ in range(3)] == [Turn.STEPPED] * 2 + [Turn.WAITED]
+    assert steps(bench.sent_up()) == [3, 4]
+    assert bench.told.dropped == 0
+
+
+def test_its_first_word_makes_no_room():
+    """It has not taken in anything: the first life has nothing of an earlier one to forget."""
+    bench = Bench(0, queue=3)
+    for _ in range(6):
+        bench.turn()
+    bench.word_above(echo=1, ack=-1)
+    assert bench.turn() is Turn.WAITED
+    assert steps(bench.sent_up()) == [0, 1, 2]
+
+
+def test_a_new_life_above_makes_room():
+    bench = Bench(0, queue=3)
+    for _ in range(6):
+        bench.turn()
+    bench.word_above(generation=2)
+    assert [bench.turn() for _ in range(4)] == [Turn.STEPPED] * 3 + [Turn.WAITED]
+
+
+def test_an_impatient_stage_drops_its_oldest_message():
+    stage = chains.build(0)
+    stage.patient = False
+    bench = Bench(0, stage=stage, queue=2)
+    assert [bench.turn() for _ in range(7)] == [Turn.STEPPED] * 7
+    assert steps(bench.sent_up()) == [0, 1]
+    assert bench.told.dropped == 3
+    bench.word_above(echo=1, ack=1)
+    bench.turn()
+    assert steps(bench.sent_up()) == [5, 6]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_nobody_waits_for_a_stage_above_that_is_gone_or_has_ended(ended):
+    """Also where it has ended, and this one has been thrown back to an older checkpoint."""
+    bench = Bench(0, queue=2)
+    bench.word_above(echo=1, ended=ended)
+    for _ in range(3):
+        bench.turn()
+    bench.up_out.cut = not ended
+    assert [bench.turn() for _ in range(5)] == [Turn.STEPPED] * 5
+    assert bench.told.dropped == 4
+    bench.word_above(generation=2)  # it is back
+    bench.up_out.cut = False
+    assert [bench.turn() for _ in range(4)] == [Turn.STEPPED] + [Turn.WAITED] * 3
+    assert steps(bench.sent_up()) == [0, 1, 6, 7]
+
+
+def test_a_message_that_got_lost_takes_no_room_for_ever():
+    """After a broken connection, say. A word says what has been sent; whoever hears it has all that will come."""
+    bench, above = Bench(0, queue=2), Bench(1)
+    bench.turn()
+    bench.turn()
+    bench.up_out.clear()
+    for _ in range(4):
+        bench.turn()
+        while packet := bench.up_out.get():
+            above.up_in.put(packet)
+        above.turn()
+        while packet := above.down_out.get():
+            bench.down_in.put(packet)
+    assert bench.told.steps >= 4
+    assert bench.told.dropped == 0
+    assert above.told.clock >= 3
+
+
+def test_an_answer_is_kept_until_it_can_be_sent():
+    bench = Bench(1)
+    bench.down_out.cut = True  # no room, for a moment
+    bench.message(0)
+    bench.turn()
+    bench.down_out.cut = False
+    bench.turn()
+    assert steps(bench.sent_down()) == [0]
+    bench.turn()
+    assert not bench.sent_down()
+
+
+def test_no_word_overtakes_the_answer_that_it_acknowledges():
+    bench = Bench(1)
+    bench.message(0)
+    put = bench.down_out.put
+    bench.down_out.put = lambda packet: not packet.tensors and put(packet)  # room for a word, not for more
+    bench.turn()
+    bench.turn()
+    assert bench.down_out.get() is None
+    bench.down_out.put = put
+    bench.turn()
+    assert bench.down_out.get().kind is Kind.GRADIENT
+    assert bench.down_out.get().kind is Kind.WORD
+
+
+def test_of_the_answers_that_could_not_be_sent_the_newest_is():
+    bench = Bench(1)
+    bench.down_out.cut = True
+    for step in range(3):
+        bench.message(step)
+        bench.turn()
+    bench.down_out.cut = False
+    bench.turn()
+    (packet,) = bench.sent_down()
+    assert (packet.step, packet.ack) == (2, 2)
+
+
+# --- words -------------------------------------------------------------------------------------------------
+
+
+def words(queue):
+    return [packet for packet in iter(queue.get, None) if packet.kind is Kind.WORD]
+
+
+def test_a_stage_that_waits_says_a_word_now_and_then():
+    bench = Bench(1, beat=5.0)
+    for _ in range(11):
+        assert bench.turn() is Turn.WAITED
+    for queue in (bench.up_out, bench.down_out):
+        found = words(queue)
+        assert len(found) == 3
+        assert {(word.stage, word.generation, word.ended) for word in found} == {(1, 1, False)}
+
+
+def test_who_answers_needs_no_words():
+    bench = Bench(1, beat=5.0)
+    for step in range(10):
+        bench.message(step)
+        bench.turn()
+    assert not words(bench.down_out)
+
+
+def test_a_word_says_what_has_been_taken_in():
+    bench = Bench(1)
+    bench.turn()
+    word = words(bench.down_out)[-1]
+    assert (word.echo, word.ack) == (0, -1)
+    bench.message(4, generation=2)
+    bench.turn()
+    bench.turn()
+    word = words(bench.down_out)[-1]
+    assert (word.echo, word.ack) == (2, 4)
+    bench.word_below(generation=3)  # of whose messages none has come yet
+    bench.turn()
+    word = words(bench.down_out)[-1]
+    assert (word.echo, word.ack) == (3, -1)
+
+
+def test_the_end_is_said_after_the_last_message_not_before():
+    bench = Bench(1, queue=1)
+    for step in (STEPS - 2, STEPS - 1):
+        bench.message(step)
+        bench.turn()
+    assert bench.turn() is Turn.ENDED  # but there is no room above for the last message
+    assert not bench.node.done
+    sent = list(iter(bench.up_out.get, None))
+    assert [packet.kind for packet in sent] == [Kind.MESSAGE, Kind.WORD]
+    assert not any(packet.ended for packet in sent)
+    assert [packet.step for packet in sent] == [STEPS - 2] * 2
+    bench.word_above(echo=1, ack=STEPS - 2)
+    assert [bench.turn() for _ in range(2)] == [Turn.ENDED] * 2
+    assert not bench.node.done  # it has gone, but who knows whether it has arrived
+    bench.word_above(echo=1, ack=STEPS - 1)
+    assert bench.turn() is Turn.ENDED
+    assert bench.node.done
+    sent = list(iter(bench.up_out.get, None))
+    assert [packet.kind for packet in sent] == [Kind.MESSAGE, *[Kind.WORD] * 3]
+    assert [packet.ended for packet in sent] == [False, True, True, True]
+    assert [packet.step for packet in sent] == [STEPS - 1] * 4
+
+
+def test_the_end_comes_from_below_or_with_the_last_step():
+    last = Bench(1)
+    last.message(STEPS - 1)
+    assert [last.turn(), last.turn()] == [Turn.STEPPED, Turn.ENDED]
+    told = Bench(1)
+    told.message(3)
+    told.word_below(ended=True)
+    assert [told.turn(), told.turn()] == [Turn.STEPPED, Turn.ENDED]
+    for bench in (last, told):
+        assert bench.node.over
+        assert words(bench.up_out)[-1].ended
+        assert words(bench.down_out)[-1].ended
+        bench.message(5)
+        assert bench.turn() is Turn.ENDED
+
+
+def test_a_stage_that_has_ended_still_learns_from_gradients():
+    bench = Bench(1)
+    bench.message(STEPS - 1)
+    bench.turn()
+    bench.gradient(STEPS - 1)
+    assert bench.turn() is Turn.ENDED
+    assert bench.told.learnt == 1

@@ -1,0 +1,113 @@
+"""What is known of a neighbour, and the policies that can be."""
+
+import pytest
+
+from synthgrad.stages import Policy
+from synthgrad.stages.channels import Kind, Packet
+from synthgrad.stages.neighbour import Neighbour
+from tests.helpers.one_node import Clock
+
+
+def neighbour(**policy):
+    now = Clock()
+    return Neighbour(Policy(**policy), now), now
+
+
+def said(generation=1, **changes):
+    return Packet(Kind.WORD, 0, generation, **changes)
+
+
+def test_until_its_first_word_a_neighbour_may_take_long():
+    it, now = neighbour(start_within=50.0, patience=1.0)
+    now.time = 50.0
+    assert not it.out(cut=False)
+    now.time = 50.1
+    assert it.out(cut=False)
+
+
+def test_a_silent_neighbour_is_out():
+    it, now = neighbour(patience=2.0)
+    it.heard(said())
+    now.time = 2.0
+    assert not it.out(cut=False)
+    now.time = 2.1
+    assert it.out(cut=False)
+    it.heard(said())
+    assert not it.out(cut=False)
+
+
+def test_a_cut_one_is_out_at_once_unless_it_has_ended():
+    it, _ = neighbour()
+    it.heard(said())
+    assert it.out(cut=True)
+    it.heard(said(ended=True))
+    assert not it.out(cut=True)
+
+
+def test_a_slow_speaker_is_borne_longer():
+    it, now = neighbour(patience=1.0)
+    for _ in range(30):
+        it.heard(said())
+        now.time += 4.0
+    now.time += 15.9
+    assert not it.out(cut=False)
+    now.time += 0.2
+    assert it.out(cut=False)
+
+
+def test_an_outage_is_not_what_is_usual():
+    it, now = neighbour(patience=1.0)
+    for _ in range(30):
+        it.heard(said())
+        now.time += 0.1
+    now.time += 1000.0
+    it.heard(said())
+    now.time += 1.1
+    assert it.out(cut=False)
+
+
+def test_room_is_made_by_what_is_taken_in():
+    it, _ = neighbour()
+    it.heard(said())
+    it.under_way.extend([3, 4, 7])
+    for ack, echo, left in ((9, 1, [3, 4, 7]), (4, 2, [3, 4, 7]), (4, 1, [7]), (3, 1, [7]), (7, 1, [])):
+        it.heard(said(ack=ack, echo=echo), mine=1)
+        assert list(it.under_way) == left
+    assert it.room(1)
+
+
+def test_words_from_below_are_about_no_messages():
+    it, _ = neighbour()
+    it.under_way.append(-1)
+    it.heard(said(ack=-1))
+    assert list(it.under_way) == [-1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "forgotten"), [(0, 1, False), (0, 2, True), (1, 1, False), (1, 2, True)]
+)
+def test_what_a_neighbour_had_not_taken_in_dies_with_it(first, second, forgotten):
+    it, _ = neighbour()
+    if first:
+        it.heard(said(first))
+    it.under_way.append(5)
+    assert it.heard(said(second))
+    assert bool(it.under_way) != forgotten
+    assert not it.heard(said(second - 1))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"queue": 0}, {"in_flight": 0}, {"checkpoint_every": 0}, {"threads": 0}, {"limit": 0}, {"replay": -1},
+     {"max_restarts": -1}, {"patience": -1.0}, {"hang_after": 0.0}],
+    ids=str,
+)  # fmt: skip
+def test_a_policy_that_could_not_work_is_refused(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: it must be at least"):
+        Policy(**wrong)
+
+
+def test_the_default_policy_and_the_least_one():
+    Policy()
+    Policy(queue=1, in_flight=1, checkpoint_every=1, threads=1, limit=1, replay=0, max_restarts=0, patience=0.0)

@@ -1,0 +1,382 @@
+"""A stage between its channels: what it makes of what comes, whom it waits for, what a restart knows."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from synthgrad.stages.channels import Kind
+from synthgrad.stages.counters import Turn
+from tests.helpers import chains
+from tests.helpers.one_node import F64, STEPS, Bench, primed, steps
+
+# --- a step ------------------------------------------------------------------------------------------------
+
+
+def test_a_message_becomes_a_message_and_a_gradient(equal):
+    bench, twin = Bench(), primed(chains.build(1))
+    for step in (0, 1, 5):
+        bench.message(step, generation=3)
+        assert bench.turn() is Turn.STEPPED
+        h, y = chains.data(step)
+        done = twin.step(h.tanh(), y)
+        (up,), (down,) = bench.sent_up(), bench.sent_down()
+        assert equal(up.tensors, [done.message, y])
+        assert equal(down.tensors, [done.delta])
+        assert (done.delta != 0).all()
+        assert (up.kind, up.stage, up.generation, up.step) == (Kind.MESSAGE, 1, 1, step)
+        assert (down.kind, down.stage, down.generation, down.step) == (Kind.GRADIENT, 1, 1, step)
+        assert (down.echo, down.ack) == (3, step)
+    assert (bench.told.steps, bench.told.clock) == (3, 6)
+
+
+def test_a_gradient_teaches_the_model_its_own_message(equal):
+    bench, twin = Bench(), primed(chains.build(1))
+    done = []
+    for step in range(3):
+        bench.message(step)
+        bench.turn()
+        done.append(twin.step(chains.data(step)[0].tanh(), chains.data(step)[1]))
+    bench.gradient(1)
+    bench.turn()
+    twin.learn(done[1].message, chains.data(1)[1], torch.full((8, 5), 0.2, dtype=F64))
+    assert equal(bench.model(), list(twin.above.gradient_model.parameters()))
+    assert (bench.told.learnt, bench.told.lost, bench.told.staleness) == (1, 0, 1.0)
+    assert bench.told.regression_loss == twin.regression_loss
+
+
+def test_of_several_gradients_the_newest_teaches(equal):
+    bench, late = Bench(), Bench()
+    for each in (bench, late):
+        for step in range(3):
+            each.message(step)
+            each.turn()
+    for step in range(3):
+        bench.gradient(step)
+    late.gradient(2)
+    bench.turn()
+    late.turn()
+    assert equal(bench.model(), late.model())
+    assert (bench.told.learnt, bench.told.lost) == (1, 2)
+    assert bench.told.staleness == 0
+
+
+@pytest.mark.parametrize(("limit", "learnt"), [(None, 1), (3, 1), (2, 0)])
+def test_gradients_that_are_too_stale_teach_nothing(limit, learnt):
+    bench = Bench(max_staleness=limit)
+    for step in range(4):
+        bench.message(step)
+        bench.turn()
+    bench.gradient(0)
+    bench.turn()
+    assert (bench.told.learnt, bench.told.lost) == (learnt, 1 - learnt)
+    assert math.isnan(bench.told.staleness) if not learnt else bench.told.staleness == 3
+
+
+def test_what_is_too_long_owed_is_forgotten():
+    bench = Bench(in_flight=2)
+    for step in range(4):
+        bench.message(step)
+        bench.turn()
+    for step, (learnt, lost) in ((1, (0, 1)), (2, (1, 1)), (3, (2, 1)), (3, (2, 2))):  # the last has had its answer
+        bench.gradient(step)
+        bench.turn()
+        assert (bench.told.learnt, bench.told.lost) == (learnt, lost)
+
+
+def test_the_schedule_is_told_the_step_and_the_task_loss_is_kept():
+    seen = []
+    bench = Bench(2, stage=chains.build(2, seen=lambda k, step: seen.append((k, step))))
+    for step in (0, 7):
+        bench.message(step)
+        bench.turn()
+    assert seen == [(2, 0), (2, 7)]
+    assert 0.5 < bench.told.loss < 2
+
+
+def test_one_message_that_is_not_finite_teaches_nothing_many_in_a_row_are_an_error():
+    bench = Bench(2)
+    bad = torch.full((8, 5), math.inf, dtype=F64), chains.data(0)[1]
+    before = chains.parameters([bench.node.stage])
+    for step in range(9):
+        bench.message(step, tensors=bad)
+        assert bench.turn() is Turn.STEPPED
+    assert all(map(torch.equal, chains.parameters([bench.node.stage]), before))
+    assert not bench.sent_down()
+    assert (bench.told.nonfinite, bench.told.clock) == (9, 9)
+    assert math.isnan(bench.told.loss)  # none yet
+    bench.message(9)
+    bench.turn()
+    assert math.isfinite(bench.told.loss)
+    for step in range(10, 19):
+        bench.message(step, tensors=bad)
+        bench.turn()
+    bench.message(19, tensors=bad)
+    with pytest.raises(
+        ArithmeticError, match=r"the message from below is not finite at step 19, .*; look at the data"
+    ):
+        bench.turn()
+
+
+def test_a_loss_that_is_not_finite_is_an_error_if_it_stays_so():
+    stage = chains.build(2)
+    stage.criterion = lambda out, y: out.sum() / 0
+    bench = Bench(2, stage=stage)
+    with pytest.raises(ArithmeticError, match=r"the loss \(-?inf\) is not finite at step 9, .*try a lower rate"):
+        [(bench.message(step), bench.turn()) for step in range(10)]
+    assert bench.told.steps == 10
+
+
+def test_the_first_stage_needs_data():
+    stage = chains.build(0)
+    stage.data = None
+    with pytest.raises(ValueError, match="the first stage needs data"):
+        Bench(0, stage=stage)
+
+
+@pytest.mark.parametrize(("k", "of", "needs"), [(1, 2, "an interface above it"), (2, 4, "a criterion")])
+def test_a_stage_of_a_chain_of_another_length_is_refused(k, of, needs):
+    with pytest.raises(ValueError, match=f"stage {k} needs {needs}"):
+        Bench(k, stage=chains.build(k, stages=of))
+
+
+# --- complete unlock ---------------------------------------------------------------------------------------
+
+
+def test_a_stage_on_synthetic_inputs_waits_for_nobody(equal):
+    bench = Bench(1, complete=True)
+    assert [bench.turn() for _ in range(3)] == [Turn.STEPPED] * 3
+    for step, packet in enumerate(bench.sent_down()):
+        assert packet.step == step
+        assert equal([packet.tensors[1]], [bench.node.stage.below.input_model(chains.data(step)[0])])
+    assert steps(bench.sent_up()) == [0, 1, 2]
+
+
+def test_messages_teach_its_input_model(equal):
+    bench, twin = Bench(1, complete=True), primed(chains.build(1, complete=True))
+    for step in (3, 4):
+        bench.message(step)  # of several, the newest
+    bench.turn()
+    twin.learn_input(chains.data(4)[0], chains.data(4)[0].tanh())
+    twin.step(twin.synthetic_input(chains.data(0)[0]), chains.data(0)[1])
+    assert equal(chains.parameters([bench.node.stage]), chains.parameters([twin]))
+
+
+def test_a_gradient_that_tells_its_message_needs_none_owed(equal):
+    """Of a stage above on synthetic inputs; of an earlier life of this stage, too."""
+    bench, twin = Bench(0, generation=4), primed(chains.build(0))
+    bench.turn()
+    h, delta = torch.randn(2, 8, 5, dtype=F64)
+    bench.gradient(60, echo=2, tensors=(delta, h))
+    bench.turn()
+    twin.step(*chains.data(0), first=True)
+    twin.learn(h, chains.data(60)[1], delta)
+    assert bench.told.learnt == 1
+    assert equal(bench.model(), list(twin.above.gradient_model.parameters()))
+
+
+# --- lives -------------------------------------------------------------------------------------------------
+
+
+def test_messages_of_an_earlier_life_are_void():
+    bench = Bench()
+    bench.message(5, generation=2)
+    bench.message(6, generation=1)
+    bench.message(3, generation=2)
+    assert [bench.turn() for _ in range(3)] == [Turn.STEPPED, Turn.STEPPED, Turn.WAITED]
+    assert steps(bench.sent_down()) == [5, 3]
+    assert bench.told.refused == 0
+
+
+def test_gradients_of_an_earlier_life_are_void():
+    bench = Bench()
+    for step in range(2):
+        bench.message(step)
+        bench.turn()
+    bench.word_above(generation=2)
+    bench.gradient(1, generation=1)
+    bench.turn()
+    assert bench.told.learnt == 0
+    bench.gradient(1, generation=2)
+    bench.turn()
+    assert bench.told.learnt == 1
+
+
+def test_gradients_of_this_stages_own_earlier_life_teach_nothing():
+    bench = Bench(generation=2)
+    bench.message(0)
+    bench.turn()
+    bench.gradient(0, echo=1)
+    bench.turn()
+    assert (bench.told.learnt, bench.told.lost) == (0, 1)
+    bench.gradient(0, echo=2)
+    bench.turn()
+    assert (bench.told.learnt, bench.told.lost) == (1, 1)
+
+
+def test_a_stage_goes_on_from_its_state(equal):
+    def fed(bench, first, last):
+        for step in range(first, last):
+            bench.message(step)
+            bench.turn()
+            bench.gradient(step, echo=bench.node.generation)
+        bench.turn()
+
+    bench, twin = Bench(), Bench(generation=2)
+    fed(bench, 0, 4)
+    state = copy.deepcopy(bench.node.state_dict())
+    fed(bench, 4, 8)
+    twin.node.load_state_dict(state)
+    assert twin.node.told.clock == 4
+    fed(twin, 4, 8)
+    assert equal(chains.parameters([twin.node.stage]), chains.parameters([bench.node.stage]))
+    assert vars(twin.node.told) == vars(bench.told)
+
+
+def test_the_random_numbers_go_on_too():
+    bench = Bench()
+    state = copy.deepcopy(bench.node.state_dict())
+    wanted = torch.rand(3)
+    bench.node.load_state_dict(state)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_stage_that_had_ended_has_ended():
+    bench = Bench(2)
+    bench.message(STEPS - 1)
+    assert bench.turn() is Turn.STEPPED
+    twin = Bench(2)
+    twin.node.load_state_dict(bench.node.state_dict())
+    assert twin.turn() is Turn.ENDED
+
+
+# --- replay ------------------------------------------------------------------------------------------------
+
+
+def test_while_the_stage_below_is_out_a_stage_goes_on_with_its_past(equal):
+    bench, twin = Bench(1, replay=2), primed(chains.build(1))
+    for step in range(3):
+        bench.message(step)
+        bench.turn()
+        twin.step(chains.data(step)[0].tanh(), chains.data(step)[1])
+    assert bench.turn() is Turn.WAITED  # it is alive
+    bench.sent_up()
+    bench.sent_down()
+    bench.down_out.cut = True
+    assert [bench.turn() for _ in range(3)] == [Turn.STEPPED] * 3
+    for step in (2, 1, 2):
+        twin.step(chains.data(step)[0].tanh(), chains.data(step)[1])
+    assert equal(chains.parameters([bench.node.stage]), chains.parameters([twin]))
+    assert (bench.told.replayed, bench.told.steps, bench.told.clock) == (3, 6, 3)
+    bench.down_out.cut = False
+    assert not bench.sent_up()
+    assert not bench.sent_down()
+    assert bench.turn() is Turn.WAITED
+    bench.message(3)
+    bench.turn()
+    assert steps(bench.sent_up()) == [3]
+
+
+@pytest.mark.parametrize("kind", ["no replay", "no past", "ended"])
+def test_otherwise_it_waits(kind):
+    bench = Bench(1, replay=0 if kind == "no replay" else 4)
+    if kind == "no past":
+        bench.word_below()
+    else:
+        bench.message(0)
+        bench.turn()
+    if kind == "ended":
+        bench.word_below(ended=True)
+    bench.down_out.cut = True
+    assert bench.turn() is (Turn.ENDED if kind == "ended" else Turn.WAITED)
+    assert bench.told.replayed == 0
+
+
+# --- lockstep ----------------------------------------------------------------------------------------------
+
+
+def test_in_lockstep_the_gradient_comes_first():
+    bench = Bench(0, lockstep=True)
+    assert [bench.turn() for _ in range(3)] == [Turn.STEPPED] + [Turn.WAITED] * 2
+    bench.gradient(0)
+    assert [bench.turn() for _ in range(2)] == [Turn.STEPPED, Turn.WAITED]
+    bench.word_above(echo=1, ack=0)
+    assert bench.turn() is Turn.WAITED
+    assert bench.told.learnt == 1
+
+
+def test_in_lockstep_a_first_word_is_no_answer():
+    bench = Bench(0, lockstep=True)
+    bench.turn()
+    bench.word_above()
+    assert bench.turn() is Turn.WAITED
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["and was seen to be", "unseen"])
+def test_lockstep_goes_on_when_the_stage_above_died_with_the_message(seen):
+    bench = Bench(0, lockstep=True)
+    bench.word_above()
+    bench.turn()
+    assert bench.turn() is Turn.WAITED
+    if seen:
+        bench.up_out.cut = True
+        assert bench.turn() is Turn.STEPPED
+        bench.up_out.cut = False
+    bench.word_above(generation=2)
+    step = bench.told.clock - seen
+    for expected in range(step, step + 3):
+        while bench.turn() is Turn.STEPPED:
+            pass
+        assert steps(bench.sent_up())[-1] == bench.told.clock - 1 >= expected
+        bench.gradient(bench.told.clock - 1, generation=2)
+    assert bench.told.learnt >= 2
+
+
+def test_lockstep_does_not_wait_for_a_stage_that_has_ended():
+    bench = Bench(0, lockstep=True)
+    bench.turn()
+    bench.word_above(ended=True)
+    assert bench.turn() is Turn.STEPPED
+
+
+def test_in_lockstep_the_last_gradient_is_waited_for():
+    bench = Bench(1, lockstep=True)
+    bench.message(STEPS - 1)
+    bench.turn()
+    assert bench.turn() is Turn.ENDED
+    assert not bench.node.done
+    bench.gradient(STEPS - 1)
+    bench.turn()
+    assert bench.node.done
+    assert bench.told.learnt == 1
+
+
+# --- where it waits ----------------------------------------------------------------------------------------
+
+
+def test_a_stage_wakes_up_for_what_can_change_something():
+    bench = Bench(1, queue=1)
+    bench.word_above()
+    both = [bench.up_in, bench.down_in]
+    assert bench.node.waits_for() == both
+    for step in range(2):
+        bench.message(step)
+        bench.turn()
+    assert bench.node.waits_for() == [bench.down_in]  # there is no room above: a message could not be used
+    bench.up_out.cut = True
+    assert bench.node.waits_for() == both
+    bench.up_out.cut = False
+    bench.word_above(generation=2)
+    bench.turn()
+    assert bench.node.waits_for() == both
+    bench.word_below(ended=True)
+    bench.turn()
+    assert bench.node.waits_for() == [bench.down_in]
+    first, last = Bench(0), Bench(2)
+    assert first.node.waits_for() == [first.down_in]
+    assert last.node.waits_for() == [last.up_in]
+    impatient = Bench(1, complete=True, queue=1)
+    for _ in range(4):
+        impatient.turn()
+    assert impatient.node.waits_for() == [impatient.up_in, impatient.down_in]

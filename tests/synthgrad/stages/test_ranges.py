@@ -1,0 +1,70 @@
+"""Every number of a launch has a range; what is outside it is refused by name."""
+
+import math
+from dataclasses import fields
+
+import pytest
+
+from synthgrad.stages import Faults, Policy, launch
+from synthgrad.stages.ranges import RANGES
+from tests.helpers import chains
+
+NUMBERS = [f.name for f in fields(Policy) if f.name != "lockstep"]
+FAULTS = [f.name for f in fields(Faults)]
+
+
+def refused(name, value):
+    """Its error, of whatever has the setting."""
+    with pytest.raises(ValueError, match=f"^{name}=.*: it must be at least") as error:
+        given(name, value)
+    return str(error.value)
+
+
+def given(name, value):
+    if name in NUMBERS:
+        Policy(**{name: value})
+    elif name in FAULTS:
+        Faults(**{name: (value,) if name == "crashes" else value})
+    else:
+        launch(chains.build, on="simulated", **{"stages": 3, "steps": 1, name: value})
+
+
+def test_every_number_has_a_range():
+    assert {*NUMBERS, *FAULTS, "stages", "steps", "seed"} == {*RANGES}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", RANGES)
+def test_whatever_is_outside_is_refused_by_name_with_the_range(name):
+    allowed = RANGES[name]
+    for value in (math.nan, -math.inf, allowed.least - 1, True, "1", [1], 1j):
+        assert f"at least {allowed.least}" in refused(name, value)
+    if not math.isinf(allowed.most):
+        assert str(allowed.most) in refused(name, math.inf)
+        refused(name, allowed.most + (0 if allowed.below else max(allowed.most, 1)))
+    if allowed.whole:
+        assert refused(name, allowed.least + 0.5).endswith(("a whole number", "1 step", "from 1"))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("wrong", [{"queue": None}, {"beat": None}, {"lockstep": 1}, {"lockstep": "yes"}], ids=str)
+def test_none_is_no_number_and_one_is_no_truth(wrong):
+    with pytest.raises(ValueError, match="it must be"):
+        Policy(**wrong)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_ends_of_the_ranges_are_in_them():
+    for name in NUMBERS:
+        for value in RANGES[name][:2]:
+            Policy(**{name: value})
+    Policy(max_staleness=None)
+
+
+def test_threads_that_would_crash_torch_are_refused():
+    assert "at most 1024" in refused("threads", 100_000)
+
+
+@pytest.mark.parametrize("seed", [-(2**63), 2**64 - 1])
+def test_the_largest_seeds_are_seeds(seed):
+    launch(chains.build, 3, 1, "simulated", seed=seed)

@@ -1,0 +1,60 @@
+"""Every augmented image is the original, shifted, and perhaps mirrored."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synthgrad_lab.data.augment import augmented
+
+
+def numbered(*shape):
+    """Images in which every pixel is another one, none of them 0."""
+    return 1 + torch.arange(torch.tensor(shape).prod().item(), dtype=torch.float32).view(shape)
+
+
+def crops(image, margin):
+    """All that may become of an image: its shifts, and theirs in the mirror."""
+    _, height, width = image.shape
+    padded = F.pad(image, [margin] * 4)
+    places = [(i, j) for i in range(2 * margin + 1) for j in range(2 * margin + 1)]
+    found = [padded[:, i : i + height, j : j + width] for i, j in places]
+    return found + [crop.flip(2) for crop in found]
+
+
+@given(st.integers(0, 4), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2))
+def test_each_image_is_a_crop_of_its_own_with_all_its_channels(count, channels, height, width, margin):
+    x = numbered(count, channels, height, width)
+    before = x.clone()
+    out = augmented(x, margin)
+    assert out.shape == x.shape
+    assert out.dtype == x.dtype
+    for image, made in zip(x, out, strict=True):
+        assert any(torch.equal(made, crop) for crop in crops(image, margin))
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("margin", [0, 1])
+def test_every_shift_and_mirror_image_comes_about_as_often(margin):
+    image = numbered(2, 3, 3)
+    wanted = crops(image, margin)
+    out = augmented(image.expand(400 * len(wanted), -1, -1, -1), margin)
+    counts = [sum(torch.equal(made, crop) for made in out) for crop in wanted]
+    assert sum(counts) == len(out)
+    assert all(abs(count - 400) < 5 * 20 for count in counts)
+
+
+def test_the_seed_decides():
+    x = numbered(16, 1, 8, 8)
+    first, second = augmented(x), augmented(x)
+    torch.manual_seed(0)
+    assert torch.equal(augmented(x), first)
+    assert not torch.equal(second, first)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 32, 32), (5, 1, 28, 28)])
+def test_the_usual_sizes(shape):
+    out = augmented(torch.rand(shape))
+    assert out.shape == shape
+    assert ((out >= 0) & (out < 1)).all()
