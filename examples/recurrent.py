@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from synthgrad import Interface, Recurrent
+from synthgrad import Interface, RecurrentInterface
 from synthgrad.models import MLP
 
 T, DELAY, STREAMS = 2, 4, 64
@@ -13,7 +13,7 @@ T, DELAY, STREAMS = 2, 4, 64
 def train(chunks: int = 1500) -> float:
     torch.manual_seed(0)
     rnn, read_out = nn.RNN(1, 32), nn.Linear(32, 1)
-    future = Recurrent(Interface(MLP(32, hidden=32)))
+    future = RecurrentInterface(Interface(MLP(32, hidden=32)))
     core = {"params": [*rnn.parameters(), *read_out.parameters()], "lr": 3e-4}
     models = {"params": future.parameters(), "lr": 3e-3, "betas": (0.5, 0.99)}  # M must follow, not average
     optimizer = torch.optim.Adam([core, models])

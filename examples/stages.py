@@ -31,7 +31,7 @@ def build(k):
 
 
 def train(on="simulated"):
-    return launch(build, stages=3, steps=600, on=on).told[-1].loss
+    return launch(build, stages=3, steps=600, on=on).counters[-1].loss
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def completely_unlocked(
     yield from losses
 
 
-def chained(
+def fused(
     parts: Iterable[Callable[[Any], Tensor]], interfaces: Iterable[Interface], x: Any, context: Any = None
 ) -> Tensor:
     """The same chain as one graph, each interface called in its place (fused): for BP(λ), and for testing.

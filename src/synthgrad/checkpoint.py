@@ -32,7 +32,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     buffer.write(_MARK + digest)
     path = folder / NAME
     try:
-        replace(path, buffer.getbuffer())
+        write_atomically(path, buffer.getbuffer())
     except OSError as error:
         kept = "the one before is kept" if path.exists() else "there is none before it"
         raise type(error)(
@@ -75,7 +75,7 @@ def _whole(content: bytes) -> bytes:
     return content
 
 
-def replace(path: Path, content: bytes | memoryview) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that after a crash the old one or the new one is there, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

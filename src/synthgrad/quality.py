@@ -60,7 +60,7 @@ def probe(
 
     Args:
         interfaces: by name.
-        loss: runs the network forwards *through the fused interfaces* (``chained``, or a net that was
+        loss: runs the network forwards *through the fused interfaces* (``fused``, or a net that was
             ``decouple``d) and returns its loss, on as many examples and with the reduction of training: δ̂ is in
             the units of the gradients that M was taught.
         modules: whose buffers (batch norm's statistics) and modes the forward pass must leave alone.

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from synthgrad.stages import Policy
-from synthgrad.stages.channels import Kind, Links, Packet
+from synthgrad.stages.channels import Links, Packet, PacketKind
 from synthgrad.stages.channels.in_process import Queue
 from synthgrad.stages.node import Node
 from tests.helpers import chains
@@ -35,36 +35,36 @@ class Bench:
             gradients_in=self.down_in if k < 2 else None,
         )
         # In silence nobody is out: the tests say who is.
-        policy = {"patience": math.inf, "beat": 0.0, **policy}
+        policy = {"silence_timeout": math.inf, "heartbeat_interval": 0.0, **policy}
         built = primed(stage or chains.build(k, complete=complete))
         self.node = Node(built, k, links, STEPS, Policy(**policy), generation, self.now)
-        self.k, self.told = k, self.node.told
+        self.k, self.counters = k, self.node.counters
 
     def message(self, number, generation=1, **changes):
         h, y = chains.data(number)
-        packet = Packet(Kind.MESSAGE, self.k - 1, generation, number, tensors=(h.tanh(), y))
+        packet = Packet(PacketKind.MESSAGE, self.k - 1, generation, number, tensors=(h.tanh(), y))
         self.up_in.put(replace(packet, **changes))
 
     def gradient(self, number, generation=1, echo=1, **changes):
         delta = torch.full((chains.BATCH, chains.WIDTH), 0.1 * (number + 1), dtype=F64)
-        packet = Packet(Kind.GRADIENT, self.k + 1, generation, number, echo, number, tensors=(delta,))
+        packet = Packet(PacketKind.GRADIENT, self.k + 1, generation, number, echo, number, tensors=(delta,))
         self.down_in.put(replace(packet, **changes))
 
     def word_below(self, generation=1, **changes):
-        self.up_in.put(Packet(Kind.WORD, self.k - 1, generation, **changes))
+        self.up_in.put(Packet(PacketKind.HEARTBEAT, self.k - 1, generation, **changes))
 
     def word_above(self, generation=1, **changes):
-        self.down_in.put(Packet(Kind.WORD, self.k + 1, generation, **changes))
+        self.down_in.put(Packet(PacketKind.HEARTBEAT, self.k + 1, generation, **changes))
 
     def turn(self):
         self.now.time += 1
         return self.node.turn()
 
     def sent_up(self):
-        return [packet for packet in iter(self.up_out.get, None) if packet.kind is Kind.MESSAGE]
+        return [packet for packet in iter(self.up_out.get, None) if packet.kind is PacketKind.MESSAGE]
 
     def sent_down(self):
-        return [packet for packet in iter(self.down_out.get, None) if packet.kind is Kind.GRADIENT]
+        return [packet for packet in iter(self.down_out.get, None) if packet.kind is PacketKind.GRADIENT]
 
     def model(self):
         return [p.detach().clone() for p in self.node.stage.above.gradient_model.parameters()]

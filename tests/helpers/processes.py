@@ -61,7 +61,7 @@ class Watch:
     def __call__(self, statuses):
         self.pids |= {status.pid for status in statuses}
         self.states |= {(status.k, status.state) for status in statuses}
-        if not self.done and statuses[self.k].told.steps >= self.steps:
+        if not self.done and statuses[self.k].counters.steps >= self.steps:
             self.done = True
             self.do(statuses[self.k])
 
@@ -85,7 +85,7 @@ def run(
 ):
     """A launch whose stages are patient with one another: the machine may be busy."""
     settings = {"folder": folder, "resume": resume, "watch": watch}
-    return launch(build, stages, steps, policy=Policy(**{"patience": 60.0, **policy}), **settings)
+    return launch(build, stages, steps, policy=Policy(**{"silence_timeout": 60.0, **policy}), **settings)
 
 
 def paused(seconds=0.004, **settings):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from synthgrad import Interface, chained, completely_unlocked, unlocked
+from synthgrad import Interface, completely_unlocked, fused, unlocked
 from synthgrad.models import Linear
 
 
@@ -35,7 +35,7 @@ def test_updates_at_once_are_one_backward_and_a_simultaneous_step(chain, equal, 
             loss.backward()
             own[k].step()
         together.zero_grad()
-        chain.criterion(chained(chain.parts, interfaces, chain.x, chain.y)).backward()
+        chain.criterion(fused(chain.parts, interfaces, chain.x, chain.y)).backward()
         together.step()
     assert equal([p for m in parts for p in m.parameters()], chain.parameters())
     assert equal([p for i in twins for p in i.parameters()], [p for i in interfaces for p in i.parameters()])
@@ -82,7 +82,7 @@ def test_one_part_needs_no_interface(chain):
     ((k, loss),) = unlocked([chain.run], [], chain.x, chain.criterion)
     assert k == 0
     assert torch.equal(loss, chain.criterion(chain.run(chain.x)))
-    assert torch.equal(chained([chain.run], [], chain.x), chain.run(chain.x))
+    assert torch.equal(fused([chain.run], [], chain.x), chain.run(chain.x))
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -91,7 +91,7 @@ def test_wrong_number_of_interfaces(chain, count):
     with pytest.raises(ValueError, match=f"4 parts want 3 interfaces between them, not {count}"):
         next(unlocked(chain.parts, interfaces, chain.x, chain.criterion))
     with pytest.raises(ValueError, match="4 parts want 3"):
-        chained(chain.parts, [Interface(lambda h, c: h) for _ in range(count)], chain.x)
+        fused(chain.parts, [Interface(lambda h, c: h) for _ in range(count)], chain.x)
 
 
 def test_nothing_is_learnt_from_a_model_before_it_has_heard_of_a_gradient(chain):

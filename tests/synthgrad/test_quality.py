@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from synthgrad import Interface, chained, compare, probe
+from synthgrad import Interface, compare, fused, probe
 from synthgrad.models import MLP, Linear
 
 
@@ -44,7 +44,7 @@ def named(interfaces):
 
 def test_an_exact_model_is_perfect(chain):
     interfaces = chain.exact_interfaces(scale=0.1)
-    result = probe(named(interfaces), lambda: chain.criterion(chained(chain.parts, interfaces, chain.x)))
+    result = probe(named(interfaces), lambda: chain.criterion(fused(chain.parts, interfaces, chain.x)))
     assert len(result) == 3
     for q in result.values():
         assert abs(q.cosine - 1) < 1e-12
@@ -54,7 +54,7 @@ def test_an_exact_model_is_perfect(chain):
 
 def test_a_fresh_model_knows_nothing(chain):
     interfaces = [Interface(Linear(5)).double() for _ in range(3)]
-    result = probe(named(interfaces), lambda: chain.criterion(chained(chain.parts, interfaces, chain.x)))
+    result = probe(named(interfaces), lambda: chain.criterion(fused(chain.parts, interfaces, chain.x)))
     assert [(q.cosine, q.norm_ratio, q.relative_error) for q in result.values()] == [(0, 0, 1)] * 3
 
 
@@ -127,6 +127,6 @@ def test_a_skip_connection_is_not_the_messages(chain):
 
 def test_one_interface_under_two_names_is_compared_under_both():
     parts, interface = [nn.Linear(4, 4), nn.Linear(4, 2)], Interface(Linear(4))
-    found = probe({"a": interface, "b": interface}, lambda: chained(parts, [interface], torch.randn(8, 4)).sum())
+    found = probe({"a": interface, "b": interface}, lambda: fused(parts, [interface], torch.randn(8, 4)).sum())
     assert list(found) == ["a", "b"]
     assert vars(found["a"]) == vars(found["b"])

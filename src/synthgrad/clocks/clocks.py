@@ -9,7 +9,7 @@ from torch import nn
 
 from synthgrad.clocks.stream import Edge, Member, Stream
 from synthgrad.interface.interface import Interface
-from synthgrad.recurrent.recurrent import Recurrent
+from synthgrad.recurrent.recurrent import RecurrentInterface
 
 
 class Clocks(nn.Module):
@@ -36,7 +36,7 @@ class Clocks(nn.Module):
         every: int = 1,
         update: int = 1,
         optimizer: torch.optim.Optimizer | None = None,
-        recurrent: Recurrent | None = None,
+        recurrent: RecurrentInterface | None = None,
     ) -> None:
         """Add a network: a module called as ``network(inbox, state, data)``, which returns a ``Tick``.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from synthgrad.interface.interface import Interface
-from synthgrad.recurrent.recurrent import Recurrent
+from synthgrad.recurrent.recurrent import RecurrentInterface
 
 Edge: TypeAlias = Interface | bool
 """How a message's gradient comes back; without an interface, whether the edge is cut."""
@@ -40,7 +40,7 @@ class Member:
     every: int
     update: int
     optimizer: torch.optim.Optimizer | None
-    recurrent: Recurrent | None
+    recurrent: RecurrentInterface | None
 
     @property
     def period(self) -> int:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from synthgrad.interface.interface import GradientModel
 from synthgrad.interface.message import ask
 from synthgrad.interface.numbers import root_mean_square
-from synthgrad.recurrent.recurrent import Recurrent
+from synthgrad.recurrent.recurrent import RecurrentInterface
 
 
-class Auxiliary(nn.Module):
+class AuxiliaryTask(nn.Module):
     r"""A second model A beside M: A(h₀) predicts δ̂_T = M(h_T), what M will answer at the chunk's end.
 
     Its error is a loss of the chunk like any other. So its gradient reaches h₀, becomes part of M's target there,
@@ -34,7 +34,7 @@ class Auxiliary(nn.Module):
         super().__init__()
         self.model, self.weight = model, weight
 
-    def forward(self, future: Recurrent) -> Float[Tensor, ""]:
+    def forward(self, future: RecurrentInterface) -> Float[Tensor, ""]:
         """The loss term of the chunk that ``future`` has just sent: ‖A(h₀) - M(h_T)‖², averaged over the batch.
 
         It is zero where the chunk had no first message, or nothing was sent yet.

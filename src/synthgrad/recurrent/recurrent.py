@@ -24,7 +24,7 @@ from synthgrad.recurrent.chunk import Chunk, Start, leading_to
 from synthgrad.recurrent.state import Leaves, batch_of_ends, pack, restart, unpack
 
 
-class Recurrent(Statistics):
+class RecurrentInterface(Statistics):
     r"""The interface between a recurrent module and its own future.
 
     An endless unrolling is cut into chunks of T steps. At a chunk's end the state h_T is sent: δ̂ = M(h_T) stands

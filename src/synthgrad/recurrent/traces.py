@@ -12,11 +12,11 @@ from synthgrad.interface.autograd import pulled_back
 from synthgrad.interface.message import ask
 from synthgrad.models import MLP
 from synthgrad.recurrent.chunk import Start
-from synthgrad.recurrent.recurrent import Recurrent
+from synthgrad.recurrent.recurrent import RecurrentInterface
 from synthgrad.recurrent.state import pack
 
 
-class Traces:
+class EligibilityTraces:
     r"""Online λ-returns for a gradient model: Pemberton and Costa's BP(λ), another thing than the paper's.
 
     M's plain target trusts M's next answer wholly; that bias fades only as fast as M learns, chunk by chunk.
@@ -47,7 +47,7 @@ class Traces:
         Pemberton and Costa 2024, "BP(λ): online learning via synthetic gradients", eqs. for δ_t and E_t.
     """
 
-    def __init__(self, future: Recurrent, lam: float):
+    def __init__(self, future: RecurrentInterface, lam: float):
         model = future.interface.gradient_model
         if not isinstance(model, MLP):
             raise TypeError(f"traces want an MLP or Linear as gradient model, not {type(model).__name__}")

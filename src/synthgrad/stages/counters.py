@@ -17,7 +17,7 @@ class Turn(IntEnum):
 
 
 @dataclass
-class Told:
+class Counters:
     """How a stage is doing, for a person to look at and for records."""
 
     steps: int = 0
@@ -50,13 +50,13 @@ class Told:
 
 OWN = ("turned", "stepped", "allowed", "ended", "generation")
 """Of its present life: when it made its last turn, its steps, how long the next turn may take."""
-NUMBERS = (*(field.name for field in fields(Told)), *OWN)
+NUMBERS = (*(field.name for field in fields(Counters)), *OWN)
 """What a stage tells its supervisor, in this order, as floating-point numbers in shared memory."""
 
 
-def told_from(numbers: Any) -> tuple[Told, dict[str, float]]:
+def counters_from(numbers: Any) -> tuple[Counters, dict[str, float]]:
     """What a stage has told, and the numbers besides."""
     values = dict(zip(NUMBERS, numbers, strict=True))
     own = {name: values.pop(name) for name in OWN}
-    whole = {f.name for f in fields(Told) if f.type == "int"}
-    return Told(**{name: int(v) if name in whole else v for name, v in values.items()}), own
+    whole = {f.name for f in fields(Counters) if f.type == "int"}
+    return Counters(**{name: int(v) if name in whole else v for name, v in values.items()}), own

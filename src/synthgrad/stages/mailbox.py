@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from synthgrad.stages.channels import Inlet, Kind, Links, Packet
-from synthgrad.stages.counters import Told
+from synthgrad.stages.channels import Inlet, Links, Packet, PacketKind
+from synthgrad.stages.counters import Counters
 from synthgrad.stages.neighbour import Neighbour
 from synthgrad.stages.policy import Policy
 
@@ -43,17 +43,17 @@ class Post:
         policy: Policy,
         generation: int,
         now: Callable[[], float],
-        told: Told,
+        counters: Counters,
     ):
         self.k, self.links, self.steps, self.policy = k, links, steps, policy
-        self.generation, self.now, self.told = generation, now, told
+        self.generation, self.now, self.counters = generation, now, counters
         self.below, self.above = Neighbour(policy, now), Neighbour(policy, now)
         self.outbox: deque[Packet] = deque(maxlen=policy.queue)
         self.answer: Packet | None = None  # the newest gradient that found no room
         self.taken = -1  # the last step that has come, or been lost on the way, from below
         self.put = -1  # the last step that has gone up
         self.furthest = -1  # the last step that any neighbour has spoken of
-        self.forms: dict[Kind, Any] = {}
+        self.forms: dict[PacketKind, Any] = {}
         self.refused_in_a_row = 0
         self.spoke = -math.inf
         self.words: dict[bool, Packet] = {}  # the last that has gone up (True) and down: a beat says them again
@@ -61,23 +61,23 @@ class Post:
 
     def message(self) -> Packet | None:
         """The next message of the present life of the stage below; words are heard on the way."""
-        for packet in self._coming(self.links.messages_in, self.k - 1, Kind.MESSAGE):
+        for packet in self._coming(self.links.messages_in, self.k - 1, PacketKind.MESSAGE):
             if self.below.heard(packet):
                 self.furthest = max(self.furthest, packet.step)
                 self.taken = packet.step  # a word's is the last that was sent: what has not come by now is lost
-                if packet.kind is Kind.MESSAGE:
+                if packet.kind is PacketKind.MESSAGE:
                     return packet
         return None
 
     def gradients(self) -> Iterator[Packet]:
         """The gradients of the present life of the stage above that have come; words are heard on the way."""
-        for packet in self._coming(self.links.gradients_in, self.k + 1, Kind.GRADIENT):
+        for packet in self._coming(self.links.gradients_in, self.k + 1, PacketKind.GRADIENT):
             if self.above.heard(packet, mine=self.generation):
                 self.furthest = max(self.furthest, packet.step)
-                if packet.kind is Kind.GRADIENT:
+                if packet.kind is PacketKind.GRADIENT:
                     yield packet
 
-    def _coming(self, inlet: Inlet | None, stage: int, kind: Kind) -> Iterator[Packet]:
+    def _coming(self, inlet: Inlet | None, stage: int, kind: PacketKind) -> Iterator[Packet]:
         while inlet is not None and (packet := inlet.get()) is not None:
             if why := self._unfit(packet, stage, kind):
                 self.refuse(packet, why)
@@ -90,32 +90,32 @@ class Post:
         Raises:
             ValueError: if that goes on and on.
         """
-        self.told.refused += 1
+        self.counters.refused += 1
         self.refused_in_a_row += 1
         came = ", ".join(f"{t.dtype} {tuple(t.shape)}" for t in packet.tensors) or "no tensor"
         text = f"stage {self.k} cannot use a {packet.kind.name.lower()} of stage {packet.stage} ({came}): {why}"
         if self.refused_in_a_row >= IN_A_ROW:
             raise ValueError(f"{text}; nor the {IN_A_ROW - 1} before it: do the two stages fit each other?")
-        if self.told.refused == 1:
+        if self.counters.refused == 1:
             _log.warning("%s; it is refused and counted", text)
 
     def used(self) -> None:
         """What came could be used."""
         self.refused_in_a_row = 0
 
-    def _unfit(self, packet: Packet, stage: int, kind: Kind) -> str:
+    def _unfit(self, packet: Packet, stage: int, kind: PacketKind) -> str:
         """Why a packet cannot be what that neighbour sends; whatever it is, it must not end this stage.
 
         Sizes may vary from step to step, batch, sequence length or image size. Whether the stage's part can use
         them is seen when it runs, whether a gradient has those of its own message when it teaches.
         """
-        if packet.stage != stage or packet.kind not in (kind, Kind.WORD):
+        if packet.stage != stage or packet.kind not in (kind, PacketKind.HEARTBEAT):
             return "it is none of the neighbour's"
-        if packet.kind is Kind.WORD:
+        if packet.kind is PacketKind.HEARTBEAT:
             return "a word has no tensors" if packet.tensors else ""
         if not packet.tensors or not 0 <= packet.step < self.steps:
             return f"it has no tensors, or step {packet.step} of {self.steps}"
-        if kind is Kind.GRADIENT:  # like the messages that went up; before the first nobody can say
+        if kind is PacketKind.GRADIENT:  # like the messages that went up; before the first nobody can say
             wanted = self.forms.get(kind)
             fits = wanted is None or all(_form(t) == wanted for t in packet.tensors)
         else:
@@ -130,22 +130,24 @@ class Post:
     @property
     def begun(self) -> bool:
         """Whether a message has gone up, so that it is known what its gradients look like."""
-        return Kind.GRADIENT in self.forms
+        return PacketKind.GRADIENT in self.forms
 
     def up(self, packet: Packet) -> None:
         """Send a message to the stage above, as soon as there is room."""
         if packet.tensors:
-            self.forms[Kind.GRADIENT] = _form(packet.tensors[0])
+            self.forms[PacketKind.GRADIENT] = _form(packet.tensors[0])
         with self.lock:
             # Full, it drops its oldest.
-            self.told.dropped += len(self.outbox) == self.outbox.maxlen and self.outbox[0].kind is Kind.MESSAGE
+            self.counters.dropped += (
+                len(self.outbox) == self.outbox.maxlen and self.outbox[0].kind is PacketKind.MESSAGE
+            )
             self.outbox.append(packet)
         self.flush()
 
     def skip(self, step: int) -> None:
         """Tell the stage above that no message of this step will come, in its place among the others."""
         if self.links.messages_out is not None:
-            self.up(Packet(Kind.WORD, self.k, self.generation, step))
+            self.up(Packet(PacketKind.HEARTBEAT, self.k, self.generation, step))
 
     def down(self, packet: Packet) -> None:
         """Send a gradient to the stage below, as soon as there is room; a newer one takes its place."""
@@ -162,12 +164,12 @@ class Post:
                     break
                 sent = self.outbox.popleft()
                 self.put = sent.step
-                if sent.kind is Kind.MESSAGE:
+                if sent.kind is PacketKind.MESSAGE:
                     self.above.under_way.append(sent.step)
-            self.told.queue = len(self.outbox) + len(self.above.under_way)
+            self.counters.queue = len(self.outbox) + len(self.above.under_way)
             outlet = self.links.gradients_out
             if outlet is not None and self.answer is not None and outlet.put(self.answer):
-                self.words[False] = replace(self.answer, kind=Kind.WORD, tensors=())
+                self.words[False] = replace(self.answer, kind=PacketKind.HEARTBEAT, tensors=())
                 self.answer, self.spoke = None, self.now()
 
     def speak(self, every: float, step: int, ended: bool) -> None:
@@ -180,7 +182,7 @@ class Post:
         """
         if self.now() - self.spoke < every:
             return
-        word = Packet(Kind.WORD, self.k, self.generation, step, ended=ended)
+        word = Packet(PacketKind.HEARTBEAT, self.k, self.generation, step, ended=ended)
         below, above = self.links.gradients_out, self.links.messages_out
         with self.lock:
             if below is not None and self.answer is None:  # no word overtakes the answer that it acknowledges
@@ -191,7 +193,7 @@ class Post:
                 above.put(self.words[True])
         self.spoke = self.now()
 
-    def beat(self) -> None:
+    def heartbeat_interval(self) -> None:
         """The last words again, from another thread while a step takes its time: this stage is alive.
 
         They say nothing new: what a stage has in its hands is not acknowledged before it is done.

@@ -49,7 +49,7 @@ class Neighbour:
             self.packets += 1
             interval = now - self.last
             if self.packets > _LEARNT:  # an outage must not make the next one look usual
-                interval = min(interval, max(self.policy.patience, 3 * self.usual))
+                interval = min(interval, max(self.policy.silence_timeout, 3 * self.usual))
             self.usual += (interval - self.usual) / min(self.packets, _LEARNT)
         self.last, self.ended = now, packet.ended
         if packet.echo == mine and packet.ack in self.under_way:
@@ -66,4 +66,4 @@ class Neighbour:
         if self.last is None:
             return self.now() - self.began > self.policy.start_within
         silent = self.now() - self.last
-        return silent > max(self.policy.patience, 5 * self.usual) or (cut and not self.ended)
+        return silent > max(self.policy.silence_timeout, 5 * self.usual) or (cut and not self.ended)

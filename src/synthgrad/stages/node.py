@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synthgrad.stages.channels import Inlet, Kind, Links, Packet
-from synthgrad.stages.counters import Told, Turn
+from synthgrad.stages.channels import Inlet, Links, Packet, PacketKind
+from synthgrad.stages.counters import Counters, Turn
 from synthgrad.stages.mailbox import Post
 from synthgrad.stages.owed import Owed
 from synthgrad.stages.policy import Policy
@@ -49,8 +49,8 @@ class Node:
             wanted = "a criterion, as the last one" if links.messages_out is None else "an interface above it"
             raise ValueError(f"stage {k} needs {wanted}: is it built for another number of stages?")
         self.stage, self.k, self.steps, self.policy, self.generation = stage, k, steps, policy, generation
-        self.told = Told()
-        self.post = Post(k, links, steps, policy, generation, now, self.told)
+        self.counters = Counters()
+        self.post = Post(k, links, steps, policy, generation, now, self.counters)
         self.owed = Owed(policy.in_flight, generation)
         self.attempts = Attempts(stage, self.post, own=k == 0 or stage.unlocked)
         self.past: deque[Packet] = deque(maxlen=policy.replay or None)
@@ -68,15 +68,15 @@ class Node:
         self.post.flush()
         found = None if self.over or self._waits() else self._input()
         stepped = found is not None and self._step(found)
-        self.told.nonfinite = self.bad_before + self.stage.nonfinite
+        self.counters.nonfinite = self.bad_before + self.stage.nonfinite
         if stepped:
             return Turn.STEPPED
-        self.greet(self.policy.beat)
+        self.greet(self.policy.heartbeat_interval)
         return Turn.ENDED if self.over else Turn.WAITED
 
     def greet(self, every: float = 0.0) -> None:
         """A word to the neighbours, unless there has just been one."""
-        self.post.speak(every, self.told.clock - 1, self.over)
+        self.post.speak(every, self.counters.clock - 1, self.over)
 
     def _step(self, packet: Packet) -> bool:
         """One step on a message, on this stage's own data or, where ``packet.step`` is negative, on its past.
@@ -84,7 +84,7 @@ class Node:
         Returns:
             Whether it was made; not on a message whose sizes the part cannot take.
         """
-        stage, told, replayed = self.stage, self.told, packet.step < 0
+        stage, told, replayed = self.stage, self.counters, packet.step < 0
         h, context = (*packet.tensors, None)[:2]
         stage.schedule(told.clock if replayed else packet.step)
         if stage.unlocked:
@@ -106,11 +106,11 @@ class Node:
         with stage.timed("send"):
             if done.delta is not None:
                 tensors = _without_none((done.delta, h if stage.unlocked else None))
-                self.post.down(Packet(Kind.GRADIENT, self.k, self.generation, packet.step, tensors=tensors))
+                self.post.down(Packet(PacketKind.GRADIENT, self.k, self.generation, packet.step, tensors=tensors))
             if done.message is not None:
                 self.owed.keep(packet.step, done.message, context)
                 tensors = _without_none((done.message, context))
-                self.post.up(Packet(Kind.MESSAGE, self.k, self.generation, packet.step, tensors=tensors))
+                self.post.up(Packet(PacketKind.MESSAGE, self.k, self.generation, packet.step, tensors=tensors))
             else:
                 self.post.skip(packet.step)
         self.attempts.judge(done, packet.step)
@@ -118,17 +118,17 @@ class Node:
 
     def _input(self) -> Packet | None:
         """What to run on next, or None where there is nothing."""
-        stage, clock = self.stage, self.told.clock
+        stage, clock = self.stage, self.counters.clock
         if self.k == 0 or stage.unlocked:
             assert stage.data is not None
-            return Packet(Kind.MESSAGE, self.k, 0, clock, tensors=_without_none(stage.data(clock)))
+            return Packet(PacketKind.MESSAGE, self.k, 0, clock, tensors=_without_none(stage.data(clock)))
         if (packet := self.post.message()) is not None:
             if self.policy.replay:
                 self.past.append(packet)
             return packet
         if self.post.below.ended:
             self.over = True
-            self.told.missed += self.steps - self.high
+            self.counters.missed += self.steps - self.high
             self.high = self.steps
         elif self.policy.replay and self.past and self.post.below_is_out:
             self.past.rotate()
@@ -142,21 +142,21 @@ class Node:
             found.append(packet)
         gradient = message = None
         for packet in found:
-            if packet.kind is Kind.GRADIENT:
+            if packet.kind is PacketKind.GRADIENT:
                 self.answered = packet.step
                 if why := self.owed.misfit(packet):
                     self.post.refuse(packet, why)
                     continue
-            if self.policy.lockstep and packet.step >= self.told.clock and not self.over:
+            if self.policy.lockstep and packet.step >= self.counters.clock and not self.over:
                 self.early.append(packet)
-            elif packet.kind is Kind.MESSAGE:
+            elif packet.kind is PacketKind.MESSAGE:
                 message = packet
             else:
-                self.told.lost += gradient is not None
+                self.counters.lost += gradient is not None
                 gradient = packet
         if self.late and self.post.furthest >= 0:
             self.late = False
-            self.told.clock = max(self.told.clock, min(self.post.furthest, self.steps - 1))
+            self.counters.clock = max(self.counters.clock, min(self.post.furthest, self.steps - 1))
         if gradient is not None:
             self._learn(gradient)
         if message is not None:
@@ -165,7 +165,7 @@ class Node:
 
     def _learn(self, packet: Packet) -> None:
         """Teach the gradient model above, if the gradient is not too old and belongs to a message that is known."""
-        told, staleness = self.told, max(self.told.clock - 1 - packet.step, 0)
+        told, staleness = self.counters, max(self.counters.clock - 1 - packet.step, 0)
         if len(packet.tensors) == 2:  # the stage above ran on a synthetic input, and says on which
             h = packet.tensors[1] if self.post.begun else None
             self.owed.forget(packet.step)
@@ -190,7 +190,7 @@ class Node:
     @property
     def done(self) -> bool:
         """Whether it has made all its steps, and what came of them has arrived; in lockstep been answered, too."""
-        arrived = self.told.queue == 0 or self.post.above_is_out
+        arrived = self.counters.queue == 0 or self.post.above_is_out
         return self.over and arrived and not self._waits()
 
     def _waits(self) -> bool:
@@ -215,7 +215,7 @@ class Node:
 
     def _unheard(self) -> bool:
         """Whether the message of the last step must come first, in lockstep: it teaches the input model."""
-        return self.policy.lockstep and self.stage.unlocked and self.post.taken < self.told.clock - 1
+        return self.policy.lockstep and self.stage.unlocked and self.post.taken < self.counters.clock - 1
 
     def waits_for(self) -> list[Inlet]:
         """Where something must come in before another turn makes sense."""
@@ -231,10 +231,10 @@ class Node:
             ArithmeticError: if a parameter is not finite: that must not take the place of what was.
         """
         if name := self.stage.spoilt():
-            raise ArithmeticError(f"{name} is not finite after step {self.told.clock - 1}; it is not saved")
-        told = {**vars(self.told), "queue": 0}
+            raise ArithmeticError(f"{name} is not finite after step {self.counters.clock - 1}; it is not saved")
+        told = {**vars(self.counters), "queue": 0}
         random = torch.get_rng_state()
-        return {"stage": self.stage.state_dict(), "told": told, "random": random, "high": self.high}
+        return {"stage": self.stage.state_dict(), "counters": told, "random": random, "high": self.high}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a ``state_dict``.
@@ -242,13 +242,13 @@ class Node:
         Raises:
             ValueError: if it is none.
         """
-        if missing := {"stage", "told", "random"} - state.keys():
+        if missing := {"stage", "counters", "random"} - state.keys():
             raise ValueError(f"the state has no {sorted(missing)[0]!r}: no stage of a launch has written it")
         self.stage.load_state_dict(state["stage"])
-        vars(self.told).update(state["told"])
-        self.bad_before = self.told.nonfinite - self.stage.nonfinite
-        self.high = state.get("high", self.told.clock)
-        self.over = self.told.clock >= self.steps
+        vars(self.counters).update(state["counters"])
+        self.bad_before = self.counters.nonfinite - self.stage.nonfinite
+        self.high = state.get("high", self.counters.clock)
+        self.over = self.counters.clock >= self.steps
         torch.set_rng_state(state["random"])
 
 

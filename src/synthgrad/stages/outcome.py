@@ -6,10 +6,10 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from synthgrad.stages.counters import Told
+from synthgrad.stages.counters import Counters
 
 _log = logging.getLogger(__name__)
-State = Literal["starting", "running", "ended", "out"]
+State = Literal["starting", "running", "ended", "down"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Status:
     """out: dead or hung, and not yet back."""
     generation: int
     """How often it has been started."""
-    told: Told
+    counters: Counters
     pid: int | None = None
 
 
 @dataclass(frozen=True)
-class Event:
+class StageEvent:
     """Something that a stage did, for a timeline."""
 
     kind: str
@@ -58,9 +58,9 @@ class Outcome:
 
     states: list[dict[str, Any]]
     """Of every stage, what ``Stage.load_state_dict`` takes."""
-    told: list[Told]
+    counters: list[Counters]
     restarts: list[Restart] = field(default_factory=list)
-    events: list[list[Event]] = field(default_factory=list)
+    events: list[list[StageEvent]] = field(default_factory=list)
     """Of every stage, the last of what it did."""
     seconds: float = 0.0
 
@@ -75,7 +75,7 @@ class Outcome:
             StageFailed: if a stage made less than half of the steps that it was sent, or none.
         """
         sent = steps
-        for k, told in enumerate(self.told):
+        for k, told in enumerate(self.counters):
             made = told.steps - told.replayed
             if made < max(1.0, sent / 2) and not ordered:
                 raise StageFailed(

@@ -14,12 +14,12 @@ class Policy:
     queue: int = 8
     """Messages that may be under way to the stage above; with more, a stage waits while that one is alive, and
     drops the oldest once it is dead or hung."""
-    patience: float = 1.0
+    silence_timeout: float = 1.0
     """A neighbour that is silent for so long, and for five of its usual times between words, is taken for hung.
     (Death is seen at once.)"""
     start_within: float = 120.0
     """How long a stage may take to say its first word, and to make its first step."""
-    beat: float = 0.02
+    heartbeat_interval: float = 0.02
     """How often a stage that has nothing to do says a word."""
     in_flight: int = 64
     """Gradients that may be owed to a stage; what it would need to use older ones is forgotten."""
@@ -34,10 +34,10 @@ class Policy:
     """Steps between a stage's checkpoints: what a crash can cost."""
     max_restarts: int = 3
     """How often in a row a stage is restarted without having come further than ever before."""
-    hang_after: float = 10.0
+    hang_timeout: float = 10.0
     """A stage that makes no turn for so long has hung: it is killed and restarted. Its first step may take
     ``start_within``, a later one five times as long as the longest before it."""
-    linger: float = 30.0
+    idle_exit_after: float = 30.0
     """How long a stage without a supervisor goes on when it has nothing to do."""
     threads: int = 1
     """Torch threads of each stage's process."""

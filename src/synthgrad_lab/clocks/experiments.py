@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from synthgrad.checkpoint import replace as write
+from synthgrad.checkpoint import write_atomically
 from synthgrad_lab.clocks.schedule import drawn, schedule
 from synthgrad_lab.clocks.settings import METHODS, Method, Settings, clocks
 from synthgrad_lab.reporting.figures import svg
@@ -35,5 +35,5 @@ def sized(s: Settings) -> Settings:
 
 def draw(path: Path) -> Path:
     """The schedules of Bprop and DNI, T = 4, as running them gives them."""
-    write(path, svg(drawn({method: schedule(clocks(method)) for method in ("bprop", "dni")})))
+    write_atomically(path, svg(drawn({method: schedule(clocks(method)) for method in ("bprop", "dni")})))
     return path

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from synthgrad import Clocks, Interface, Recurrent
+from synthgrad import Clocks, Interface, RecurrentInterface
 from synthgrad.models import MLP
 from synthgrad_lab.clocks.digits import moments
 from synthgrad_lab.clocks.networks import A, B
@@ -150,8 +150,8 @@ def system(s: Settings) -> tuple[Clocks, list[torch.optim.Adam]]:
         model = MLP(features, s.model_hidden, 1, context).to(s.device)
         return Interface(model, unit_factor=s.unit_factor, scale=scale).to(s.device)
 
-    def later() -> Recurrent | None:
-        return Recurrent(interface(2 * s.units)) if s.recurrent == "dni" else None
+    def later() -> RecurrentInterface | None:
+        return RecurrentInterface(interface(2 * s.units)) if s.recurrent == "dni" else None
 
     context = s.T + 1 if s.method == "cdni" else 0
     message = interface(s.units, context, s.scale) if s.method in ("dni", "cdni") else None

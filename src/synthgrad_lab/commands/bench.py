@@ -55,16 +55,16 @@ def _draw(record: Path, timelines: dict[str, Any]) -> list[str]:
     """Beside the record: a picture of the schedules, and a trace for Perfetto of each."""
     if not timelines:
         return []
-    from synthgrad.checkpoint import replace
+    from synthgrad.checkpoint import write_atomically
     from synthgrad_lab.reporting.figures import svg
     from synthgrad_lab.stages.trace import chrome, drawn, longest_step
 
     picture = record.with_suffix(".svg")
-    replace(picture, svg(drawn(timelines, 2.5 * longest_step(timelines))))
+    write_atomically(picture, svg(drawn(timelines, 2.5 * longest_step(timelines))))
     paths = [picture]
     for name, events in timelines.items():
         paths.append(record.with_name(f"{record.stem}-{name.replace(', ', '-').replace(' ', '-')}.trace.json"))
-        replace(paths[-1], to_json(chrome(events)).encode())
+        write_atomically(paths[-1], to_json(chrome(events)).encode())
     return [str(path) for path in paths]
 
 

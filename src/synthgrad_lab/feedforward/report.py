@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from synthgrad.checkpoint import replace
+from synthgrad.checkpoint import write_atomically
 from synthgrad_lab.families import CLOCKS, SEQUENCES
 from synthgrad_lab.feedforward import figures, locks
 from synthgrad_lab.feedforward import report_sections as sections
@@ -99,7 +99,7 @@ def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost =
         f"<style>{html.CSS}</style></head><body>\n{chr(10).join(part for part in body if part)}\n</body></html>\n"
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace(out, page.encode(errors="surrogateescape"))  # a folder's name may be no text
+    write_atomically(out, page.encode(errors="surrogateescape"))  # a folder's name may be no text
     return out
 
 

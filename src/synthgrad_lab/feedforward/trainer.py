@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synthgrad import Quality, chained, probe
+from synthgrad import Quality, fused, probe
 from synthgrad_lab.feedforward.methods import METHOD
 from synthgrad_lab.feedforward.methods.base import criterion, run
 from synthgrad_lab.feedforward.networks import network
@@ -96,7 +96,7 @@ class Trainer:
         named = {f"h{k}": interface for k, interface in enumerate(self.interfaces, start=1)}
         return probe(
             named,
-            lambda: criterion(chained(self.parts, self.interfaces, x, context), y),
+            lambda: criterion(fused(self.parts, self.interfaces, x, context), y),
             *self.parts,
         )
 

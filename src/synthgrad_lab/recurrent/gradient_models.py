@@ -7,17 +7,17 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from synthgrad import Critic, Interface, Recurrent
+from synthgrad import Critic, Interface, RecurrentInterface
 from synthgrad.models import MLP, Masked
 from synthgrad.recurrent.state import Leaves
 from synthgrad_lab.recurrent.settings import Settings
 from synthgrad_lab.recurrent.tasks.base import Task
 
 
-def future(s: Settings, task: Task) -> Recurrent:
+def future(s: Settings, task: Task) -> RecurrentInterface:
     """The interface between a chunk and the next."""
     interface = Interface(model(s, task), lam=s.lam, unit_factor=s.unit_factor, target_every=s.target_every)
-    return Recurrent(interface, s.scale, s.gamma, s.limit, trust=s.trust, only=told(s))
+    return RecurrentInterface(interface, s.scale, s.gamma, s.limit, trust=s.trust, only=told(s))
 
 
 def model(s: Settings, task: Task) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from synthgrad import Auxiliary, Traces
+from synthgrad import AuxiliaryTask, EligibilityTraces
 from synthgrad.quality import Quality
 from synthgrad.recurrent.state import pack
 from synthgrad_lab.recurrent.gradient_models import future, head, later_losses, model, told
@@ -48,10 +48,10 @@ class Sequences:
         if self.future is not None:
             models.append(self.future)
             if s.method == "dni-aux":
-                self.auxiliary = Auxiliary(model(s, self.task), s.aux_weight).to(s.device)
+                self.auxiliary = AuxiliaryTask(model(s, self.task), s.aux_weight).to(s.device)
                 models.append(self.auxiliary)
             if s.traces is not None:
-                self.traces = Traces(self.future, s.traces)
+                self.traces = EligibilityTraces(self.future, s.traces)
         core = [p for p in self.net.core.parameters() if p.requires_grad]
         self.optimizer = adam(core, [p for m in models for p in m.parameters() if p.requires_grad], s)
         rate = s.lr if s.read_out_lr is None else s.read_out_lr

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from synthgrad.checkpoint import replace
+from synthgrad.checkpoint import write_atomically
 from synthgrad_lab.clocks import tables as clocks_tables
 from synthgrad_lab.feedforward import tables as feedforward_tables
 from synthgrad_lab.recurrent import tables as recurrent_tables
@@ -32,13 +32,13 @@ def fill(page: Path, results: Path) -> None:
         page: a Markdown file.
         results: the folder of gathered records.
     """
-    replace(page, filled(page.read_text("utf-8"), results).encode())
+    write_atomically(page, filled(page.read_text("utf-8"), results).encode())
 
 
 def write(path: Path, text: str, results: Path) -> Path:
     """A new page from a text with empty tables."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, filled(text, results).encode())
+    write_atomically(path, filled(text, results).encode())
     return path
 
 

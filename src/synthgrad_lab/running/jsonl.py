@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from synthgrad.checkpoint import replace
+from synthgrad.checkpoint import write_atomically
 
 Row = dict[str, Any]
 """A record, or a row of a table, by column name."""
@@ -29,7 +29,7 @@ def _plain(value: Any) -> Any:
 def lines_to(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write a file of JSON lines, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, "".join(to_json(row) + "\n" for row in rows).encode())
+    write_atomically(path, "".join(to_json(row) + "\n" for row in rows).encode())
     return path
 
 

@@ -18,7 +18,7 @@ COLUMNS = (
     *("stage", "state", "step", "steps/s", "queue", "dropped", "missed", "refused", "not finite"),
     *("stale by", "M's loss", "restarts"),
 )
-_COLOUR = {"running": "green", "starting": "yellow", "out": "red", "ended": "dim"}
+_COLOUR = {"running": "green", "starting": "yellow", "down": "red", "ended": "dim"}
 _PLAIN = 10.0  # seconds between two lines where there is no terminal
 
 
@@ -34,7 +34,7 @@ class Board:
         self.console = Console(file=sys.stderr)
         self.live = Live(console=self.console, refresh_per_second=4)
         self.seen: dict[int, deque[tuple[float, int]]] = {}
-        self.told = time.monotonic()
+        self.counters = time.monotonic()
 
     def __enter__(self) -> Board:
         if self.console.is_terminal:
@@ -49,22 +49,22 @@ class Board:
         speeds = [self._speed(status) for status in statuses]
         if self.console.is_terminal:
             self.live.update(self._table(statuses, speeds))
-        elif time.monotonic() - self.told > _PLAIN:
-            self.told = time.monotonic()
-            told = "; ".join(f"stage {s.k} {s.state}, step {s.told.clock}{_lost(s)}" for s in statuses)
+        elif time.monotonic() - self.counters > _PLAIN:
+            self.counters = time.monotonic()
+            told = "; ".join(f"stage {s.k} {s.state}, step {s.counters.clock}{_lost(s)}" for s in statuses)
             self.console.print(told, highlight=False)
 
     def _speed(self, status: Status) -> float:
         """Steps per second over the last few seconds."""
         times = self.seen.setdefault(status.k, deque(maxlen=60))
-        times.append((time.monotonic(), status.told.steps))
+        times.append((time.monotonic(), status.counters.steps))
         (then, before), (now, steps) = times[0], times[-1]
         return max(steps - before, 0) / (now - then) if now > then else 0.0
 
     def _table(self, statuses: Sequence[Status], speeds: Sequence[float]) -> Table:
         table = Table(*COLUMNS, box=None, header_style="dim")
         for s, speed in zip(statuses, speeds, strict=True):
-            told, colour = s.told, _COLOUR[s.state]
+            told, colour = s.counters, _COLOUR[s.state]
             table.add_row(
                 str(s.k),
                 f"[{colour}]{s.state}[/]",
@@ -84,7 +84,7 @@ class Board:
 
 def _lost(status: Status) -> str:
     """What has been lost, where anything has."""
-    told = status.told
+    told = status.counters
     counts = {"missed": told.missed, "refused": told.refused, "not finite": told.nonfinite}
     return "".join(f", {name} {count}" for name, count in counts.items() if count)
 

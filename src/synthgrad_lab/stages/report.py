@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from synthgrad.stages.outcome import Event
+from synthgrad.stages.outcome import StageEvent
 from synthgrad_lab.feedforward.summary import shown
 from synthgrad_lab.reporting.runs import Run, set_apart
 from synthgrad_lab.stages.trace import drawn, longest_step
@@ -50,9 +50,9 @@ def _shown(run: Run) -> tuple[Any, ...]:
 
 def timelines(runs: Sequence[Run]) -> Figure | None:
     """Of the first few runs that have one, a panel each."""
-    panels: dict[str, Sequence[Sequence[Event]]] = {
+    panels: dict[str, Sequence[Sequence[StageEvent]]] = {
         f"{shown(run.settings['method'])}, seed {run.settings['seed']}, {run.folder.name}": [
-            [Event(**event) for event in stage] for stage in _stages(run)
+            [StageEvent(**event) for event in stage] for stage in _stages(run)
         ]
         for run in runs
         if run.events

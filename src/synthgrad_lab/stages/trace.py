@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from synthgrad.stages.outcome import Event
+from synthgrad.stages.outcome import StageEvent
 from synthgrad_lab.feedforward.figures import EVENT
 from synthgrad_lab.reporting.figures import sheet
 
@@ -18,7 +18,7 @@ COLOURS = {**{kind: EVENT[kind] for kind in ("forward", "backward", "update", "f
 """Waiting is what is left white."""
 
 
-def chrome(events: Sequence[Sequence[Event]], names: Sequence[str] = ()) -> dict[str, Any]:
+def chrome(events: Sequence[Sequence[StageEvent]], names: Sequence[str] = ()) -> dict[str, Any]:
     """The trace-event format: a process per stage, times in microseconds.
 
     Args:
@@ -36,7 +36,7 @@ def chrome(events: Sequence[Sequence[Event]], names: Sequence[str] = ()) -> dict
     return {"traceEvents": found, "displayTimeUnit": "ms"}
 
 
-def drawn(panels: dict[str, Sequence[Sequence[Event]]], seconds: float) -> Figure:
+def drawn(panels: dict[str, Sequence[Sequence[StageEvent]]], seconds: float) -> Figure:
     """A row per stage, a panel per schedule: the last so many seconds during which all stages were at work.
 
     Args:
@@ -63,7 +63,7 @@ def drawn(panels: dict[str, Sequence[Sequence[Event]]], seconds: float) -> Figur
     return figure
 
 
-def longest_step(panels: dict[str, Sequence[Sequence[Event]]]) -> float:
+def longest_step(panels: dict[str, Sequence[Sequence[StageEvent]]]) -> float:
     """Seconds of the longest step of any schedule: from a stage's update to its next one, the median."""
     found = [0.001]
     for stages in panels.values():
@@ -72,13 +72,13 @@ def longest_step(panels: dict[str, Sequence[Sequence[Event]]]) -> float:
     return max(found)
 
 
-def window(stages: Sequence[Sequence[Event]], seconds: float) -> float:
+def window(stages: Sequence[Sequence[StageEvent]], seconds: float) -> float:
     """Where the last stretch begins in which every stage makes steps; its end is the first stage's last step."""
     ends = [max((e.end for e in stage if e.kind == "update"), default=0.0) for stage in stages]
     return min(ends, default=0.0) - seconds
 
 
-def busy(stages: Sequence[Sequence[Event]], start: float, seconds: float) -> float:
+def busy(stages: Sequence[Sequence[StageEvent]], start: float, seconds: float) -> float:
     """The share of the time that the stages are at work, the mean of all."""
     worked = sum(
         max(min(e.end, start + seconds) - max(e.start, start), 0.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgrad import checkpoint
-from synthgrad.checkpoint import replace as write
+from synthgrad.checkpoint import write_atomically
 from synthgrad.stages import Outcome, Status, Stopped, launch
 from synthgrad_lab.feedforward.precision import precision
 from synthgrad_lab.feedforward.settings import Settings
@@ -106,7 +106,7 @@ def _reached(folder: Path, stages: int) -> int:
         with owned(place):  # stages go on when their supervisor is killed
             pass
     found = [(place / checkpoint.NAME).exists() for place in places]
-    return min(int(checkpoint.load(place)["told"]["clock"]) for place in places) if all(found) else 0
+    return min(int(checkpoint.load(place)["counters"]["clock"]) for place in places) if all(found) else 0
 
 
 def recorded(folder: Path) -> tuple[Settings, Launch, tuple[int, ...]]:
@@ -142,12 +142,12 @@ def _launch(
             watch=watched,
         )
     except Stopped:
-        steps = [status.told.clock for status in watched.last]
+        steps = [status.counters.clock for status in watched.last]
         record.write("interrupted", step=min(steps, default=0), steps=steps)
         where = f"at steps {', '.join(map(str, steps))} of {s.steps}"
         raise Interrupted(f"stopped {where}; go on with synthgrad launch resume={record.folder}") from None
     if any(outcome.events):
-        write(record.folder / "trace.json", to_json(chrome(outcome.events)).encode())
+        write_atomically(record.folder / "trace.json", to_json(chrome(outcome.events)).encode())
         shown = [[asdict(event) for event in events[-600:]] for events in outcome.events]
         record.write("timeline", events=shown)
     for restart in outcome.restarts:
@@ -173,8 +173,8 @@ class _Recorded:
         now = time.monotonic()
         if now - self.wrote > POINT_EVERY:
             self.wrote = now
-            stages = [{"state": status.state, **vars(status.told)} for status in statuses]
-            step = min(status.told.clock for status in statuses)
+            stages = [{"state": status.state, **vars(status.counters)} for status in statuses]
+            step = min(status.counters.clock for status in statuses)
             self.record.write("point", step=step, seconds=now - self.began, stages=stages)
 
 
@@ -196,8 +196,11 @@ def _result(s: Settings, how: Launch, cuts: tuple[int, ...], outcome: Outcome) -
         "validation_error": trainer.error(images.validation_x, images.validation_y),
         "restarts": len(outcome.restarts),
         "steps_lost": sum(restart.steps_lost for restart in outcome.restarts),
-        **{name: sum(getattr(told, name) for told in outcome.told) for name in ("missed", "refused", "nonfinite")},
-        "per_stage": [vars(told) for told in outcome.told],
+        **{
+            name: sum(getattr(told, name) for told in outcome.counters)
+            for name in ("missed", "refused", "nonfinite")
+        },
+        "per_stage": [vars(told) for told in outcome.counters],
     }
 
 

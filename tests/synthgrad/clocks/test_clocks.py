@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from synthgrad import Clocks, Interface, Recurrent, Tick
+from synthgrad import Clocks, Interface, RecurrentInterface, Tick
 from synthgrad.models import Linear
 
 F64 = torch.float64
@@ -148,7 +148,7 @@ def test_with_exact_models_any_clocks_give_the_gradients_of_one_graph(graph):
     run(one.stream(12), inputs(12), seen)
     expected = [g.clone() for g in gradients(one)]
     one.zero_grad()
-    many = joined(nets, times, fixed(seen.exact), lambda: Recurrent(Interface(seen.exact, unit=1.0)))
+    many = joined(nets, times, fixed(seen.exact), lambda: RecurrentInterface(Interface(seen.exact, unit=1.0)))
     run(many.stream(12), inputs(12))
     for found, wanted in zip(gradients(many), expected, strict=True):
         assert torch.allclose(found, wanted, rtol=0, atol=1e-12)
@@ -217,7 +217,10 @@ def test_each_message_arrives_once_and_in_order_and_all_happens_in_time(graph, d
 def test_at_the_end_all_learn_from_what_they_have_got(equal):
     """As if their windows ended there; nothing is asked of M then."""
     nets, found, asked = {"a": Net("b"), "b": Net("b", "a")}, [], []
-    futures = [lambda: None, lambda: Recurrent(Interface(lambda h, context: asked.append(h) or h, unit=1.0))]
+    futures = [
+        lambda: None,
+        lambda: RecurrentInterface(Interface(lambda h, context: asked.append(h) or h, unit=1.0)),
+    ]
     for update, future in zip((5, 7), futures, strict=True):
         clocks = joined(nets, {"a": (1, update), "b": (1, update)}, future=future)
         stream = clocks.stream()
@@ -232,7 +235,7 @@ def test_at_the_end_all_learn_from_what_they_have_got(equal):
 
 def test_after_the_end_all_is_as_at_the_beginning(equal):
     nets, events = {name: Net("a", "f") for name in "abcdef"}, []
-    clocks = joined(nets, {name: (2, 2) for name in nets}, learnt, lambda: Recurrent(learnt()))
+    clocks = joined(nets, {name: (2, 2) for name in nets}, learnt, lambda: RecurrentInterface(learnt()))
     stream = clocks.stream(heard=lambda *event: events.append(event))
     first = run(stream, inputs(7))
     assert stream.waiting
@@ -277,7 +280,7 @@ def test_what_does_not_fit_together_is_refused_and_leaves_no_trace():
         clocks.connect("a", "a")
     for own, optimizer in ((learnt(), sgd(nets["a"].parameters())), (Interface(lambda h, context: h), None)):
         with pytest.raises(ValueError, match="parameters belong in a's optimizer"):
-            clocks.add("a", nets["a"], optimizer=optimizer, recurrent=Recurrent(own))
+            clocks.add("a", nets["a"], optimizer=optimizer, recurrent=RecurrentInterface(own))
     clocks.add("a", nets["a"], update=4, optimizer=sgd([*nets["a"].parameters(), *interface.parameters()]))
     clocks.add("b", nets["b"], every=2, optimizer=sgd(nets["b"].parameters()))
     clocks.add("c", nets["c"], every=2, update=2)
@@ -305,7 +308,7 @@ def in_full(seed):
     """Two nets that talk to each other and one to itself, with M's and futures, updated every 2 and 3 steps."""
     torch.manual_seed(seed)
     nets = {"a": Net("b"), "b": Net("b", "a")}
-    return joined(nets, {"a": (1, 2), "b": (3, 1)}, learnt, lambda: Recurrent(learnt(), scale=0.1), adam)
+    return joined(nets, {"a": (1, 2), "b": (3, 1)}, learnt, lambda: RecurrentInterface(learnt(), scale=0.1), adam)
 
 
 def test_a_stream_saved_and_resumed_goes_on_bit_for_bit(equal):
@@ -360,11 +363,11 @@ def test_evaluation_learns_nothing_and_messages_arrive_unchanged(equal, how):
     clocks, x = in_full(0), inputs(12)
     run(clocks.stream(), x)  # M's say something, units are known
     before = [torch.as_tensor(value).clone() for value in clocks.state_dict().values()]
-    answers = [each.answer for each in clocks.interfaces.values() if isinstance(each, Recurrent)]
+    answers = [each.answer for each in clocks.interfaces.values() if isinstance(each, RecurrentInterface)]
     found = evaluated(clocks, how, x)
     assert equal([torch.as_tensor(value) for value in clocks.state_dict().values()], before)
     assert all(p.grad is None for p in clocks.parameters())
-    now = [each.answer for each in clocks.interfaces.values() if isinstance(each, Recurrent)]
+    now = [each.answer for each in clocks.interfaces.values() if isinstance(each, RecurrentInterface)]
     assert all(a is b for a, b in zip(now, answers, strict=True))  # M is not even asked
     plain = joined(dict(clocks.networks.items()), {"a": (1, 99), "b": (3, 33)})
     assert equal(found, evaluated(plain, how, x))

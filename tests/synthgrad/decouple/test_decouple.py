@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from synthgrad import Cut, Interface, chained, decouple
+from synthgrad import Cut, Interface, decouple, fused
 from synthgrad.models import Linear
 
 
@@ -73,7 +73,7 @@ def test_exact_model_is_backprop(chain, equal, lam):
 
 def test_is_the_chain_of_its_parts(chain, equal):
     net, interfaces = nn.Sequential(*chain.parts), chain.interfaces(lam=0.3)
-    chain.criterion(chained(chain.parts, copy.deepcopy(interfaces), chain.x, chain.y)).backward()
+    chain.criterion(fused(chain.parts, copy.deepcopy(interfaces), chain.x, chain.y)).backward()
     expected = chain.take_grads()
     cut = decouple(net, {str(k): interface for k, interface in enumerate(interfaces)})
     with cut.context(chain.y):

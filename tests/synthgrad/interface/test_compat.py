@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from synthgrad import Critic, Interface, Recurrent, decouple, unlocked
+from synthgrad import Critic, Interface, RecurrentInterface, decouple, unlocked
 from synthgrad.models import MLP, Linear
 
 
@@ -245,7 +245,7 @@ def test_compiled_whole(kind, backend):
 
 def compiled_chunk():
     """A chunk is compiled around its interface."""
-    core, future = nn.GRUCell(3, 4), Recurrent(Interface(MLP(4)))
+    core, future = nn.GRUCell(3, 4), RecurrentInterface(Interface(MLP(4)))
     twin_core, twin = copy.deepcopy((core, future))
     chunk = torch.compile(chunk_of, backend="aot_eager")
     state = other = torch.zeros(5, 4)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from synthgrad import Interface, chained
+from synthgrad import Interface, fused
 from synthgrad.models import Linear
 from tests import reference
 
@@ -63,7 +63,7 @@ def test_fused_is_bp_lambda(twins, lams, scale):
         for model, lam in zip(models, lams, strict=True)
     ]
     parts = [nn.Sequential(layer, nn.Tanh()) for layer in layers]
-    squared(chained(parts, interfaces, x), target).backward()
+    squared(fused(parts, interfaces, x), target).backward()
     of_layers, of_models = reference.bp_lambda(*arguments(*twins), lams, **settings)
     assert_affine(layers, of_layers)
     assert_affine(models, of_models)
@@ -82,19 +82,19 @@ def test_send_and_receive_are_figure_2(twins):
 
 
 def test_lam_1_is_backprop_bit_for_bit(chain, equal):
-    chain.criterion(chained(chain.parts, chain.interfaces(lam=1.0), chain.x, chain.y)).backward()
+    chain.criterion(fused(chain.parts, chain.interfaces(lam=1.0), chain.x, chain.y)).backward()
     assert equal(chain.take_grads(), chain.backprop())
 
 
 def test_lam_1_is_backprop_whatever_the_model_says(chain, equal):
     interfaces = [Interface(lambda h, context: h * torch.nan, lam=1.0) for _ in range(3)]
-    chain.criterion(chained(chain.parts, interfaces, chain.x)).backward()
+    chain.criterion(fused(chain.parts, interfaces, chain.x)).backward()
     assert equal(chain.take_grads(), chain.backprop())
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
 def test_exact_model_is_backprop_fused(chain, equal, lam):
-    chain.criterion(chained(chain.parts, chain.exact_interfaces(lam=lam), chain.x)).backward()
+    chain.criterion(fused(chain.parts, chain.exact_interfaces(lam=lam), chain.x)).backward()
     assert equal(chain.take_grads(), chain.backprop(), 1e-10)
 
 
@@ -102,13 +102,13 @@ def test_fused_is_send_plus_receive_bit_for_bit(chain, equal):
     interfaces = chain.interfaces(scale=0.5)
     models = [p for i in interfaces for p in i.parameters()]
     separate = copy.deepcopy(interfaces)
-    chain.criterion(chained(chain.parts, interfaces, chain.x, chain.y)).backward()
-    fused = chain.take_grads()
+    chain.criterion(fused(chain.parts, interfaces, chain.x, chain.y)).backward()
+    together = chain.take_grads()
     h = chain.x
     for k, part in enumerate(chain.parts):
         h = part(separate[k - 1].receive(h, chain.y) if k else h)
         (separate[k].send(h, chain.y) if k < 3 else chain.criterion(h)).backward()
-    assert equal(chain.take_grads(), fused)
+    assert equal(chain.take_grads(), together)
     assert equal([p.grad for i in separate for p in i.parameters()], [p.grad for p in models])
     assert equal([i.unit for i in separate], [i.unit for i in interfaces])
 
@@ -189,7 +189,7 @@ def test_receive_on_a_synthetic_input(training):
 
 def test_eval_is_the_identity_and_true_gradients_flow(chain, equal):
     interfaces = [i.eval() for i in chain.interfaces()]
-    chain.criterion(chained(chain.parts, interfaces, chain.x, chain.y)).backward()
+    chain.criterion(fused(chain.parts, interfaces, chain.x, chain.y)).backward()
     assert equal(chain.take_grads(), chain.backprop())
     h = torch.randn(8, 5, dtype=F64, requires_grad=True)
     assert interfaces[0].receive(h, chain.y) is h

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from synthgrad import Critic, Interface, Recurrent
+from synthgrad import Critic, Interface, RecurrentInterface
 from synthgrad.models import MLP, Conv, Linear
 
 BAD = [math.inf, -math.inf, math.nan]
@@ -88,7 +88,7 @@ def test_an_answer_that_is_not_finite_is_withheld(bad, verb):
         interface(h).backward(torch.ones_like(h))
         assert interface.skipped == 1
     else:
-        future = Recurrent(interface, limit=0.1)
+        future = RecurrentInterface(interface, limit=0.1)
         future.send(h * 1.0).backward()
     assert (h.grad == 0).all()
     assert interface.withheld == 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from synthgrad import Interface, chained, unlocked
+from synthgrad import Interface, fused, unlocked
 from synthgrad.models import Linear
 from tests import reference
 
@@ -34,7 +34,7 @@ def train(chain, factor, optimizer, mode, unit=None):
         step_parts.zero_grad()
         step_models.zero_grad()
         if mode == "chained":
-            criterion(chained(parts, interfaces, chain.x, chain.y)).backward()
+            criterion(fused(parts, interfaces, chain.x, chain.y)).backward()
         else:
             for _k, loss in unlocked(parts, interfaces, chain.x, criterion, chain.y):
                 loss.backward()
@@ -265,12 +265,12 @@ def test_a_fixed_unit_stays_and_a_followed_one_goes_on_when_loaded():
 
 
 def test_a_recurrent_interface_keeps_the_unit_that_was_learnt():
-    from synthgrad import Recurrent
+    from synthgrad import RecurrentInterface
 
     interface = Interface(Linear(4)).double()
     interface.receive(torch.randn(3, 4).double()).backward(torch.ones(3, 4).double())
     before = interface.unit
-    assert Recurrent(interface).interface.unit == before
+    assert RecurrentInterface(interface).interface.unit == before
     assert before.dtype is torch.float64
 
 

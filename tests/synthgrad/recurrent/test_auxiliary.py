@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from synthgrad import Auxiliary, Interface, Recurrent
+from synthgrad import AuxiliaryTask, Interface, RecurrentInterface
 from synthgrad.models import MLP
 
 F64 = torch.float64
@@ -60,9 +60,9 @@ def run(weight=None, task=1.0, only=(0, 1), **settings):
     torch.manual_seed(4)
     core, x = nn.GRU(IN, UNITS).double(), torch.randn(2, T, BATCH, IN, dtype=F64)
     state, context, chunks = torch.randn(1, BATCH, UNITS, dtype=F64), torch.arange(BATCH) % 2, []
-    model, auxiliary = Shown(), Auxiliary(A, weight or 0.0)
+    model, auxiliary = Shown(), AuxiliaryTask(A, weight or 0.0)
     interface = Interface(model, **settings).double()
-    future = Recurrent(interface, scale=0.3, gamma=0.9)
+    future = RecurrentInterface(interface, scale=0.3, gamma=0.9)
     for k in (0, 1):
         core.zero_grad()
         A.zero_grad()
@@ -112,14 +112,18 @@ def test_it_grows_with_the_tasks_loss():
 
 
 def test_it_is_zero_before_there_is_a_start_or_an_answer_and_in_eval():
-    future, auxiliary, state = Recurrent(Interface(M)), Auxiliary(A), torch.randn(1, BATCH, UNITS, dtype=F64)
+    future, auxiliary, state = (
+        RecurrentInterface(Interface(M)),
+        AuxiliaryTask(A),
+        torch.randn(1, BATCH, UNITS, dtype=F64),
+    )
     context = torch.arange(BATCH) % 3
     assert auxiliary(future) == 0
     future.send(state.clone().requires_grad_(), context)
     assert auxiliary(future) == 0
     assert future.receive(None) is None
     assert auxiliary(future) == 0
-    untouched = Recurrent(Interface(M))
+    untouched = RecurrentInterface(Interface(M))
     untouched.receive(state, context)
     assert auxiliary(untouched) == 0
     untouched.send(state.clone().requires_grad_(), context)
@@ -128,20 +132,20 @@ def test_it_is_zero_before_there_is_a_start_or_an_answer_and_in_eval():
 
 
 def test_where_nothing_was_sent_the_last_chunks_answer_does_not_count():
-    core, future = nn.GRU(IN, UNITS).double(), Recurrent(Interface(M, unit=1.0))
+    core, future = nn.GRU(IN, UNITS).double(), RecurrentInterface(Interface(M, unit=1.0))
     state, context = torch.randn(1, BATCH, UNITS, dtype=F64), torch.arange(BATCH) % 3
     _, state = core(torch.randn(T, BATCH, IN, dtype=F64), future.receive(state, context))
     future.send(state, context).backward()
     core(torch.randn(T, BATCH, IN, dtype=F64), future.receive(state, context))
-    assert Auxiliary(A)(future) == 0
+    assert AuxiliaryTask(A)(future) == 0
 
 
 def test_nothing_goes_back_to_an_episode_that_has_ended():
     core, model, done = nn.GRU(IN, UNITS).double(), Shown(), torch.tensor([True, False, False, True])
-    future = Recurrent(Interface(model, unit=1.0))
+    future = RecurrentInterface(Interface(model, unit=1.0))
     state, context = torch.randn(1, BATCH, UNITS, dtype=F64), torch.arange(BATCH) % 3
     _, state = core(torch.randn(T, BATCH, IN, dtype=F64), future.receive(state, context, done))
-    (future.send(state, context) + Auxiliary(A)(future)).backward()
+    (future.send(state, context) + AuxiliaryTask(A)(future)).backward()
     assert (model.target() == 0).all(dim=1).tolist() == done.tolist()
 
 
@@ -155,7 +159,7 @@ def test_the_second_chunks_error_changes_what_m_learns_at_the_boundary_and_nothi
 
 
 def test_of_two_streams_the_one_sent_last_must_be_the_one_received_last():
-    future, auxiliary = Recurrent(Interface(lambda h, c: h, unit=1.0)), Auxiliary(lambda h, c: h)
+    future, auxiliary = RecurrentInterface(Interface(lambda h, c: h, unit=1.0)), AuxiliaryTask(lambda h, c: h)
     a, b = (future.receive(torch.randn(1, BATCH, UNITS, dtype=F64)) for _ in range(2))
     future.send(b * 2)
     assert auxiliary(future) > 0

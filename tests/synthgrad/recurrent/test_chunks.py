@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from synthgrad import Auxiliary, Interface, Recurrent, Traces
+from synthgrad import AuxiliaryTask, EligibilityTraces, Interface, RecurrentInterface
 from synthgrad.models import MLP, Linear
 
 F64 = torch.float64
@@ -25,7 +25,7 @@ def warm(size, **settings):
 def test_users_hooks_run_once_per_chunk():
     core, calls = nn.GRUCell(3, 4), []
     core.register_full_backward_hook(lambda *_: calls.append(1))
-    future, state = Recurrent(warm(4)), torch.zeros(5, 4)
+    future, state = RecurrentInterface(warm(4)), torch.zeros(5, 4)
     for _ in range(25):
         state = core(torch.randn(5, 3), future.receive(state))
         (state.sum() + future.send(state)).backward()
@@ -35,7 +35,7 @@ def test_users_hooks_run_once_per_chunk():
 @pytest.mark.parametrize("scale", [1.0, 0.1])
 def test_an_interface_inside_the_chunk_counts_each_gradient_once(scale):
     first, second = nn.GRUCell(2, 4), nn.GRUCell(4, 4)
-    inner, future = warm(4, target_every=1000, lam=0.5), Recurrent(warm(8), scale=scale)
+    inner, future = warm(4, target_every=1000, lam=0.5), RecurrentInterface(warm(8), scale=scale)
     state = (torch.zeros(3, 4), torch.zeros(3, 4))
     for _ in range(30):
         a, b = future.receive(state)
@@ -59,7 +59,7 @@ def test_scale_touches_no_target_with_an_interface_inside_the_chunk(equal, scale
             return shown[-1]
 
         inner = Interface(lambda h, c, m=m: m(h), lam=lam, unit=1.0)
-        future = Recurrent(Interface(model, unit=1.0), scale=each)
+        future = RecurrentInterface(Interface(model, unit=1.0), scale=each)
         a, b = future.receive((torch.randn(3, 4, dtype=F64), torch.randn(3, 4, dtype=F64)))
         a = first(torch.randn(3, 2, dtype=F64), a)
         b = second(inner(a), b)
@@ -75,7 +75,7 @@ def test_two_streams_in_one_chunk_are_kept_apart(equal, scale):
     found = []
     for together in (True, False):
         torch.manual_seed(0)
-        future = Recurrent(warm(4, unit=0.5), scale=scale).double()
+        future = RecurrentInterface(warm(4, unit=0.5), scale=scale).double()
         starts, xs = torch.randn(2, 3, 4, dtype=F64), torch.randn(2, 3, 2, dtype=F64)
         if together:
             begun = [future.receive(s) for s in starts]
@@ -94,7 +94,7 @@ def test_two_streams_in_one_chunk_are_kept_apart(equal, scale):
 
 def test_a_stream_that_starts_anew_is_not_taken_for_the_other(equal):
     core = nn.GRUCell(2, 4).double()
-    future = Recurrent(warm(4)).double()
+    future = RecurrentInterface(warm(4)).double()
     for _ in range(40):
         started = future.receive(torch.randn(3, 4, dtype=F64))
         other = core(torch.randn(3, 2, dtype=F64), torch.zeros(3, 4, dtype=F64))
@@ -108,8 +108,8 @@ def test_a_stream_that_starts_anew_is_not_taken_for_the_other(equal):
 @pytest.mark.parametrize("with_traces", [False, True])
 def test_a_recurrent_interface_and_its_core_are_freed(scale, with_traces):
     def life():
-        core, future = nn.GRUCell(3, 4), Recurrent(Interface(Linear(4)), scale=scale)
-        traces = Traces(future, 0.5) if with_traces else None
+        core, future = nn.GRUCell(3, 4), RecurrentInterface(Interface(Linear(4)), scale=scale)
+        traces = EligibilityTraces(future, 0.5) if with_traces else None
         state = torch.zeros(2, 4)
         for _ in range(3):
             state = core(torch.randn(2, 3), future.receive(state))
@@ -126,7 +126,7 @@ def test_a_recurrent_interface_and_its_core_are_freed(scale, with_traces):
 
 
 def test_chunks_that_are_given_up_are_freed():
-    core, future, old = nn.GRUCell(3, 4), Recurrent(warm(4)), []
+    core, future, old = nn.GRUCell(3, 4), RecurrentInterface(warm(4)), []
     state = torch.zeros(2, 4)
     for _ in range(5):  # a user who looks at outputs in train mode, and never differentiates
         begun = future.receive(state)
@@ -140,7 +140,7 @@ def test_chunks_that_are_given_up_are_freed():
 
 @pytest.mark.parametrize("scale", [1.0, 0.3])
 def test_a_chunk_in_a_checkpoint_is_the_chunk(equal, scale):
-    core, future = nn.GRUCell(3, 4), Recurrent(warm(4), scale=scale)
+    core, future = nn.GRUCell(3, 4), RecurrentInterface(warm(4), scale=scale)
     twin_core, twin = copy.deepcopy((core, future))
     xs = torch.randn(20, 5, 3)
     state = other = torch.zeros(5, 4)
@@ -155,7 +155,7 @@ def test_a_chunk_in_a_checkpoint_is_the_chunk(equal, scale):
 
 
 def test_a_reentrant_checkpoint_in_a_chunk():
-    core, future = nn.GRUCell(3, 4), Recurrent(warm(4))
+    core, future = nn.GRUCell(3, 4), RecurrentInterface(warm(4))
     state = future.receive(torch.zeros(5, 4))
     state = checkpoint(core, torch.randn(5, 3), state, use_reentrant=True)
     (state.sum() + future.send(state)).backward()
@@ -164,8 +164,8 @@ def test_a_reentrant_checkpoint_in_a_chunk():
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_it_is_the_identity(context):
-    future, state = Recurrent(warm(4)), torch.randn(3, 4)
-    auxiliary = Auxiliary(MLP(4))
+    future, state = RecurrentInterface(warm(4)), torch.randn(3, 4)
+    auxiliary = AuxiliaryTask(MLP(4))
     with context():
         received = future.receive(state)
         assert torch.equal(received, state)
@@ -177,7 +177,7 @@ def test_without_gradients_it_is_the_identity(context):
 
 def test_eval_keeps_the_graph_of_all_tensors_whatever_is_sent(equal):
     core = nn.LSTM(2, 4).double()
-    future, x = Recurrent(warm(4), only=(0,)).double().eval(), torch.randn(2, 3, 5, 2, dtype=F64)
+    future, x = RecurrentInterface(warm(4), only=(0,)).double().eval(), torch.randn(2, 3, 5, 2, dtype=F64)
     found = []
     for through in (False, True):
         core.zero_grad()
@@ -192,7 +192,7 @@ def test_eval_keeps_the_graph_of_all_tensors_whatever_is_sent(equal):
 
 
 def test_whole_numbers_in_a_state_pass_unchanged():
-    future = Recurrent(warm(4))
+    future = RecurrentInterface(warm(4))
     state = {"h": torch.randn(2, 4, requires_grad=True) * 1.0, "position": torch.tensor([2**24 + 1, 5])}
     received = future.receive(state)
     assert received["position"].tolist() == [2**24 + 1, 5]
@@ -211,7 +211,7 @@ def test_whole_numbers_in_a_state_pass_unchanged():
     ],
 )
 def test_ends_of_the_wrong_shape_are_refused(verb, done, said):
-    future = Recurrent(warm(3))
+    future = RecurrentInterface(warm(3))
     with pytest.raises((ValueError, TypeError), match=said):
         getattr(future, verb)(torch.randn(5, 3, requires_grad=True) * 1.0, done=done)
 
@@ -222,7 +222,7 @@ def test_ends_of_the_wrong_shape_are_refused(verb, done, said):
 )
 def test_settings_out_of_range(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}"):
-        Recurrent(Interface(Linear(3)), **{name: value})
+        RecurrentInterface(Interface(Linear(3)), **{name: value})
 
 
 @pytest.mark.parametrize(("limit", "trust"), [(0.05, False), (float("inf"), True)])
@@ -230,9 +230,9 @@ def test_traces_carry_the_factor_of_what_was_really_sent(equal, limit, trust):
     """With λ = 1 M is regressed on the whole return of what arrives, whatever shortens its answers on the way."""
     core, model = nn.RNN(2, 4).double(), Linear(4).double()
     nn.init.normal_(model.layers[0].weight, std=0.5)
-    future = Recurrent(Interface(model, unit_factor=1.0), scale=0.9, limit=limit, trust=trust).double()
+    future = RecurrentInterface(Interface(model, unit_factor=1.0), scale=0.9, limit=limit, trust=trust).double()
     future.gamma = 1.0
-    traces, state = Traces(future, 1.0), torch.randn(1, 3, 4, dtype=F64)
+    traces, state = EligibilityTraces(future, 1.0), torch.randn(1, 3, 4, dtype=F64)
     for _ in range(4):  # a unit, and a slope
         state = future.receive(state.detach())
         out, state = core(torch.randn(2, 3, 2, dtype=F64), state)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_map
 
-from synthgrad import Interface, Recurrent, compare, pack, unpack
+from synthgrad import Interface, RecurrentInterface, compare, pack, unpack
 
 F64 = torch.float64
 STEPS, BATCH, IN, UNITS = 7, 4, 3, 5
@@ -134,7 +134,7 @@ def trained(core, x, T, scale=1.0, gamma=1.0, once=False, trust=False):
     """The core's gradients and M's targets after a pass in chunks, with a backward pass for each or one for all."""
     core.zero_grad()
     model = exact(core, x)
-    found = losses(core, x, T, Recurrent(Interface(model, unit=1.0), scale, gamma, trust=trust))
+    found = losses(core, x, T, RecurrentInterface(Interface(model, unit=1.0), scale, gamma, trust=trust))
     for loss in [sum(found)] if once else found:
         loss.backward()
     return [p.grad.clone() for p in core.parameters()], model.targets()
@@ -175,7 +175,7 @@ def test_an_episode_ends_for_some_rows_and_the_others_do_not_notice(equal, make,
     x, first, model = sequence(core), first_state(core), fixed(core)
     initial = tree_map(torch.zeros_like if begin == "zeros" else torch.cos, first)
     ends = torch.tensor([[1, 0, 1, 0], [0, 0, 1, 1], [1, 0, 0, 1]]).bool()
-    together, state, done = Recurrent(Interface(Shown(model), unit=1.0)), first, None
+    together, state, done = RecurrentInterface(Interface(Shown(model), unit=1.0)), first, None
     for piece, now in zip(x.split(3, dim=time(core)), ends, strict=True):
         state = together.receive(state, None, done, None if begin == "zeros" else initial)
         out, state = core(piece, state)
@@ -185,7 +185,7 @@ def test_an_episode_ends_for_some_rows_and_the_others_do_not_notice(equal, make,
 
     core.zero_grad()
     for row in range(BATCH):
-        alone, mine = Recurrent(Interface(Shown(model), unit=1.0)), x.narrow(1 - time(core), row, 1)
+        alone, mine = RecurrentInterface(Interface(Shown(model), unit=1.0)), x.narrow(1 - time(core), row, 1)
         state, begun = (unpack(pack(s)[row : row + 1], core(mine)[1]) for s in (first, initial))
         for k, piece in enumerate(mine.split(3, dim=time(core))):
             new = k > 0 and ends[k - 1, row]
@@ -200,7 +200,7 @@ def test_an_episode_ends_for_some_rows_and_the_others_do_not_notice(equal, make,
 
 def test_without_a_state_nothing_is_received_and_nothing_taught():
     core, model = nn.GRU(IN, UNITS), Shown(lambda h, context: h)
-    future = Recurrent(Interface(model))
+    future = RecurrentInterface(Interface(model))
     assert future.receive(None, done=torch.ones(BATCH).bool()) is None
     out, state = core(sequence(core), None)
     (loss_of(out) + future.send(state)).backward()
@@ -214,7 +214,7 @@ def test_eval_is_the_identity_and_keeps_the_graph(equal, make):
     core = make().double()
     x = sequence(core)
     model = exact(core, x)
-    future = Recurrent(Interface(model, unit=1.0), scale=0.1).eval()
+    future = RecurrentInterface(Interface(model, unit=1.0), scale=0.1).eval()
     sum(losses(core, x, 3, future)).backward()
     assert equal([p.grad for p in core.parameters()], full(core, x)[0], 1e-12)
     assert future.send(first_state(core)) == 0
@@ -228,7 +228,7 @@ def test_fused_inside_a_chunk_passes_back_what_backprop_would(equal, make, lam, 
     x = sequence(core)
     gradients, of_state = full(core, x)
     model, over, loss = exact(core, x, factor), 0, 0
-    future = Recurrent(Interface(model, lam=lam, unit=1.0))
+    future = RecurrentInterface(Interface(model, lam=lam, unit=1.0))
     state = future.receive(first_state(core), 0)
     for piece in x.split(2, dim=time(core)):
         out, state = core(piece, future(state, over) if over else state)
@@ -242,7 +242,7 @@ def test_fused_inside_a_chunk_passes_back_what_backprop_would(equal, make, lam, 
 def test_of_an_lstm_the_hidden_state_may_be_sent_alone(equal):
     core, model = nn.LSTM(IN, UNITS).double(), Fixed(UNITS, UNITS).double()
     x, (h, c) = sequence(core), first_state(core)
-    future = Recurrent(Interface(Shown(model), unit=1.0), only=(0,))
+    future = RecurrentInterface(Interface(Shown(model), unit=1.0), only=(0,))
     out, state = core(x, future.receive((h, c.requires_grad_())))
     (loss_of(out) + future.send(state)).backward()
     found = [p.grad for p in core.parameters()]
@@ -261,7 +261,7 @@ def test_a_probe_compares_with_full_backpropagation_through_time_and_leaves_no_t
     core = make().double()
     x, state, loss, messages = sequence(core), first_state(core), 0, []
     model = exact(core, x) if good else Shown(fixed(core))
-    future = Recurrent(Interface(model, unit=1.0 if good else 2.0), scale=0.1, gamma=0.5)
+    future = RecurrentInterface(Interface(model, unit=1.0 if good else 2.0), scale=0.1, gamma=0.5)
     found = future.probe(lambda: sum(losses(core, x, 3, future)))
     with pytest.raises(ZeroDivisionError):
         future.probe(lambda: 1 / 0)
@@ -286,7 +286,7 @@ def test_a_probe_lets_everything_through_inside_a_chunk_too():
     core = nn.GRU(IN, UNITS).double()
     x = sequence(core)
     model, start = Shown(fixed(core)), first_state(core).requires_grad_()
-    future = Recurrent(Interface(model, lam=0.0, unit=2.0))
+    future = RecurrentInterface(Interface(model, lam=0.0, unit=2.0))
 
     def episode():
         state = future.receive(start)
@@ -303,7 +303,7 @@ def test_a_probe_lets_everything_through_inside_a_chunk_too():
 @pytest.mark.parametrize("scale", [1.0, 0.1])
 def test_a_chunk_that_is_over_is_freed(scale):
     core = nn.GRU(IN, UNITS).double()
-    future, old = Recurrent(Interface(fixed(core)), scale), []
+    future, old = RecurrentInterface(Interface(fixed(core)), scale), []
     for loss in losses(core, sequence(core), 2, future):
         loss.backward()
         old.append(weakref.ref(future.start.message))
@@ -318,7 +318,7 @@ def test_r2_and_quality_tell_how_good_the_answers_are(factor, cosine, r2, scale)
     core = nn.GRU(IN, UNITS).double()
     x = sequence(core)
     model = exact(core, x, factor)
-    future = Recurrent(Interface(model, unit=1.0), scale)
+    future = RecurrentInterface(Interface(model, unit=1.0), scale)
 
     def chunks(n, times=1.0):
         for _ in range(n):
@@ -340,7 +340,9 @@ def test_an_answer_counts_for_its_slope_against_what_arrived(equal, factor, slop
     core = nn.GRU(IN, UNITS).double()
     x = sequence(core)
     model = exact(core, x, factor)
-    plain, trusted = (Recurrent(Interface(model, unit=1.0), trust=trust).double() for trust in (False, True))
+    plain, trusted = (
+        RecurrentInterface(Interface(model, unit=1.0), trust=trust).double() for trust in (False, True)
+    )
     for future in (plain, trusted):
         for _ in range(12):
             next(losses(core, x, STEPS, future)).backward()
@@ -355,16 +357,16 @@ def test_an_answer_counts_for_its_slope_against_what_arrived(equal, factor, slop
 def test_refused():
     for gamma in (-0.1, 1.5, math.nan):
         with pytest.raises(ValueError, match=f"gamma is {gamma}; it discounts"):
-            Recurrent(Interface(Fixed(3, 3)), gamma=gamma)
+            RecurrentInterface(Interface(Fixed(3, 3)), gamma=gamma)
     with pytest.raises(ValueError, match=r"scale is 0.1 and would discount .* give it to Recurrent"):
-        Recurrent(Interface(Fixed(3, 3), scale=0.1))
+        RecurrentInterface(Interface(Fixed(3, 3), scale=0.1))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda future: pickle.loads(pickle.dumps(future))])
 def test_a_copy_may_be_taken_in_the_middle_of_a_chunk(equal, copied):
     core = nn.GRU(IN, UNITS).double()
     x = sequence(core)
-    future = Recurrent(Interface(fixed(core))).double()
+    future = RecurrentInterface(Interface(fixed(core))).double()
     next(losses(core, x, 3, future)).backward()
     loss, other = next(losses(core, x, 3, future)), copied(future)
     assert other.start is other.answer is other.quality is None
@@ -378,7 +380,7 @@ def test_a_copy_may_be_taken_in_the_middle_of_a_chunk(equal, copied):
 
 
 def test_an_empty_batch_teaches_nothing():
-    core, future = nn.LSTM(IN, UNITS), Recurrent(Interface(Fixed(2 * UNITS, 2 * UNITS)), scale=0.1)
+    core, future = nn.LSTM(IN, UNITS), RecurrentInterface(Interface(Fixed(2 * UNITS, 2 * UNITS)), scale=0.1)
     state = future.receive((torch.zeros(1, 0, UNITS), torch.zeros(1, 0, UNITS)))
     out, state = core(torch.zeros(2, 0, IN), state)
     (out.sum() + future.send(state, done=torch.zeros(0).bool())).backward()

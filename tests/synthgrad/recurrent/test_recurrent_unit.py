@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from synthgrad import Interface, Recurrent
+from synthgrad import Interface, RecurrentInterface
 from synthgrad.models import Linear
 from synthgrad.recurrent.chunk import SAMPLED
 
@@ -36,7 +36,7 @@ def test_the_unit_is_that_of_the_losses_alone(scale):
     for send in (True, False):
         torch.manual_seed(1)
         interface = Interface(model(), unit_factor=8.0)
-        run(Recurrent(interface, scale).double(), 30, send)
+        run(RecurrentInterface(interface, scale).double(), 30, send)
         found.append(interface.unit)
     assert found[0] > 0
     torch.testing.assert_close(*found)
@@ -45,7 +45,7 @@ def test_the_unit_is_that_of_the_losses_alone(scale):
 @pytest.mark.parametrize("limit", [0.5, 10.0])
 def test_an_answer_is_not_larger_than_its_limit(limit):
     interface = Interface(model(), unit_factor=8.0)
-    future = Recurrent(interface, limit=limit).double()
+    future = RecurrentInterface(interface, limit=limit).double()
     run(future, 5)
     with torch.no_grad():
         interface.gradient_model.layers[0].weight.mul_(1e6)
@@ -58,7 +58,7 @@ def test_an_answer_is_not_larger_than_its_limit(limit):
 
 def test_a_small_answer_is_sent_as_it_is():
     interface = Interface(model(), unit_factor=8.0)
-    future = Recurrent(interface).double()
+    future = RecurrentInterface(interface).double()
     run(future, 3)
     with torch.no_grad():
         interface.gradient_model.layers[0].weight.mul_(1e-3)
@@ -69,7 +69,7 @@ def test_a_small_answer_is_sent_as_it_is():
 
 def test_a_fixed_unit_sets_no_limit():
     interface = Interface(model(), unit=1.0)
-    future = Recurrent(interface, limit=1e-9).double()
+    future = RecurrentInterface(interface, limit=1e-9).double()
     state = torch.randn(4, 3, dtype=F64, requires_grad=True)
     future.send(state)
     assert torch.equal(future.answer, state)
@@ -77,7 +77,7 @@ def test_a_fixed_unit_sets_no_limit():
 
 def test_one_chunk_in_ten_is_measured_at_random_after_the_first_ten():
     interface = Interface(model())
-    future = Recurrent(interface).double()
+    future = RecurrentInterface(interface).double()
     moved, before = [], None
     for _ in range(40 * SAMPLED):
         run(future, 1)
@@ -93,7 +93,7 @@ def test_one_chunk_in_ten_is_measured_at_random_after_the_first_ten():
 @pytest.mark.parametrize("phase", range(0, 10, 3))
 def test_a_loss_in_every_tenth_chunk_is_seen_whatever_its_phase(phase):
     interface = Interface(model(), unit_factor=1.0)
-    future = Recurrent(interface).double()
+    future = RecurrentInterface(interface).double()
     state = torch.randn(32, 3, dtype=F64)
     for k in range(600):
         state = grown(future.receive(state.detach() / 10), torch.zeros(32, 3, dtype=F64).requires_grad_())
@@ -112,7 +112,7 @@ def test_m_learns_nothing_from_rows_to_which_nothing_was_sent(omitted):
         return shown[-1]
 
     interface = Interface(m, unit_factor=1.0, unit=None if omitted else 1.0)
-    future = Recurrent(interface).double()
+    future = RecurrentInterface(interface).double()
     for _ in range(2):  # the first is blind: nothing is sent before a unit is known
         state = grown(future.receive(torch.randn(6, 3, dtype=F64)), torch.zeros(6, 3, dtype=F64).requires_grad_())
         unit = interface.unit.item()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.autograd.functional import jacobian
 
-from synthgrad import Interface, Recurrent, Traces
+from synthgrad import EligibilityTraces, Interface, RecurrentInterface
 from synthgrad.models import MLP, Conv, Linear
 
 F64 = torch.float64
@@ -35,8 +35,8 @@ class Episode:
 
     def found(self, lam, gamma=1.0, scale=1.0):
         """The gradients of M's parameters, from the library."""
-        future = Recurrent(Interface(self.model, unit=1.0), scale, gamma)
-        return self.learnt(future, Traces(future, lam), self.first[None])
+        future = RecurrentInterface(Interface(self.model, unit=1.0), scale, gamma)
+        return self.learnt(future, EligibilityTraces(future, lam), self.first[None])
 
     def learnt(self, future, traces, state):
         self.model.zero_grad()
@@ -118,16 +118,16 @@ def test_scale_touches_nothing(equal, scale):
 
 def test_an_episode_without_a_first_state_owes_nothing_to_the_one_before(equal):
     episode = Episode(MODELS["linear, label"])
-    future = Recurrent(Interface(episode.model, unit=1.0))
-    traces = Traces(future, 1.0)
+    future = RecurrentInterface(Interface(episode.model, unit=1.0))
+    traces = EligibilityTraces(future, 1.0)
     alone, after = (episode.learnt(future, traces, None) for _ in range(2))
     assert equal(alone, after)
 
 
 def test_a_gradient_that_is_not_finite_teaches_nothing(equal):
     episode = Episode(MODELS["linear"])
-    future = Recurrent(Interface(episode.model, unit=1.0))
-    traces, state, found = Traces(future, 0.5), episode.first[None], []
+    future = RecurrentInterface(Interface(episode.model, unit=1.0))
+    traces, state, found = EligibilityTraces(future, 0.5), episode.first[None], []
     for k, factor in enumerate((1.0, math.nan)):
         loss, end = episode.chunk(k, future.receive(state)[0])
         loss, state = loss + future.send(end[None]), end[None]
@@ -147,8 +147,8 @@ def test_a_model_of_single_precision_serves_a_core_of_double(equal, make):
 
 def test_eval_teaches_nothing():
     episode = Episode(MODELS["linear"])
-    future = Recurrent(Interface(episode.model, unit=1.0))
-    traces = Traces(future, 1.0)
+    future = RecurrentInterface(Interface(episode.model, unit=1.0))
+    traces = EligibilityTraces(future, 1.0)
     episode.learnt(future, traces, episode.first[None])
     episode.model.zero_grad()
     future.eval()
@@ -160,15 +160,15 @@ def test_eval_teaches_nothing():
 
 def test_refused():
     with pytest.raises(TypeError, match="traces want an MLP or Linear as gradient model, not Conv"):
-        Traces(Recurrent(Interface(Conv(3))), 0.5)
+        EligibilityTraces(RecurrentInterface(Interface(Conv(3))), 0.5)
     for lam in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match=f"lam is {lam}; it must be from 0"):
-            Traces(Recurrent(Interface(Linear(3))), lam)
+            EligibilityTraces(RecurrentInterface(Interface(Linear(3))), lam)
 
 
 def test_a_fused_call_is_refused():
-    future = Recurrent(Interface(Linear(UNITS), lam=0.5))
-    traces = Traces(future, 0.5)
+    future = RecurrentInterface(Interface(Linear(UNITS), lam=0.5))
+    traces = EligibilityTraces(future, 0.5)
     state = future(future.receive(torch.randn(1, BATCH, UNITS, requires_grad=True)))
     with pytest.raises(ValueError, match="traces and a fused call inside a chunk"):
         traces.carry(state)

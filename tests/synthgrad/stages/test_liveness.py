@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from synthgrad.stages import Policy, StageFailed, launch
-from synthgrad.stages.channels import Kind, Links, Packet
+from synthgrad.stages.channels import Links, Packet, PacketKind
 from synthgrad.stages.channels.in_process import Queue
-from synthgrad.stages.counters import NUMBERS, Told
+from synthgrad.stages.counters import NUMBERS, Counters
 from synthgrad.stages.runners import nursery
 from synthgrad.stages.runners import supervised as watched
 from synthgrad.stages.runners.awake import Awake
@@ -31,9 +31,9 @@ _in_time, place = processes._in_time, processes.place
 
 
 def test_a_step_longer_than_hang_after_is_no_hang():
-    outcome = run(partial(chains.build, slow={1: 0.4}), 6, hang_after=0.1)
+    outcome = run(partial(chains.build, slow={1: 0.4}), 6, hang_timeout=0.1)
     assert outcome.restarts == []
-    assert [told.steps for told in outcome.told] == [6] * 3
+    assert [told.steps for told in outcome.counters] == [6] * 3
 
 
 def stuck(k, stage, at, **settings):
@@ -45,9 +45,9 @@ def _stick(stage, at, k, step):
         time.sleep(1000)
 
 
-@pytest.mark.parametrize(("at", "setting"), [(0, "start_within"), (3, "hang_after")])
+@pytest.mark.parametrize(("at", "setting"), [(0, "start_within"), (3, "hang_timeout")])
 def test_a_step_that_never_ends_is_said_so_with_the_setting_to_raise(at, setting):
-    limits = {"start_within": 3.0} if at == 0 else {"hang_after": 0.5}
+    limits = {"start_within": 3.0} if at == 0 else {"hang_timeout": 0.5}
     with pytest.raises(StageFailed, match=r"stage 1 failed .*\(hung\)[^$]*raise the policy's " + setting):
         run(partial(stuck, stage=1, at=at), max_restarts=0, **limits)
 
@@ -72,11 +72,11 @@ def test_in_the_middle_of_a_step_a_stage_says_that_it_is_alive(tmp_path):
         begun.set()
         assert go.wait(60)
 
-    given, policy = Given(), Policy(patience=0.1, beat=1000.0)
+    given, policy = Given(), Policy(silence_timeout=0.1, heartbeat_interval=1000.0)
     plan = Plan(partial(chains.build, seen=wait), 3, STEPS, policy, tmp_path, bytes(16))
     worker = Worker(plan, 2, 1, given, given.links)
     h, y = chains.data(5)
-    given.up.put(Packet(Kind.MESSAGE, 1, 1, 5, tensors=(h, y)))
+    given.up.put(Packet(PacketKind.MESSAGE, 1, 1, 5, tensors=(h, y)))
     thread = threading.Thread(target=worker.run, args=(lambda told: None, stop.is_set, lambda: False))
     thread.start()
     try:
@@ -87,13 +87,13 @@ def test_in_the_middle_of_a_step_a_stage_says_that_it_is_alive(tmp_path):
         while len(words) < 3:
             words += filter(None, [given.down.get()])
             time.sleep(0.01)
-        assert {(word.kind, word.ack) for word in words} == {(Kind.WORD, -1)}
+        assert {(word.kind, word.ack) for word in words} == {(PacketKind.HEARTBEAT, -1)}
     finally:
         go.set()
         stop.set()
         thread.join(60)
         worker.lock.close()
-    assert any(packet.kind is Kind.GRADIENT for packet in iter(given.down.get, None))
+    assert any(packet.kind is PacketKind.GRADIENT for packet in iter(given.down.get, None))
 
 
 # --- sleep -------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class Fake(watched.Watched):
         self.start()
 
     def tell(self, turned, **own):
-        told = {**vars(Told()), "turned": turned, "stepped": 5, "allowed": 0.0, "ended": 0.0, **own}
+        told = {**vars(Counters()), "turned": turned, "stepped": 5, "allowed": 0.0, "ended": 0.0, **own}
         self.numbers = [float({"generation": self.generation, **told}[name]) for name in NUMBERS]
 
     def begin(self):
@@ -140,7 +140,7 @@ Fake.__abstractmethods__ = frozenset()
 
 
 def test_after_a_sleep_a_stage_has_its_whole_patience_again(clock):
-    stage = Fake(hang_after=10.0)
+    stage = Fake(hang_timeout=10.0)
     stage.tell(clock.now)
     clock.now += 3600  # the lid was closed
     for _ in range(99):
@@ -158,11 +158,11 @@ def test_after_a_sleep_a_stage_has_its_whole_patience_again(clock):
     assert stage.kills == 1
 
 
-@pytest.mark.parametrize(("allowed", "patience"), [(0.0, 10.0), (25.0, 25.0)])
-def test_a_stage_may_say_that_it_needs_longer(clock, allowed, patience):
-    stage = Fake(hang_after=10.0)
+@pytest.mark.parametrize(("allowed", "silence_timeout"), [(0.0, 10.0), (25.0, 25.0)])
+def test_a_stage_may_say_that_it_needs_longer(clock, allowed, silence_timeout):
+    stage = Fake(hang_timeout=10.0)
     stage.tell(clock.now, allowed=allowed)
-    for _ in range(int(patience)):
+    for _ in range(int(silence_timeout)):
         clock.now += 1.0
         stage.look(0.0)
     assert stage.kills == 0
@@ -207,7 +207,7 @@ def test_a_last_stage_that_dies_near_the_end_does_not_end_untrained_in_silence(t
         StageFailed, match=r"stage 2 is hardly trained: it was sent .* smaller checkpoint_every"
     ) as error:
         run(build, checkpoint_every=1000)
-    told = error.value.outcome.told[2]
+    told = error.value.outcome.counters[2]
     assert told.missed == STEPS - told.steps > 100
     assert error.value.outcome.restarts
     assert chains.parameters_of(error.value.outcome)
@@ -217,7 +217,7 @@ def test_steps_that_were_missed_are_counted_and_said(tmp_path, caplog):
     build = partial(dying, stage=2, at=100, mark=tmp_path / "mark")
     with caplog.at_level(logging.WARNING, "synthgrad"):
         outcome = run(build, checkpoint_every=1)
-    told = outcome.told[2]
+    told = outcome.counters[2]
     assert told.missed == STEPS - told.steps
     lines = [record.getMessage() for record in caplog.records]
     assert lines == ([f"stage 2 has missed {told.missed} of {STEPS} steps"] if told.missed else [])
@@ -308,13 +308,13 @@ from tests.synthgrad.stages import test_liveness
 from synthgrad.stages import Policy, Stopped, launch
 
 def watch(statuses):
-    if statuses[0].told.steps >= 14:  # there is no more room: stage 1 has made five, and is at its sixth
+    if statuses[0].counters.steps >= 14:  # there is no more room: stage 1 has made five, and is at its sixth
         print(*(status.pid for status in statuses), flush=True)
 
 if __name__ == "__main__":
     try:
         build = partial(test_liveness.stuck, stage=1, at=5)
-        launch(build, 3, 400, policy=Policy(hang_after=1000.0, patience=60.0), watch=watch)
+        launch(build, 3, 400, policy=Policy(hang_timeout=1000.0, silence_timeout=60.0), watch=watch)
     except Stopped as stopped:
         print("stopped:", stopped, flush=True)
 """

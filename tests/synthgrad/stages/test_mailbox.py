@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from synthgrad.stages.channels import Kind
+from synthgrad.stages.channels import PacketKind
 from synthgrad.stages.counters import Turn
 from tests.helpers import chains
 from tests.helpers.one_node import F64, STEPS, Bench, steps
@@ -11,12 +11,12 @@ from tests.helpers.one_node import F64, STEPS, Bench, steps
 # --- what is not taken in ----------------------------------------------------------------------------------
 
 H, Y = chains.data(0)
-WORD = {"kind": Kind.WORD, "tensors": ()}
+WORD = {"kind": PacketKind.HEARTBEAT, "tensors": ()}
 WRONG = {
     "sender": {"stage": 0},
     "itself": {"stage": 2},
     "far sender": {"stage": 60_000},
-    "kind": {"kind": Kind.GRADIENT},
+    "kind": {"kind": PacketKind.GRADIENT},
     "negative step": {"step": -1},
     "step after the last": {"step": STEPS},
     "huge step": {"step": 2**62},
@@ -43,11 +43,11 @@ def test_a_wrong_message_is_refused_and_counted(wrong):
     before = chains.parameters([bench.node.stage])
     bench.message(1, **wrong)
     assert bench.turn() is Turn.WAITED
-    assert bench.told.refused == 1
+    assert bench.counters.refused == 1
     assert all(map(torch.equal, chains.parameters([bench.node.stage]), before))
     bench.message(2)
     assert bench.turn() is Turn.STEPPED
-    assert (bench.told.refused, bench.told.clock) == (1, 3)
+    assert (bench.counters.refused, bench.counters.clock) == (1, 3)
 
 
 DELTA = torch.ones(8, 5, dtype=F64)
@@ -55,7 +55,7 @@ WRONG_GRADIENTS = {
     **{name: WRONG[name] for name in ("far sender", "negative step", "step after the last", "huge step")},
     "itself": {"stage": 0},
     "sender": {"stage": 2},
-    "kind": {"kind": Kind.MESSAGE},
+    "kind": {"kind": PacketKind.MESSAGE},
     "no tensors": {"tensors": ()},
     "width": {"tensors": (DELTA[:, :4],)},
     "width of both": {"tensors": (DELTA[:, :4], DELTA[:, :4])},
@@ -81,10 +81,10 @@ def test_a_wrong_gradient_is_refused_and_counted(wrong, first):
     bench.gradient(1, **wrong)
     bench.turn()
     assert all(map(torch.equal, bench.model(), before))
-    assert bench.told.refused == 1
+    assert bench.counters.refused == 1
     bench.gradient(2)
     bench.turn()
-    assert bench.told.learnt == 2 - first
+    assert bench.counters.learnt == 2 - first
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_gradient_of_another_batch_teaches_nothing(tensors):
     bench.turn()
     bench.gradient(0, tensors=tensors)
     bench.turn()
-    assert (bench.told.learnt, bench.told.lost) == (0, 1)
+    assert (bench.counters.learnt, bench.counters.lost) == (0, 1)
 
 
 def test_a_gradient_before_the_first_message_teaches_nothing():
@@ -105,10 +105,10 @@ def test_a_gradient_before_the_first_message_teaches_nothing():
     bench.gradient(5)
     bench.gradient(6, tensors=(DELTA[:, :3], DELTA[:, :3]))
     bench.turn()
-    assert bench.told.learnt == 0
+    assert bench.counters.learnt == 0
     bench.gradient(0)
     bench.turn()
-    assert bench.told.learnt == 1
+    assert bench.counters.learnt == 1
 
 
 @pytest.mark.parametrize("step", [-(2**63), -1, 2**62])
@@ -119,7 +119,7 @@ def test_whatever_number_a_word_says_it_is_a_word(step):
         bench.word_above(step=step, ack=step, echo=1)
         bench.message(number)
         assert bench.turn() is Turn.STEPPED
-    assert bench.told.refused == 0
+    assert bench.counters.refused == 0
 
 
 def test_a_smaller_last_batch_is_welcome():
@@ -130,7 +130,7 @@ def test_a_smaller_last_batch_is_welcome():
         assert bench.turn() is Turn.STEPPED
         bench.gradient(step, tensors=(DELTA[:count],))
     bench.turn()
-    assert (bench.told.refused, bench.told.lost, bench.told.learnt) == (0, 0, 3)
+    assert (bench.counters.refused, bench.counters.lost, bench.counters.learnt) == (0, 0, 3)
 
 
 # --- room, and who waits -----------------------------------------------------------------------------------
@@ -140,11 +140,11 @@ def test_a_stage_waits_while_the_one_above_has_no_room():
     bench = Bench(0, queue=3)
     assert [bench.turn() for _ in range(6)] == [Turn.STEPPED] * 4 + [Turn.WAITED] * 2  # 3 and one in hand
     assert steps(bench.sent_up()) == [0, 1, 2]
-    assert bench.told.queue == 4
+    assert bench.counters.queue == 4
     bench.word_above(echo=1, ack=1)  # has taken in two
     assert [bench.turn() for _ in range(3)] == [Turn.STEPPED] * 2 + [Turn.WAITED]
     assert steps(bench.sent_up()) == [3, 4]
-    assert bench.told.dropped == 0
+    assert bench.counters.dropped == 0
 
 
 def test_its_first_word_makes_no_room():
@@ -171,7 +171,7 @@ def test_an_impatient_stage_drops_its_oldest_message():
     bench = Bench(0, stage=stage, queue=2)
     assert [bench.turn() for _ in range(7)] == [Turn.STEPPED] * 7
     assert steps(bench.sent_up()) == [0, 1]
-    assert bench.told.dropped == 3
+    assert bench.counters.dropped == 3
     bench.word_above(echo=1, ack=1)
     bench.turn()
     assert steps(bench.sent_up()) == [5, 6]
@@ -186,7 +186,7 @@ def test_nobody_waits_for_a_stage_above_that_is_gone_or_has_ended(ended):
         bench.turn()
     bench.up_out.cut = not ended
     assert [bench.turn() for _ in range(5)] == [Turn.STEPPED] * 5
-    assert bench.told.dropped == 4
+    assert bench.counters.dropped == 4
     bench.word_above(generation=2)  # it is back
     bench.up_out.cut = False
     assert [bench.turn() for _ in range(4)] == [Turn.STEPPED] + [Turn.WAITED] * 3
@@ -206,9 +206,9 @@ def test_a_message_that_got_lost_takes_no_room_for_ever():
         above.turn()
         while packet := above.down_out.get():
             bench.down_in.put(packet)
-    assert bench.told.steps >= 4
-    assert bench.told.dropped == 0
-    assert above.told.clock >= 3
+    assert bench.counters.steps >= 4
+    assert bench.counters.dropped == 0
+    assert above.counters.clock >= 3
 
 
 def test_an_answer_is_kept_until_it_can_be_sent():
@@ -233,8 +233,8 @@ def test_no_word_overtakes_the_answer_that_it_acknowledges():
     assert bench.down_out.get() is None
     bench.down_out.put = put
     bench.turn()
-    assert bench.down_out.get().kind is Kind.GRADIENT
-    assert bench.down_out.get().kind is Kind.WORD
+    assert bench.down_out.get().kind is PacketKind.GRADIENT
+    assert bench.down_out.get().kind is PacketKind.HEARTBEAT
 
 
 def test_of_the_answers_that_could_not_be_sent_the_newest_is():
@@ -253,11 +253,11 @@ def test_of_the_answers_that_could_not_be_sent_the_newest_is():
 
 
 def words(queue):
-    return [packet for packet in iter(queue.get, None) if packet.kind is Kind.WORD]
+    return [packet for packet in iter(queue.get, None) if packet.kind is PacketKind.HEARTBEAT]
 
 
 def test_a_stage_that_waits_says_a_word_now_and_then():
-    bench = Bench(1, beat=5.0)
+    bench = Bench(1, heartbeat_interval=5.0)
     for _ in range(11):
         assert bench.turn() is Turn.WAITED
     for queue in (bench.up_out, bench.down_out):
@@ -267,7 +267,7 @@ def test_a_stage_that_waits_says_a_word_now_and_then():
 
 
 def test_who_answers_needs_no_words():
-    bench = Bench(1, beat=5.0)
+    bench = Bench(1, heartbeat_interval=5.0)
     for step in range(10):
         bench.message(step)
         bench.turn()
@@ -298,7 +298,7 @@ def test_the_end_is_said_after_the_last_message_not_before():
     assert bench.turn() is Turn.ENDED  # but there is no room above for the last message
     assert not bench.node.done
     sent = list(iter(bench.up_out.get, None))
-    assert [packet.kind for packet in sent] == [Kind.MESSAGE, Kind.WORD]
+    assert [packet.kind for packet in sent] == [PacketKind.MESSAGE, PacketKind.HEARTBEAT]
     assert not any(packet.ended for packet in sent)
     assert [packet.step for packet in sent] == [STEPS - 2] * 2
     bench.word_above(echo=1, ack=STEPS - 2)
@@ -308,7 +308,7 @@ def test_the_end_is_said_after_the_last_message_not_before():
     assert bench.turn() is Turn.ENDED
     assert bench.node.done
     sent = list(iter(bench.up_out.get, None))
-    assert [packet.kind for packet in sent] == [Kind.MESSAGE, *[Kind.WORD] * 3]
+    assert [packet.kind for packet in sent] == [PacketKind.MESSAGE, *[PacketKind.HEARTBEAT] * 3]
     assert [packet.ended for packet in sent] == [False, True, True, True]
     assert [packet.step for packet in sent] == [STEPS - 1] * 4
 
@@ -335,4 +335,4 @@ def test_a_stage_that_has_ended_still_learns_from_gradients():
     bench.turn()
     bench.gradient(STEPS - 1)
     assert bench.turn() is Turn.ENDED
-    assert bench.told.learnt == 1
+    assert bench.counters.learnt == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from synthgrad.stages import Policy
-from synthgrad.stages.channels import Kind, Packet
+from synthgrad.stages.channels import Packet, PacketKind
 from synthgrad.stages.neighbour import Neighbour
 from tests.helpers.one_node import Clock
 
@@ -14,11 +14,11 @@ def neighbour(**policy):
 
 
 def said(generation=1, **changes):
-    return Packet(Kind.WORD, 0, generation, **changes)
+    return Packet(PacketKind.HEARTBEAT, 0, generation, **changes)
 
 
 def test_until_its_first_word_a_neighbour_may_take_long():
-    it, now = neighbour(start_within=50.0, patience=1.0)
+    it, now = neighbour(start_within=50.0, silence_timeout=1.0)
     now.time = 50.0
     assert not it.out(cut=False)
     now.time = 50.1
@@ -26,7 +26,7 @@ def test_until_its_first_word_a_neighbour_may_take_long():
 
 
 def test_a_silent_neighbour_is_out():
-    it, now = neighbour(patience=2.0)
+    it, now = neighbour(silence_timeout=2.0)
     it.heard(said())
     now.time = 2.0
     assert not it.out(cut=False)
@@ -45,7 +45,7 @@ def test_a_cut_one_is_out_at_once_unless_it_has_ended():
 
 
 def test_a_slow_speaker_is_borne_longer():
-    it, now = neighbour(patience=1.0)
+    it, now = neighbour(silence_timeout=1.0)
     for _ in range(30):
         it.heard(said())
         now.time += 4.0
@@ -56,7 +56,7 @@ def test_a_slow_speaker_is_borne_longer():
 
 
 def test_an_outage_is_not_what_is_usual():
-    it, now = neighbour(patience=1.0)
+    it, now = neighbour(silence_timeout=1.0)
     for _ in range(30):
         it.heard(said())
         now.time += 0.1
@@ -99,7 +99,7 @@ def test_what_a_neighbour_had_not_taken_in_dies_with_it(first, second, forgotten
 @pytest.mark.parametrize(
     "wrong",
     [{"queue": 0}, {"in_flight": 0}, {"checkpoint_every": 0}, {"threads": 0}, {"limit": 0}, {"replay": -1},
-     {"max_restarts": -1}, {"patience": -1.0}, {"hang_after": 0.0}],
+     {"max_restarts": -1}, {"silence_timeout": -1.0}, {"hang_timeout": 0.0}],
     ids=str,
 )  # fmt: skip
 def test_a_policy_that_could_not_work_is_refused(wrong):
@@ -110,4 +110,6 @@ def test_a_policy_that_could_not_work_is_refused(wrong):
 
 def test_the_default_policy_and_the_least_one():
     Policy()
-    Policy(queue=1, in_flight=1, checkpoint_every=1, threads=1, limit=1, replay=0, max_restarts=0, patience=0.0)
+    Policy(
+        queue=1, in_flight=1, checkpoint_every=1, threads=1, limit=1, replay=0, max_restarts=0, silence_timeout=0.0
+    )

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from synthgrad.stages.channels import Kind
+from synthgrad.stages.channels import PacketKind
 from synthgrad.stages.counters import Turn
 from tests.helpers import chains
 from tests.helpers.one_node import F64, STEPS, Bench, primed, steps
@@ -25,10 +25,10 @@ def test_a_message_becomes_a_message_and_a_gradient(equal):
         assert equal(up.tensors, [done.message, y])
         assert equal(down.tensors, [done.delta])
         assert (done.delta != 0).all()
-        assert (up.kind, up.stage, up.generation, up.step) == (Kind.MESSAGE, 1, 1, step)
-        assert (down.kind, down.stage, down.generation, down.step) == (Kind.GRADIENT, 1, 1, step)
+        assert (up.kind, up.stage, up.generation, up.step) == (PacketKind.MESSAGE, 1, 1, step)
+        assert (down.kind, down.stage, down.generation, down.step) == (PacketKind.GRADIENT, 1, 1, step)
         assert (down.echo, down.ack) == (3, step)
-    assert (bench.told.steps, bench.told.clock) == (3, 6)
+    assert (bench.counters.steps, bench.counters.clock) == (3, 6)
 
 
 def test_a_gradient_teaches_the_model_its_own_message(equal):
@@ -42,8 +42,8 @@ def test_a_gradient_teaches_the_model_its_own_message(equal):
     bench.turn()
     twin.learn(done[1].message, chains.data(1)[1], torch.full((8, 5), 0.2, dtype=F64))
     assert equal(bench.model(), list(twin.above.gradient_model.parameters()))
-    assert (bench.told.learnt, bench.told.lost, bench.told.staleness) == (1, 0, 1.0)
-    assert bench.told.regression_loss == twin.regression_loss
+    assert (bench.counters.learnt, bench.counters.lost, bench.counters.staleness) == (1, 0, 1.0)
+    assert bench.counters.regression_loss == twin.regression_loss
 
 
 def test_of_several_gradients_the_newest_teaches(equal):
@@ -58,8 +58,8 @@ def test_of_several_gradients_the_newest_teaches(equal):
     bench.turn()
     late.turn()
     assert equal(bench.model(), late.model())
-    assert (bench.told.learnt, bench.told.lost) == (1, 2)
-    assert bench.told.staleness == 0
+    assert (bench.counters.learnt, bench.counters.lost) == (1, 2)
+    assert bench.counters.staleness == 0
 
 
 @pytest.mark.parametrize(("limit", "learnt"), [(None, 1), (3, 1), (2, 0)])
@@ -70,8 +70,8 @@ def test_gradients_that_are_too_stale_teach_nothing(limit, learnt):
         bench.turn()
     bench.gradient(0)
     bench.turn()
-    assert (bench.told.learnt, bench.told.lost) == (learnt, 1 - learnt)
-    assert math.isnan(bench.told.staleness) if not learnt else bench.told.staleness == 3
+    assert (bench.counters.learnt, bench.counters.lost) == (learnt, 1 - learnt)
+    assert math.isnan(bench.counters.staleness) if not learnt else bench.counters.staleness == 3
 
 
 def test_what_is_too_long_owed_is_forgotten():
@@ -82,7 +82,7 @@ def test_what_is_too_long_owed_is_forgotten():
     for step, (learnt, lost) in ((1, (0, 1)), (2, (1, 1)), (3, (2, 1)), (3, (2, 2))):  # the last has had its answer
         bench.gradient(step)
         bench.turn()
-        assert (bench.told.learnt, bench.told.lost) == (learnt, lost)
+        assert (bench.counters.learnt, bench.counters.lost) == (learnt, lost)
 
 
 def test_the_schedule_is_told_the_step_and_the_task_loss_is_kept():
@@ -92,7 +92,7 @@ def test_the_schedule_is_told_the_step_and_the_task_loss_is_kept():
         bench.message(step)
         bench.turn()
     assert seen == [(2, 0), (2, 7)]
-    assert 0.5 < bench.told.loss < 2
+    assert 0.5 < bench.counters.loss < 2
 
 
 def test_one_message_that_is_not_finite_teaches_nothing_many_in_a_row_are_an_error():
@@ -104,11 +104,11 @@ def test_one_message_that_is_not_finite_teaches_nothing_many_in_a_row_are_an_err
         assert bench.turn() is Turn.STEPPED
     assert all(map(torch.equal, chains.parameters([bench.node.stage]), before))
     assert not bench.sent_down()
-    assert (bench.told.nonfinite, bench.told.clock) == (9, 9)
-    assert math.isnan(bench.told.loss)  # none yet
+    assert (bench.counters.nonfinite, bench.counters.clock) == (9, 9)
+    assert math.isnan(bench.counters.loss)  # none yet
     bench.message(9)
     bench.turn()
-    assert math.isfinite(bench.told.loss)
+    assert math.isfinite(bench.counters.loss)
     for step in range(10, 19):
         bench.message(step, tensors=bad)
         bench.turn()
@@ -125,7 +125,7 @@ def test_a_loss_that_is_not_finite_is_an_error_if_it_stays_so():
     bench = Bench(2, stage=stage)
     with pytest.raises(ArithmeticError, match=r"the loss \(-?inf\) is not finite at step 9, .*try a lower rate"):
         [(bench.message(step), bench.turn()) for step in range(10)]
-    assert bench.told.steps == 10
+    assert bench.counters.steps == 10
 
 
 def test_the_first_stage_needs_data():
@@ -172,7 +172,7 @@ def test_a_gradient_that_tells_its_message_needs_none_owed(equal):
     bench.turn()
     twin.step(*chains.data(0), first=True)
     twin.learn(h, chains.data(60)[1], delta)
-    assert bench.told.learnt == 1
+    assert bench.counters.learnt == 1
     assert equal(bench.model(), list(twin.above.gradient_model.parameters()))
 
 
@@ -186,7 +186,7 @@ def test_messages_of_an_earlier_life_are_void():
     bench.message(3, generation=2)
     assert [bench.turn() for _ in range(3)] == [Turn.STEPPED, Turn.STEPPED, Turn.WAITED]
     assert steps(bench.sent_down()) == [5, 3]
-    assert bench.told.refused == 0
+    assert bench.counters.refused == 0
 
 
 def test_gradients_of_an_earlier_life_are_void():
@@ -197,10 +197,10 @@ def test_gradients_of_an_earlier_life_are_void():
     bench.word_above(generation=2)
     bench.gradient(1, generation=1)
     bench.turn()
-    assert bench.told.learnt == 0
+    assert bench.counters.learnt == 0
     bench.gradient(1, generation=2)
     bench.turn()
-    assert bench.told.learnt == 1
+    assert bench.counters.learnt == 1
 
 
 def test_gradients_of_this_stages_own_earlier_life_teach_nothing():
@@ -209,10 +209,10 @@ def test_gradients_of_this_stages_own_earlier_life_teach_nothing():
     bench.turn()
     bench.gradient(0, echo=1)
     bench.turn()
-    assert (bench.told.learnt, bench.told.lost) == (0, 1)
+    assert (bench.counters.learnt, bench.counters.lost) == (0, 1)
     bench.gradient(0, echo=2)
     bench.turn()
-    assert (bench.told.learnt, bench.told.lost) == (1, 1)
+    assert (bench.counters.learnt, bench.counters.lost) == (1, 1)
 
 
 def test_a_stage_goes_on_from_its_state(equal):
@@ -228,10 +228,10 @@ def test_a_stage_goes_on_from_its_state(equal):
     state = copy.deepcopy(bench.node.state_dict())
     fed(bench, 4, 8)
     twin.node.load_state_dict(state)
-    assert twin.node.told.clock == 4
+    assert twin.node.counters.clock == 4
     fed(twin, 4, 8)
     assert equal(chains.parameters([twin.node.stage]), chains.parameters([bench.node.stage]))
-    assert vars(twin.node.told) == vars(bench.told)
+    assert vars(twin.node.counters) == vars(bench.counters)
 
 
 def test_the_random_numbers_go_on_too():
@@ -268,7 +268,7 @@ def test_while_the_stage_below_is_out_a_stage_goes_on_with_its_past(equal):
     for step in (2, 1, 2):
         twin.step(chains.data(step)[0].tanh(), chains.data(step)[1])
     assert equal(chains.parameters([bench.node.stage]), chains.parameters([twin]))
-    assert (bench.told.replayed, bench.told.steps, bench.told.clock) == (3, 6, 3)
+    assert (bench.counters.replayed, bench.counters.steps, bench.counters.clock) == (3, 6, 3)
     bench.down_out.cut = False
     assert not bench.sent_up()
     assert not bench.sent_down()
@@ -290,7 +290,7 @@ def test_otherwise_it_waits(kind):
         bench.word_below(ended=True)
     bench.down_out.cut = True
     assert bench.turn() is (Turn.ENDED if kind == "ended" else Turn.WAITED)
-    assert bench.told.replayed == 0
+    assert bench.counters.replayed == 0
 
 
 # --- lockstep ----------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_in_lockstep_the_gradient_comes_first():
     assert [bench.turn() for _ in range(2)] == [Turn.STEPPED, Turn.WAITED]
     bench.word_above(echo=1, ack=0)
     assert bench.turn() is Turn.WAITED
-    assert bench.told.learnt == 1
+    assert bench.counters.learnt == 1
 
 
 def test_in_lockstep_a_first_word_is_no_answer():
@@ -324,13 +324,13 @@ def test_lockstep_goes_on_when_the_stage_above_died_with_the_message(seen):
         assert bench.turn() is Turn.STEPPED
         bench.up_out.cut = False
     bench.word_above(generation=2)
-    step = bench.told.clock - seen
+    step = bench.counters.clock - seen
     for expected in range(step, step + 3):
         while bench.turn() is Turn.STEPPED:
             pass
-        assert steps(bench.sent_up())[-1] == bench.told.clock - 1 >= expected
-        bench.gradient(bench.told.clock - 1, generation=2)
-    assert bench.told.learnt >= 2
+        assert steps(bench.sent_up())[-1] == bench.counters.clock - 1 >= expected
+        bench.gradient(bench.counters.clock - 1, generation=2)
+    assert bench.counters.learnt >= 2
 
 
 def test_lockstep_does_not_wait_for_a_stage_that_has_ended():
@@ -349,7 +349,7 @@ def test_in_lockstep_the_last_gradient_is_waited_for():
     bench.gradient(STEPS - 1)
     bench.turn()
     assert bench.node.done
-    assert bench.told.learnt == 1
+    assert bench.counters.learnt == 1
 
 
 # --- where it waits ----------------------------------------------------------------------------------------

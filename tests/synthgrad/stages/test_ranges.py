@@ -47,7 +47,9 @@ def test_whatever_is_outside_is_refused_by_name_with_the_range(name):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("wrong", [{"queue": None}, {"beat": None}, {"lockstep": 1}, {"lockstep": "yes"}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"queue": None}, {"heartbeat_interval": None}, {"lockstep": 1}, {"lockstep": "yes"}], ids=str
+)
 def test_none_is_no_number_and_one_is_no_truth(wrong):
     with pytest.raises(ValueError, match="it must be"):
         Policy(**wrong)

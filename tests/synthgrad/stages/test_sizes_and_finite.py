@@ -53,9 +53,9 @@ def build(k, data=sequences):
 @pytest.mark.parametrize("lockstep", [False, True])
 def test_sequences_of_any_length_all_arrive(lockstep):
     outcome = launch(build, 2, 40, "simulated", policy=Policy(lockstep=lockstep))
-    assert [told.steps for told in outcome.told] == [40, 40]
-    assert all(told.refused == told.missed == told.lost == told.nonfinite == 0 for told in outcome.told)
-    assert outcome.told[0].learnt == 40
+    assert [told.steps for told in outcome.counters] == [40, 40]
+    assert all(told.refused == told.missed == told.lost == told.nonfinite == 0 for told in outcome.counters)
+    assert outcome.counters[0].learnt == 40
 
 
 def test_images_of_any_size_through_convolutions():
@@ -85,7 +85,7 @@ def test_images_of_any_size_through_convolutions():
         )  # fmt: skip
 
     outcome = launch(built, 2, 30, "simulated")
-    assert [(told.steps, told.refused) for told in outcome.told] == [(30, 0), (30, 0)]
+    assert [(told.steps, told.refused) for told in outcome.counters] == [(30, 0), (30, 0)]
 
 
 def test_a_gradient_matches_its_own_message_not_the_last_one():
@@ -95,10 +95,10 @@ def test_a_gradient_matches_its_own_message_not_the_last_one():
     for step, taught in ((1, 1), (0, 2)):  # of earlier and other lengths than the last
         bench.gradient(step, tensors=(torch.ones(8, LENGTHS[step], 5),))
         bench.turn()
-        assert (bench.told.learnt, bench.told.refused) == (taught, 0)
+        assert (bench.counters.learnt, bench.counters.refused) == (taught, 0)
     bench.gradient(2, tensors=(torch.ones(8, 5, 5),))  # of another's length
     bench.turn()
-    assert (bench.told.learnt, bench.told.refused) == (2, 1)
+    assert (bench.counters.learnt, bench.counters.refused) == (2, 1)
 
 
 def test_the_parts_own_error_on_sizes_that_it_knows_is_not_hidden():
@@ -147,15 +147,15 @@ def test_steps_that_were_left_out_are_missed():
     for step in (0, 1, 5, 3, 7):  # 2, 4 and then 6 never come; 3 comes late, and 5 is not taken back
         bench.message(step)
         bench.turn()
-    assert bench.told.missed == 3 + 1
+    assert bench.counters.missed == 3 + 1
     bench.word_below(ended=True)
     bench.turn()
-    assert bench.told.missed == 3 + 1 + 92
+    assert bench.counters.missed == 3 + 1 + 92
     again = Bench(2)
     again.node.load_state_dict(bench.node.state_dict())
     again.word_below(ended=True)
     again.turn()
-    assert again.told.missed == bench.told.missed
+    assert again.counters.missed == bench.counters.missed
 
 
 # --- what is not finite ------------------------------------------------------------------------------------
@@ -176,10 +176,10 @@ def test_a_sample_that_is_not_finite_spoils_nothing(equal, lockstep):
         assert all(p.isfinite().all() for p in state["part"].values())
         moments = [t for s in state["optimizer"]["state"].values() for t in s.values()]
         assert all(t.isfinite().all() for t in moments)
-    assert [told.nonfinite for told in outcome.told] == [3, 0]
-    assert [told.steps for told in outcome.told] == [40, 37]
-    assert [told.missed for told in outcome.told] == [0, 3]
-    assert outcome.told[0].learnt == 37
+    assert [told.nonfinite for told in outcome.counters] == [3, 0]
+    assert [told.steps for told in outcome.counters] == [40, 37]
+    assert [told.missed for told in outcome.counters] == [0, 3]
+    assert outcome.counters[0].learnt == 37
 
 
 def test_data_that_are_never_finite_are_an_error():
@@ -202,9 +202,11 @@ def _spoil(stage, step):
 
 def test_weights_that_are_not_finite_are_never_saved_over_good_ones(tmp_path):
     with pytest.raises(StageFailed, match=r"(part.*weight is not finite after step \d+; it is not saved|output)"):
-        launch(spoil, 3, 100, folder=tmp_path, policy=Policy(checkpoint_every=5, max_restarts=0, patience=60.0))
+        launch(
+            spoil, 3, 100, folder=tmp_path, policy=Policy(checkpoint_every=5, max_restarts=0, silence_timeout=60.0)
+        )
     state = checkpoint.load(tmp_path / "stage-1")
-    assert state["told"]["clock"] == 5
+    assert state["counters"]["clock"] == 5
     assert all(p.isfinite().all() for p in state["stage"]["part"].values())
     with pytest.raises(ArithmeticError, match="is not finite"):
         launch(spoil, 3, 100, "simulated", policy=Policy(checkpoint_every=5))
@@ -227,4 +229,4 @@ def test_a_dropped_message_is_told_in_its_place(equal):
     for _ in range(3):
         bench.turn()
     sent = [(packet.kind.name, packet.step) for packet in iter(bench.up_out.get, None)]
-    assert sent == [("MESSAGE", 0), ("WORD", 1), ("MESSAGE", 2)]
+    assert sent == [("MESSAGE", 0), ("HEARTBEAT", 1), ("MESSAGE", 2)]

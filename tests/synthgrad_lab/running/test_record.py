@@ -3,7 +3,6 @@ import math
 
 import pytest
 
-from synthgrad.checkpoint import replace
 from synthgrad_lab.running.jsonl import to_json
 from synthgrad_lab.running.record import Record
 

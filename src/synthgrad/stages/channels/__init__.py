@@ -5,7 +5,7 @@ Everything here moves packets and judges nothing; who waits for whom, and for ho
 """
 
 from synthgrad.stages.channels.packet import Inlet as Inlet
-from synthgrad.stages.channels.packet import Kind as Kind
 from synthgrad.stages.channels.packet import Links as Links
 from synthgrad.stages.channels.packet import Outlet as Outlet
 from synthgrad.stages.channels.packet import Packet as Packet
+from synthgrad.stages.channels.packet import PacketKind as PacketKind

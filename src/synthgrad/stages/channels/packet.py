@@ -10,14 +10,14 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 
-class Kind(IntEnum):
+class PacketKind(IntEnum):
     """What a packet is."""
 
     MESSAGE = 1
     """Upwards: h, and the context (labels) if there is one."""
     GRADIENT = 2
     """Downwards: δ, and where the receiver ran on a synthetic input, that input."""
-    WORD = 3
+    HEARTBEAT = 3
     """Either way, without tensors: I am here; so far have I come."""
 
 
@@ -25,7 +25,7 @@ class Kind(IntEnum):
 class Packet:
     """One packet."""
 
-    kind: Kind
+    kind: PacketKind
     stage: int
     """Who sends it, from 0."""
     generation: int

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synthgrad.stages.channels.packet import Kind, Packet
+from synthgrad.stages.channels.packet import Packet, PacketKind
 
 VERSION = 1
 TENSORS, DIMENSIONS = 2, 6
@@ -108,12 +108,12 @@ def decode(frames: Sequence[Any], run: bytes, limit: int) -> Packet:
         raise Refused("version")
     if sent_by != run:
         raise Refused("run")
-    if kind not in (*Kind,) or ended > 1:
+    if kind not in (*PacketKind,) or ended > 1:
         raise Refused("kind")
     if count > TENSORS or len(frames) != 1 + count:
         raise Refused("frames")
     tensors = tuple(_tensor(frames[0], i, frames[1 + i], limit) for i in range(count))
-    return Packet(Kind(kind), stage, generation, step, echo, ack, bool(ended), tensors)
+    return Packet(PacketKind(kind), stage, generation, step, echo, ack, bool(ended), tensors)
 
 
 def _tensor(header: Any, i: int, content: Any, limit: int) -> Tensor:

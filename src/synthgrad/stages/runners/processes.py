@@ -74,7 +74,7 @@ class Supervisor:
             seconds = time.monotonic() - began
             return Outcome(
                 [state_of(one.plan, one.k)["stage"] for one in watched],
-                [one.told() for one in watched],
+                [one.counters() for one in watched],
                 sorted((r for one in watched for r in one.restarts), key=lambda r: r.at),
                 [one.events() for one in watched],
                 seconds,
@@ -178,7 +178,7 @@ def _stop(watched: Sequence[Watched], hurried: Callable[[], bool]) -> list[int]:
     for one in watched:
         one.stop()
     killed = []
-    deadline = time.monotonic() + max((one.patience for one in watched), default=0.0)
+    deadline = time.monotonic() + max((one.silence_timeout for one in watched), default=0.0)
     for one in watched:
         while not (stopped := one.wait(0.1)) and time.monotonic() < deadline and not hurried():
             pass
@@ -228,7 +228,7 @@ def held(folder: Path, resume: bool, stages: int) -> Iterator[None]:
                 ) from None
         if before != stages:
             raise ValueError(f"{folder} holds a run of {before} stages, not {stages}")
-        checkpoint.replace(path, json.dumps({"stages": stages}).encode())
+        checkpoint.write_atomically(path, json.dumps({"stages": stages}).encode())
         yield
 
 

@@ -38,7 +38,7 @@ class Report:
     """Where it listens for messages from below."""
     gradients: str | None
     """Where it listens for gradients from above."""
-    told: dict[str, float]
+    counters: dict[str, float]
     """Its ``NUMBERS``, with how many seconds ago it turned; empty before its first turn."""
     pid: int
     clock: float
@@ -58,7 +58,7 @@ class StageActor:
     def __init__(self, plan: Plan, k: int, host: Callable[[], str], leave: Callable[[], None]):
         self.plan, self.k, self.leave = plan, k, leave
         self.life, self.generation = os.urandom(8).hex(), 0
-        self.told: dict[str, float] = {}
+        self.counters: dict[str, float] = {}
         self.outgoing = Outgoing(None, None)
         self.running = self.stopping = False
         self.asked = time.monotonic()
@@ -93,7 +93,7 @@ class StageActor:
 
             worker = Worker(self.plan, self.k, generation, self.hub, links)
             with closing(worker.lock):
-                worker.run(self._tell, stop, lambda: self._unasked() > self.plan.policy.hang_after)
+                worker.run(self._tell, stop, lambda: self._unasked() > self.plan.policy.hang_timeout)
         except BaseException:
             return traceback.format_exc()
         finally:
@@ -109,7 +109,7 @@ class StageActor:
         self.asked = now = time.monotonic()
         if outgoing is not None:
             self.outgoing = outgoing
-        told = self.told
+        told = self.counters
         if told:
             told = {**told, "turned": now - told["turned"]}
         messages, gradients = (inlet and inlet.address for inlet in (self.messages, self.gradients))
@@ -120,14 +120,14 @@ class StageActor:
         self.stopping = True
 
     def _tell(self, told: dict[str, float]) -> None:
-        self.told = told
+        self.counters = told
 
     def _unasked(self) -> float:
         return time.monotonic() - self.asked
 
     def _leave_when_alone(self) -> None:
         """A detached actor that nobody asks any more would otherwise stay on the cluster for ever."""
-        while self.running or self._unasked() < self.plan.policy.linger:
+        while self.running or self._unasked() < self.plan.policy.idle_exit_after:
             time.sleep(0.5)
         self.leave()
 

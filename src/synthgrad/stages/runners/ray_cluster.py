@@ -19,7 +19,7 @@ from typing import Any
 
 from synthgrad.stages.channels.zeromq import Keys
 from synthgrad.stages.counters import NUMBERS
-from synthgrad.stages.outcome import Event
+from synthgrad.stages.outcome import StageEvent
 from synthgrad.stages.runners.processes import Supervisor, temporary
 from synthgrad.stages.runners.ray_actor import Outgoing, Report, StageActor
 from synthgrad.stages.runners.supervised import Watched
@@ -135,8 +135,8 @@ class _Placed(Watched):
         self.report = report
         if report.generation == 0:
             self.listening[self.k] = report
-        if report.told:
-            told = {**report.told, "turned": time.monotonic() - report.told["turned"]}
+        if report.counters:
+            told = {**report.counters, "turned": time.monotonic() - report.counters["turned"]}
             self.numbers = [float(told[name]) for name in NUMBERS]
 
     def _outgoing(self) -> Outgoing | None:
@@ -183,7 +183,7 @@ class _Placed(Watched):
                 self._take(ray.get(self.actor.status.remote(), timeout=1))
         ray.kill(self.actor)
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[StageEvent]:
         """Its timeline, on this machine's clock as far as the machines agree on the time of day."""
         ahead = self.report.clock - (time.time() - time.monotonic()) if self.report else 0.0
         return [replace(event, start=event.start + ahead, end=event.end + ahead) for event in super().events()]

@@ -11,7 +11,7 @@ import torch
 
 from synthgrad.stages.channels import Links
 from synthgrad.stages.channels.in_process import Queue
-from synthgrad.stages.counters import Told, Turn
+from synthgrad.stages.counters import Counters, Turn
 from synthgrad.stages.node import Node
 from synthgrad.stages.outcome import Outcome, Restart, Status
 from synthgrad.stages.policy import Policy
@@ -72,7 +72,7 @@ class _Simulation:
     ):
         self.build, self.steps, self.watch = build, steps, watch
         # Nobody is ever silent for lack of time here: whoever is out is known to be.
-        self.policy = replace(policy, patience=math.inf, start_within=math.inf, beat=0.0)
+        self.policy = replace(policy, silence_timeout=math.inf, start_within=math.inf, heartbeat_interval=0.0)
         self.faults = [faults.get(k, Faults()) for k in range(stages)]
         self.tick = 0
         random = torch.Generator().manual_seed(seed)
@@ -109,14 +109,14 @@ class _Simulation:
             self.tick += 1
             if self.tick > limit:
                 raise RuntimeError(f"after {self.tick} ticks the stages have not ended: they wait for each other")
-        told = [node.told for node in self.nodes if node]
+        told = [node.counters for node in self.nodes if node]
         return Outcome([node.state_dict()["stage"] for node in self.nodes if node], told, self.restarts)
 
     def turn(self, k: int) -> None:
         """A stage's turn in this tick, if it has one; its death, or its return."""
         fault, node = self.faults[k], self.nodes[k]
         if node is not None and self.tick in fault.crashes:
-            lost = node.told.steps - self.saved[k]["told"]["steps"]
+            lost = node.counters.steps - self.saved[k]["counters"]["steps"]
             self.restarts.append(Restart(k, "crash", float(self.tick), lost, float(fault.down)))
             self.nodes[k], self.back_at[k] = None, self.tick + fault.down
             self.cut(k, True)
@@ -129,7 +129,7 @@ class _Simulation:
         alive = self.nodes[k]
         if alive is None or self.tick % fault.slow:
             return
-        if alive.turn() is Turn.STEPPED and alive.told.steps % self.policy.checkpoint_every == 0:
+        if alive.turn() is Turn.STEPPED and alive.counters.steps % self.policy.checkpoint_every == 0:
             self.saved[k] = copy.deepcopy(alive.state_dict())
 
     def cut(self, k: int, gone: bool) -> None:
@@ -148,6 +148,6 @@ class _Simulation:
 
     def status(self, k: int) -> Status:
         node = self.nodes[k]
-        told = replace(node.told) if node else Told(**self.saved[k]["told"])
-        state = "out" if node is None else "ended" if node.over else "running"
+        told = replace(node.counters) if node else Counters(**self.saved[k]["counters"])
+        state = "down" if node is None else "ended" if node.over else "running"
         return Status(k, state, self.generations[k], told)

@@ -6,8 +6,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from synthgrad.stages.counters import NUMBERS, Told, told_from
-from synthgrad.stages.outcome import Event, Restart, StageFailed, State, Status
+from synthgrad.stages.counters import NUMBERS, Counters, counters_from
+from synthgrad.stages.outcome import Restart, StageEvent, StageFailed, State, Status
 from synthgrad.stages.runners.worker import Plan, events_of
 
 
@@ -81,12 +81,14 @@ class Watched(ABC):
             self.out = None
         if told.steps > self.best:
             self.best, self.in_a_row = told.steps, 0
-        now, patience = time.monotonic(), self.patience
-        if now - self.looked > patience / 4:  # this process was stopped, or asleep; so, perhaps, was the stage
+        now, silence_timeout = time.monotonic(), self.silence_timeout
+        if (
+            now - self.looked > silence_timeout / 4
+        ):  # this process was stopped, or asleep; so, perhaps, was the stage
             self.started = now
         self.looked = now
         why = self.dead()
-        if why is None and now - max(own["turned"] if here else 0.0, self.started) > patience:
+        if why is None and now - max(own["turned"] if here else 0.0, self.started) > silence_timeout:
             why = "hung"
             self.kill()
         if why is None:
@@ -99,24 +101,24 @@ class Watched(ABC):
         self.start()
 
     @property
-    def patience(self) -> float:
+    def silence_timeout(self) -> float:
         """How long it may be at what it does, before it is taken for hung.
 
-        It says so itself: ``start_within`` for its first step, and its first checkpoint; later ``hang_after``, or
+        It says so itself: ``start_within`` for its first step, and its first checkpoint; later ``hang_timeout``, or
         as long as five of its longest steps (of its last checkpoint) took.
         """
         _, own, here = self._said()
         policy = self.plan.policy
-        return max(policy.hang_after, own["allowed"]) if here else policy.start_within
+        return max(policy.hang_timeout, own["allowed"]) if here else policy.start_within
 
     def obituary(self, why: str) -> str:
         """What is said of a stage that cannot be helped."""
         told = self.last_words().strip() or "it left no traceback; what it printed is on standard error"
         if why == "hung":
-            setting = "hang_after" if self._said()[1]["stepped"] else "start_within"
+            setting = "hang_timeout" if self._said()[1]["stepped"] else "start_within"
             told = (
-                f"it was at one step for more than {self.patience:g} s, and was killed; if a step takes so long, "
-                f"raise the policy's {setting} (now {getattr(self.plan.policy, setting):g})"
+                f"it was at one step for more than {self.silence_timeout:g} s, and was killed; if a step takes "
+                f"so long, raise the policy's {setting} (now {getattr(self.plan.policy, setting):g})"
             )
         return f"stage {self.k} failed {self.in_a_row + 1} times in a row ({why}):\n{told}"
 
@@ -125,11 +127,11 @@ class Watched(ABC):
         _, own, here = self._said()
         return here and bool(own["ended"]) and self.out is None
 
-    def told(self) -> Told:
+    def counters(self) -> Counters:
         """What it has told last."""
         return self._said()[0]
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[StageEvent]:
         """Its timeline, once it has stopped."""
         return events_of(self.plan, self.k)
 
@@ -138,12 +140,12 @@ class Watched(ABC):
         told, own, here = self._said()
         state: State = "running" if here else "starting"
         if self.out is not None:
-            state = "out"
+            state = "down"
         if here and own["ended"]:
             state = "ended"
         return Status(self.k, state, self.generation, told, self.pid)
 
-    def _said(self) -> tuple[Told, dict[str, float], bool]:
+    def _said(self) -> tuple[Counters, dict[str, float], bool]:
         """What it has told last, the numbers besides, and whether they are of its present life."""
-        told, own = told_from(self.numbers)
+        told, own = counters_from(self.numbers)
         return told, own, own["generation"] == self.generation

@@ -23,7 +23,7 @@ from synthgrad.stages.channels import Links
 from synthgrad.stages.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
 from synthgrad.stages.counters import NUMBERS, OWN, Turn
 from synthgrad.stages.node import Node
-from synthgrad.stages.outcome import Event
+from synthgrad.stages.outcome import StageEvent
 from synthgrad.stages.policy import Policy
 from synthgrad.stages.runners.awake import Awake
 from synthgrad.stages.runners.lock import locked
@@ -113,7 +113,7 @@ class Worker:
         stage = plan.build(k)
         stage.timed = self.timed
         policy = plan.policy
-        now = Awake(max(policy.patience / 2, 2 * policy.beat, 0.1))
+        now = Awake(max(policy.silence_timeout / 2, 2 * policy.heartbeat_interval, 0.1))
         self.node = Node(stage, k, links, plan.steps, policy, generation, now)
         if (self.folder / checkpoint.NAME).exists():
             state = checkpoint.load(self.folder)
@@ -136,7 +136,7 @@ class Worker:
             tell: called after each turn with ``NUMBERS``.
             stop: whether to stop now.
             orphaned: whether nobody is left to tell it when to stop: then it stops when it has had nothing to do
-                for ``policy.linger`` seconds.
+                for ``policy.idle_exit_after`` seconds.
         """
         ended, busy, policy = False, time.monotonic(), self.plan.policy
         self.node.greet()
@@ -151,19 +151,19 @@ class Worker:
                     self.longest = max(now - began, 0.99 * self.longest if self.stepped > 2 else 0.0)
                 tell(self.numbers(now))
                 if turn is Turn.STEPPED:
-                    if self.node.told.steps % policy.checkpoint_every == 0:
+                    if self.node.counters.steps % policy.checkpoint_every == 0:
                         self._save(tell)
                     continue
                 if self.node.done and not ended:  # what a checkpoint says has ended is never sent again
                     ended = True
                     self._save(tell)
-                if now - busy > policy.linger and orphaned():
+                if now - busy > policy.idle_exit_after and orphaned():
                     break
-                self.hub.wait(self.node.waits_for(), policy.beat)
+                self.hub.wait(self.node.waits_for(), policy.heartbeat_interval)
                 self._record("wait", now, time.monotonic())
             self._save(tell)
-        told = [asdict(Event(*event)) for event in self.events]
-        checkpoint.replace(self.folder / "events.json", json.dumps(told).encode())
+        told = [asdict(StageEvent(*event)) for event in self.events]
+        checkpoint.write_atomically(self.folder / "events.json", json.dumps(told).encode())
 
     def numbers(self, now: float, saves: bool = False) -> dict[str, float]:
         """How it is doing.
@@ -172,7 +172,7 @@ class Worker:
             now: the time.
             saves: whether it is about to write its checkpoint.
         """
-        told, policy = self.node.told, self.plan.policy
+        told, policy = self.node.counters, self.plan.policy
         refused = told.refused + sum(sum(inlet.refused.values()) for inlet in self.inlets)
         longest = self.longest_save if saves else self.longest if self.stepped else policy.start_within / 5
         own = (now, self.stepped, 5 * longest, self.node.done, self.generation)
@@ -190,13 +190,13 @@ class Worker:
     @contextmanager
     def _beating(self) -> Iterator[None]:
         """While open, the neighbours hear now and then that this stage is alive, also in the middle of a step."""
-        every, over = max(min(self.plan.policy.patience / 4, 1.0), 0.02), threading.Event()
+        every, over = max(min(self.plan.policy.silence_timeout / 4, 1.0), 0.02), threading.Event()
 
-        def beat() -> None:
+        def heartbeat_interval() -> None:
             while not over.wait(every):
-                self.node.post.beat()
+                self.node.post.heartbeat_interval()
 
-        thread = threading.Thread(target=beat, daemon=True)
+        thread = threading.Thread(target=heartbeat_interval, daemon=True)
         thread.start()
         try:
             yield
@@ -216,7 +216,7 @@ class Worker:
         if kind == "wait" and last is not None and last[0] == kind:  # one wait, however often it looked up
             self.events[-1] = (kind, last[1], end, last[3])
         else:
-            self.events.append((kind, start, end, self.node.told.clock))
+            self.events.append((kind, start, end, self.node.counters.clock))
 
 
 def _ipc_links(plan: Plan, k: int, hub: Hub) -> Links:
@@ -243,10 +243,10 @@ def state_of(plan: Plan, k: int) -> dict[str, Any]:
     return checkpoint.load(plan.of_stage(k))
 
 
-def events_of(plan: Plan, k: int) -> list[Event]:
+def events_of(plan: Plan, k: int) -> list[StageEvent]:
     """A stage's timeline, once it has stopped."""
     path = plan.of_stage(k) / "events.json"
-    return [Event(**event) for event in json.loads(path.read_text())] if path.exists() else []
+    return [StageEvent(**event) for event in json.loads(path.read_text())] if path.exists() else []
 
 
 def fresh_run() -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from synthgrad.checkpoint import replace as write
+from synthgrad.checkpoint import write_atomically
 from synthgrad_lab.feedforward.figures import METHOD
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import SHOWN, Method, Settings
@@ -73,7 +73,7 @@ def draw(file: Path) -> Path:
     if older := split(rows)[1]:
         note(f"the figure has records of another version of their recipe: {told(older)}")
     path = file.with_suffix(".svg")
-    write(path, svg(figure(rows)))
+    write_atomically(path, svg(figure(rows)))
     return path
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from synthgrad import Critic, Interface, chained, completely_unlocked, unlocked
+from synthgrad import Critic, Interface, completely_unlocked, fused, unlocked
 from synthgrad_lab.feedforward.methods.base import Losses, Method, criterion
 from synthgrad_lab.feedforward.networks import gradient_model, head, input_model
 from synthgrad_lab.feedforward.precision import prepared
@@ -35,7 +35,7 @@ class Decoupled(Method):
             return criterion(out, y)
 
         if s.unlock == "fused" or self.step < s.warmup:
-            yield range(len(self.parts)), task(chained(self.parts, self.interfaces, x, context))
+            yield range(len(self.parts)), task(fused(self.parts, self.interfaces, x, context))
             return
         if s.unlock == "complete":
             found = completely_unlocked(self.parts, self.interfaces, x, task, context)

@@ -66,7 +66,13 @@ def bench_faults(
     steps = round((faults * every + 15) / PACE)
     s = replace(mnist_fcn("cdni"), steps=steps, unlock=unlock, seed=seed)
     policy = Policy(
-        queue=8, patience=0.3, hang_after=1.5, max_restarts=faults, checkpoint_every=50, replay=64, linger=5.0
+        queue=8,
+        silence_timeout=0.3,
+        hang_timeout=1.5,
+        max_restarts=faults,
+        checkpoint_every=50,
+        replay=64,
+        idle_exit_after=5.0,
     )
     build = partial(paced_stage, s, (1, 2, 3), PACE)
     before = _left_behind()
@@ -113,7 +119,7 @@ class _Storm:
     def __call__(self, statuses: Sequence[Status]) -> None:
         """Look at the stages; strike, or see whether the last one struck is back."""
         now = time.monotonic()
-        steps = [status.told.steps for status in statuses]
+        steps = [status.counters.steps for status in statuses]
         if any(status.state == "ended" for status in statuses):
             return
         if self.out is None:

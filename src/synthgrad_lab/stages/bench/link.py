@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from synthgrad.stages.channels import Kind, Packet
+from synthgrad.stages.channels import Packet, PacketKind
 from synthgrad.stages.channels.zeromq import Hub, ZmqInlet, ZmqOutlet
 from synthgrad.stages.runners.processes import temporary
 
@@ -30,7 +30,7 @@ def hops(size: int, repeats: int = 7, rounds: int = 100) -> float:
         hub = Hub(_RUN)
         try:
             inlet, outlet = ZmqInlet(hub, f"ipc://{folder}/home"), ZmqOutlet(hub, f"ipc://{folder}/away")
-            packet = Packet(Kind.MESSAGE, 0, 1, 0, tensors=(torch.randn(size // 4),))
+            packet = Packet(PacketKind.MESSAGE, 0, 1, 0, tensors=(torch.randn(size // 4),))
             _trip(hub, inlet, outlet, packet, 30.0)
             for _ in range(10):
                 _trip(hub, inlet, outlet, packet, 5.0)

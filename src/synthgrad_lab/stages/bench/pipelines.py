@@ -176,8 +176,8 @@ def _trained(rank: int, job: _Job) -> tuple[float, float, list[Event], list[floa
     logging.getLogger("torch.distributed.pipelining").setLevel(logging.CRITICAL)
     # Else gloo asks for the address of this machine's name, and the pipeline's sockets are open to others.
     os.environ["GLOO_SOCKET_IFNAME"] = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    meet, patience = f"file://{job.folder}/store", timedelta(seconds=job.limit)
-    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=job.stages, timeout=patience)
+    meet, silence_timeout = f"file://{job.folder}/store", timedelta(seconds=job.limit)
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=job.stages, timeout=silence_timeout)
 
     log = _Log()
     held = [rank, 2 * job.stages - 1 - rank] if job.schedule == "zbv" else [rank]

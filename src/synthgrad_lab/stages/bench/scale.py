@@ -75,7 +75,7 @@ class _Watch:
 
     def __call__(self, statuses: Sequence[Status]) -> None:
         now = time.monotonic()
-        if not all(status.state == "running" and status.told.steps for status in statuses):
+        if not all(status.state == "running" and status.counters.steps for status in statuses):
             return
         if math.isnan(self.started):
             self.started = now - self.began
@@ -84,7 +84,7 @@ class _Watch:
         self.looked, cpu, memory = now, [], []
         for status in statuses:
             process = psutil.Process(status.pid)
-            spent, steps = sum(process.cpu_times()[:2]), status.told.steps
+            spent, steps = sum(process.cpu_times()[:2]), status.counters.steps
             since, before = self.first.setdefault(status.k, (spent, steps))
             if steps > before:
                 cpu.append((spent - since) / (steps - before))

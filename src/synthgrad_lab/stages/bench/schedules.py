@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from synthgrad.stages import Outcome, Policy, launch
-from synthgrad.stages.outcome import Event
+from synthgrad.stages.outcome import StageEvent
 from synthgrad_lab.data import load
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Settings
@@ -28,7 +28,7 @@ FORWARD = 0.16
 """Seconds of an emulated stage's forward pass over a batch; in 8 microbatches, 20 ms each."""
 MICROBATCHES = 8
 WARMUP = 4
-Timelines = dict[str, list[list[Event]]]
+Timelines = dict[str, list[list[StageEvent]]]
 """By schedule: what each stage did."""
 
 
@@ -75,7 +75,7 @@ def _row(schedule: str, stages: int, rates: Sequence[float], bound: float) -> Ro
     }
 
 
-def _emulated(schedule: str, sizes: Sizes, steps: int) -> tuple[float, list[list[Event]]]:
+def _emulated(schedule: str, sizes: Sizes, steps: int) -> tuple[float, list[list[StageEvent]]]:
     if schedule == "synthgrad":
         # Messages queue up at the start as in any pipeline; what is timed is what follows.
         outcome = launch(
@@ -88,8 +88,8 @@ def _emulated(schedule: str, sizes: Sizes, steps: int) -> tuple[float, list[list
     return measured.samples_per_second, [[_event(e) for e in rank] for rank in measured.events]
 
 
-def _event(e: dict[str, Any]) -> Event:
-    return Event(e["kind"], e["start"], e["end"], e["step"])
+def _event(e: dict[str, Any]) -> StageEvent:
+    return StageEvent(e["kind"], e["start"], e["end"], e["step"])
 
 
 def rate_of(outcome: Outcome, batch: int, warmup: int) -> float:

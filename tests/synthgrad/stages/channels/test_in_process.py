@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgrad.stages.channels import Inlet, Kind, Outlet, Packet
+from synthgrad.stages.channels import Inlet, Outlet, Packet, PacketKind
 from synthgrad.stages.channels.in_process import Queue
 
 
@@ -17,11 +17,11 @@ class Clock:
 
 
 def message(step):
-    return Packet(Kind.MESSAGE, 0, 1, step, tensors=(torch.zeros(1),))
+    return Packet(PacketKind.MESSAGE, 0, 1, step, tensors=(torch.zeros(1),))
 
 
 def word(step):
-    return Packet(Kind.WORD, 0, 1, step)
+    return Packet(PacketKind.HEARTBEAT, 0, 1, step)
 
 
 def taken(queue):

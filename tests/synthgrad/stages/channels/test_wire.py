@@ -10,7 +10,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from synthgrad.stages.channels import Kind, Packet
+from synthgrad.stages.channels import Packet, PacketKind
 from synthgrad.stages.channels.wire import DIMENSIONS, DTYPES, HEADER, TENSORS, VERSION, Refused, decode, encode
 
 RUN, LIMIT = b"0123456789abcdef", 1 << 20
@@ -46,7 +46,7 @@ def shaped(*sizes):
     return struct.pack(f"!B{DIMENSIONS}I", len(sizes), *sizes, *[0] * (DIMENSIONS - len(sizes)))
 
 
-MESSAGE = Packet(Kind.MESSAGE, 1, 2, 3, tensors=(torch.arange(6.0).view(2, 3), torch.tensor([1, 0])))
+MESSAGE = Packet(PacketKind.MESSAGE, 1, 2, 3, tensors=(torch.arange(6.0).view(2, 3), torch.tensor([1, 0])))
 
 
 @st.composite
@@ -54,7 +54,7 @@ def packets(draw):
     """Fields, and of each tensor its dtype, sizes and bytes."""
     whole, wide = st.integers(0, 2**32 - 1), st.integers(-(2**63), 2**63 - 1)
     fields = draw(
-        st.tuples(st.sampled_from(Kind), st.integers(0, 2**16 - 1), whole, wide, whole, wide, st.booleans())
+        st.tuples(st.sampled_from(PacketKind), st.integers(0, 2**16 - 1), whole, wide, whole, wide, st.booleans())
     )
     contents = []
     for _ in range(draw(st.integers(0, TENSORS))):
@@ -80,7 +80,7 @@ def test_round_trip(drawn):
     packet = made(drawn)
     came = back(packet)
     assert astuple(replace(came, tensors=())) == astuple(replace(packet, tensors=()))
-    assert isinstance(came.kind, Kind)
+    assert isinstance(came.kind, PacketKind)
     assert isinstance(came.ended, bool)
     assert len(came.tensors) == len(packet.tensors)
     assert all(map(same, came.tensors, packet.tensors))
@@ -90,7 +90,7 @@ def test_round_trip(drawn):
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (2, 3), (1, 2, 1, 3, 1, 2)])
 def test_every_dtype_in_odd_shapes(dtype, shape):
     t = (torch.randn(shape) * 3).to(dtype)
-    (came,) = back(Packet(Kind.MESSAGE, 0, 1, tensors=(t,))).tensors
+    (came,) = back(Packet(PacketKind.MESSAGE, 0, 1, tensors=(t,))).tensors
     assert same(came, t)
 
 
@@ -109,7 +109,7 @@ def test_every_dtype_in_odd_shapes(dtype, shape):
 )
 def test_any_view_is_sent_as_what_it_shows(view):
     t = view(torch.arange(16.0).view(4, 4))
-    (came,) = back(Packet(Kind.MESSAGE, 0, 1, tensors=(t,))).tensors
+    (came,) = back(Packet(PacketKind.MESSAGE, 0, 1, tensors=(t,))).tensors
     assert torch.equal(came, t)
     assert not came.requires_grad
     assert came.is_contiguous()
@@ -117,7 +117,7 @@ def test_any_view_is_sent_as_what_it_shows(view):
 
 def test_frames_share_the_tensors_memory_and_keep_it():
     t = torch.zeros(1000)
-    frames = encode(Packet(Kind.MESSAGE, 0, 1, tensors=(t,)), RUN)
+    frames = encode(Packet(PacketKind.MESSAGE, 0, 1, tensors=(t,)), RUN)
     t[7] = 1
     del t
     gc.collect()
@@ -126,7 +126,7 @@ def test_frames_share_the_tensors_memory_and_keep_it():
 
 
 def test_what_came_has_memory_of_its_own():
-    header, content = encode(Packet(Kind.MESSAGE, 0, 1, tensors=(torch.zeros(3),)), RUN)
+    header, content = encode(Packet(PacketKind.MESSAGE, 0, 1, tensors=(torch.zeros(3),)), RUN)
     buffer = bytearray(content)
     (came,) = decode([header, memoryview(buffer)], RUN, LIMIT).tensors
     buffer[:] = b"\xff" * len(buffer)
@@ -142,7 +142,7 @@ def test_what_came_has_memory_of_its_own():
 )
 def test_what_the_wire_does_not_know_is_not_sent(wrong):
     with pytest.raises(ValueError, match="cannot send torch"):
-        encode(Packet(Kind.MESSAGE, 0, 1, tensors=wrong), RUN)
+        encode(Packet(PacketKind.MESSAGE, 0, 1, tensors=wrong), RUN)
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_what_the_wire_does_not_know_is_not_sent(wrong):
     ids=str,
 )
 def test_numbers_that_the_header_cannot_hold_are_said_so(changes):
-    with pytest.raises(ValueError, match=r"cannot send WORD of stage .*a stage has 16 bits"):
-        encode(replace(Packet(Kind.WORD, 0, 1), **changes), RUN)
+    with pytest.raises(ValueError, match=r"cannot send HEARTBEAT of stage .*a stage has 16 bits"):
+        encode(replace(Packet(PacketKind.HEARTBEAT, 0, 1), **changes), RUN)
 
 
 @pytest.mark.parametrize(
@@ -169,17 +169,17 @@ def test_numbers_that_the_header_cannot_hold_are_said_so(changes):
 )
 def test_what_has_no_dense_memory_is_not_sent(wrong):
     with pytest.raises(ValueError, match="at most 2 dense tensors"):
-        encode(Packet(Kind.MESSAGE, 0, 1, tensors=(wrong,)), RUN)
+        encode(Packet(PacketKind.MESSAGE, 0, 1, tensors=(wrong,)), RUN)
 
 
 def test_a_view_that_negates_is_sent_as_what_it_shows():
     view = torch.complex(torch.ones(2), torch.ones(2)).conj().imag
     assert view.is_neg()
-    assert back(Packet(Kind.MESSAGE, 0, 1, tensors=(view,))).tensors[0].tolist() == [-1, -1]
+    assert back(Packet(PacketKind.MESSAGE, 0, 1, tensors=(view,))).tensors[0].tolist() == [-1, -1]
 
 
 def test_numbers_are_little_endian_on_the_wire_and_other_machines_are_refused(monkeypatch):
-    packet = Packet(Kind.MESSAGE, 0, 1, tensors=(torch.tensor([1], dtype=torch.int32),))
+    packet = Packet(PacketKind.MESSAGE, 0, 1, tensors=(torch.tensor([1], dtype=torch.int32),))
     assert sent(packet)[1] == b"\1\0\0\0"
     frames = sent(packet)
     monkeypatch.setattr("sys.byteorder", "big")
@@ -231,13 +231,13 @@ def test_damage_is_refused_by_its_reason(frames, reason):
 
 @pytest.mark.parametrize("shape", [(0, *[2**32 - 1] * 5), (2**32 - 1, 2**32 - 1, 0, 2**32 - 1)])
 def test_an_empty_tensor_of_impossible_sizes_is_refused(shape):
-    empty = Packet(Kind.MESSAGE, 0, 1, tensors=(torch.zeros(0),))
+    empty = Packet(PacketKind.MESSAGE, 0, 1, tensors=(torch.zeros(0),))
     with pytest.raises(Refused, match=r"^(shape|size)$"):
         decode(patched(empty, FIRST + 1, shaped(*shape)), RUN, LIMIT)
 
 
 def test_a_byte_that_is_no_bool_is_refused():
-    header, content = sent(Packet(Kind.MESSAGE, 0, 1, tensors=(torch.tensor([True, False, True]),)))
+    header, content = sent(Packet(PacketKind.MESSAGE, 0, 1, tensors=(torch.tensor([True, False, True]),)))
     assert content == b"\1\0\1"
     for wrong in (b"\1\2\1", b"\1\0\xff"):
         with pytest.raises(Refused, match=r"^bool$"):
@@ -245,7 +245,7 @@ def test_a_byte_that_is_no_bool_is_refused():
 
 
 def test_more_than_the_limit_is_refused():
-    frames = sent(Packet(Kind.MESSAGE, 0, 1, tensors=(torch.zeros(4),)))
+    frames = sent(Packet(PacketKind.MESSAGE, 0, 1, tensors=(torch.zeros(4),)))
     assert decode(frames, RUN, 16).tensors[0].shape == (4,)
     with pytest.raises(Refused, match=r"^size$"):
         decode(frames, RUN, 15)
@@ -261,7 +261,7 @@ def refused_or_packet(frames):
     assert reason is None or reason in REASONS
     if reason:
         return
-    assert packet.kind in Kind
+    assert packet.kind in PacketKind
     assert len(packet.tensors) == len(frames) - 1
     for t, content in zip(packet.tensors, frames[1:], strict=True):
         assert t.numel() * t.element_size() == len(content) <= LIMIT

@@ -14,13 +14,13 @@ import torch
 import zmq
 
 from synthgrad.stages import Policy
-from synthgrad.stages.channels import Inlet, Kind, Outlet, Packet
+from synthgrad.stages.channels import Inlet, Outlet, Packet, PacketKind
 from synthgrad.stages.channels.wire import encode
 from synthgrad.stages.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
 from synthgrad.stages.runners.worker import Plan
 
 RUN = b"0123456789abcdef"
-WORD = Packet(Kind.WORD, 1, 2)
+WORD = Packet(PacketKind.HEARTBEAT, 1, 2)
 PLACES = ["ipc", "tcp"]
 
 
@@ -78,7 +78,7 @@ def arrives(outlet, inlet, packet):
 
 
 def message(step, *tensors):
-    return Packet(Kind.MESSAGE, 0, 1, step, tensors=tensors)
+    return Packet(PacketKind.MESSAGE, 0, 1, step, tensors=tensors)
 
 
 def intruder(address, kind=zmq.PUSH, **settings):
@@ -108,7 +108,9 @@ def test_packets_arrive_whole_and_in_order(pair, place):
     assert isinstance(inlet, Inlet)
     assert isinstance(outlet, Outlet)
     sent = [
-        Packet(Kind.GRADIENT, 3, 2, 17, 4, 16, tensors=(torch.randn(5, 2, dtype=torch.float64), torch.ones(5, 2))),
+        Packet(
+            PacketKind.GRADIENT, 3, 2, 17, 4, 16, tensors=(torch.randn(5, 2, dtype=torch.float64), torch.ones(5, 2))
+        ),
         message(1, torch.randn(512, 1024), torch.arange(512)),  # above what pyzmq copies: our own memory
         message(2, torch.empty(0, 7)),
         message(3, torch.tensor(2.5), torch.tensor([True, False])),

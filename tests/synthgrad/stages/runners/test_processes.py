@@ -30,12 +30,12 @@ _in_time, place = processes._in_time, processes.place
 def test_in_lockstep_processes_give_the_simulations_numbers_bit_for_bit(equal, complete):
     """With words between the steps, too: the stages rest longer than a beat, and not all equally long."""
     slow = {0: 0.01, 1: 0.002, 2: 0.012}
-    real = run(paused(0.01, complete=complete, slow=slow), 25, lockstep=True, beat=0.004)
+    real = run(paused(0.01, complete=complete, slow=slow), 25, lockstep=True, heartbeat_interval=0.004)
     simulated = launch(partial(chains.build, complete=complete), 3, 25, "simulated")
     assert equal(chains.parameters_of(real, complete), chains.parameters_of(simulated, complete))
     assert equal(chains.parameters_of(real, complete), chains.learnt(25, complete=complete))
     told = ("steps", "clock", "dropped", "lost", "refused", "learnt", "staleness", "regression_loss", "loss")
-    for a, b in zip(real.told, simulated.told, strict=True):
+    for a, b in zip(real.counters, simulated.counters, strict=True):
         assert [str(getattr(a, name)) for name in told] == [str(getattr(b, name)) for name in told]
 
 
@@ -43,10 +43,10 @@ def test_without_lockstep_all_steps_are_made(tmp_path):
     watch = Watch()
     began = time.monotonic()
     outcome = run(folder=tmp_path, watch=watch)
-    assert [told.clock for told in outcome.told] == [told.steps for told in outcome.told] == [STEPS] * 3
-    assert all(told.dropped == told.refused == told.replayed == 0 for told in outcome.told)
-    assert all(told.learnt > 10 and told.learnt + told.lost <= STEPS for told in outcome.told[:2])
-    assert math.isfinite(outcome.told[2].loss)
+    assert [told.clock for told in outcome.counters] == [told.steps for told in outcome.counters] == [STEPS] * 3
+    assert all(told.dropped == told.refused == told.replayed == 0 for told in outcome.counters)
+    assert all(told.learnt > 10 and told.learnt + told.lost <= STEPS for told in outcome.counters[:2])
+    assert math.isfinite(outcome.counters[2].loss)
     assert outcome.restarts == []
     assert 0 < outcome.seconds < time.monotonic() - began
     assert watch.all_gone()
@@ -59,13 +59,13 @@ def test_without_lockstep_all_steps_are_made(tmp_path):
         assert sum(event.kind == "forward" for event in events) == STEPS
         assert chains.parameters_of(outcome)  # the states fit the stages
         state = checkpoint.load(tmp_path / f"stage-{k}")
-        assert state["told"]["clock"] == STEPS
+        assert state["counters"]["clock"] == STEPS
 
 
 def test_a_completely_unlocked_chain():
     outcome = run(partial(chains.build, complete=True))
-    assert [told.steps for told in outcome.told] == [STEPS] * 3
-    assert all(told.learnt > 0 and told.refused == 0 for told in outcome.told[:2])
+    assert [told.steps for told in outcome.counters] == [STEPS] * 3
+    assert all(told.learnt > 0 and told.refused == 0 for told in outcome.counters[:2])
     assert chains.parameters_of(outcome, complete=True)
 
 
@@ -80,9 +80,9 @@ def test_a_killed_stage_comes_back_from_its_checkpoint():
     assert 0 <= restart.steps_lost <= 20
     assert restart.seconds > 0
     assert 0 < restart.at < outcome.seconds
-    assert [told.clock for told in outcome.told] == [STEPS] * 3
-    assert outcome.told[0].steps == STEPS
-    assert (1, "out") in watch.states
+    assert [told.clock for told in outcome.counters] == [STEPS] * 3
+    assert outcome.counters[0].steps == STEPS
+    assert (1, "down") in watch.states
     assert watch.all_gone()
 
 
@@ -92,23 +92,23 @@ def test_all_stages_may_be_killed_one_after_the_other():
     def watch(statuses):
         pids.update(status.pid for status in statuses)
         k = len(killed)
-        if k < 3 and statuses[k].state == "running" and (killed or statuses[0].told.steps >= 50):
+        if k < 3 and statuses[k].state == "running" and (killed or statuses[0].counters.steps >= 50):
             killed.append(k)
             os.kill(statuses[k].pid, signal.SIGKILL)
 
     outcome = run(paused(), watch=watch, checkpoint_every=10, replay=4)
     assert killed == [restart.k for restart in outcome.restarts] == [0, 1, 2]
-    assert [told.clock for told in outcome.told] == [STEPS] * 3
+    assert [told.clock for told in outcome.counters] == [STEPS] * 3
     assert not any(map(alive, pids))
 
 
 def test_a_hung_stage_is_killed_and_comes_back():
     watch = Watch(1, 40, kill(signal.SIGSTOP))
-    outcome = run(paused(), watch=watch, checkpoint_every=20, hang_after=2.0)
+    outcome = run(paused(), watch=watch, checkpoint_every=20, hang_timeout=2.0)
     hung = [restart for restart in outcome.restarts if restart.k == 1]
     assert hung[0].why == "hung"
     assert hung[0].at > 2
-    assert [told.clock for told in outcome.told] == [STEPS] * 3
+    assert [told.clock for told in outcome.counters] == [STEPS] * 3
     assert watch.all_gone()
 
 
@@ -123,7 +123,7 @@ def test_a_stage_that_has_ended_and_dies_has_ended(tmp_path):
     build = partial(chains.build, slow={2: 0.04})  # the others have ended long before, however slow the disk
     outcome = run(build, 150, folder=tmp_path, watch=watch, queue=100, checkpoint_every=1000)
     assert [(restart.k, restart.steps_lost) for restart in outcome.restarts] == [(0, 0)]
-    assert [told.steps for told in outcome.told] == [150] * 3
+    assert [told.steps for told in outcome.counters] == [150] * 3
 
 
 # --- what cannot be helped ---------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_where_temporary_folders_have_long_paths_sockets_are_in_a_short_one(monk
     (long := place / ("x" * 100)).mkdir()
     monkeypatch.setattr(supervisor.tempfile, "mkdtemp", partial(tempfile.mkdtemp, dir=long))
     before = {*Path("/tmp").glob("synthgrad-*")}
-    assert [told.steps for told in run(steps=10).told] == [10] * 3
+    assert [told.steps for told in run(steps=10).counters] == [10] * 3
     assert {*Path("/tmp").glob("synthgrad-*")} <= before
     assert not [*long.iterdir()]
 
@@ -208,7 +208,7 @@ def test_stopped_it_can_be_resumed(tmp_path, number):
         run(paused(), folder=folder, watch=watch, checkpoint_every=1000)
     assert signal.getsignal(number) is handler
     assert watch.all_gone()
-    saved = [checkpoint.load(folder / f"stage-{k}")["told"] for k in range(3)]
+    saved = [checkpoint.load(folder / f"stage-{k}")["counters"] for k in range(3)]
     assert all(20 < told["clock"] < STEPS for told in saved)
 
     with pytest.raises(FileExistsError, match="holds a run already; resume it"):
@@ -220,9 +220,9 @@ def test_stopped_it_can_be_resumed(tmp_path, number):
     torn.write_bytes(b"half a checkp")
 
     outcome = run(folder=folder, resume=True)
-    assert [told.clock for told in outcome.told] == [STEPS] * 3
-    assert outcome.told[0].steps == STEPS  # it has made none twice
-    assert all(told.steps > before["steps"] for told, before in zip(outcome.told, saved, strict=True))
+    assert [told.clock for told in outcome.counters] == [STEPS] * 3
+    assert outcome.counters[0].steps == STEPS  # it has made none twice
+    assert all(told.steps > before["steps"] for told, before in zip(outcome.counters, saved, strict=True))
     assert not torn.exists()
 
 
@@ -230,14 +230,14 @@ def test_resumed_at_the_end_nothing_is_left_to_do(tmp_path, equal):
     first = run(steps=30, folder=tmp_path)
     again = run(steps=30, folder=tmp_path, resume=True)
     assert equal(chains.parameters_of(again), chains.parameters_of(first))
-    assert [told.steps for told in again.told] == [30] * 3
+    assert [told.steps for told in again.counters] == [30] * 3
     longer = run(steps=40, folder=tmp_path, resume=True)
-    assert [told.steps for told in longer.told] == [40] * 3
+    assert [told.steps for told in longer.counters] == [40] * 3
 
 
 def test_resume_of_nothing_is_a_beginning(tmp_path):
     outcome = run(partial(chains.build, stages=2), 10, 2, folder=tmp_path / "a" / "b", resume=True)
-    assert outcome.told[0].steps == 10
+    assert outcome.counters[0].steps == 10
 
 
 def test_a_checkpoint_that_cannot_be_read_is_said_so(tmp_path):
@@ -275,12 +275,13 @@ from synthgrad.stages import Policy, Stopped, launch
 build = partial(chains.build, pause=0.005)
 
 def watch(statuses):
-    if all(status.told.steps >= 30 for status in statuses):
+    if all(status.counters.steps >= 30 for status in statuses):
         print(*(status.pid for status in statuses), flush=True)
 
 if __name__ == "__main__":
     try:
-        launch(build, 3, 400, folder=sys.argv[1], policy=Policy(linger=0.5, patience=60.0), watch=watch)
+        policy = Policy(idle_exit_after=0.5, silence_timeout=60.0)
+        launch(build, 3, 400, folder=sys.argv[1], policy=policy, watch=watch)
     except Stopped as stopped:
         print("stopped:", stopped, flush=True)
 """
@@ -305,7 +306,7 @@ def launching(folder, place):
 
 
 def clocks(folder):
-    return [checkpoint.load(folder / f"stage-{k}")["told"]["clock"] for k in range(3)]
+    return [checkpoint.load(folder / f"stage-{k}")["counters"]["clock"] for k in range(3)]
 
 
 def test_ctrl_c_reaches_all_processes_and_each_stops_with_its_checkpoint(tmp_path, place):
@@ -317,7 +318,7 @@ def test_ctrl_c_reaches_all_processes_and_each_stops_with_its_checkpoint(tmp_pat
     assert "Traceback" not in output
     assert gone_within(pids, 1)
     assert all(30 <= clock < 400 for clock in clocks(tmp_path))
-    assert run(steps=400, folder=tmp_path, resume=True).told[0].steps == 400
+    assert run(steps=400, folder=tmp_path, resume=True).counters[0].steps == 400
 
 
 def test_without_their_supervisor_the_stages_end_by_themselves(tmp_path, place):
@@ -330,4 +331,4 @@ def test_without_their_supervisor_the_stages_end_by_themselves(tmp_path, place):
     assert clocks(tmp_path) == [400] * 3
     assert not list(place.glob("synthgrad-*"))
     outcome = run(steps=400, folder=tmp_path, resume=True)
-    assert [told.steps for told in outcome.told] == [400] * 3
+    assert [told.steps for told in outcome.counters] == [400] * 3

@@ -77,23 +77,23 @@ def test_neighbours_go_to_a_new_process_where_it_listens_now(plan, actor, unchec
     assert len({below, *above}) == 3
     with running(first, 1, Outgoing(None, above[0])) as ended:
         with running(second, 1, Outgoing(below, None)) as ended_too:
-            assert _grows(lambda: second.status().told.get("steps", 0), 20)
+            assert _grows(lambda: second.status().counters.get("steps", 0), 20)
         assert ended_too == [""]
-        learnt = first.status().told["learnt"]
+        learnt = first.status().counters["learnt"]
         with running(third, 2, Outgoing(below, None)):
-            assert _grows(lambda: third.status().told.get("turned", -1), 0)
-            at_checkpoint = third.status().told["steps"]
+            assert _grows(lambda: third.status().counters.get("turned", -1), 0)
+            at_checkpoint = third.status().counters["steps"]
             assert at_checkpoint >= 20
             assert first.status(Outgoing(None, above[1])).generation == 1
-            assert _grows(lambda: third.status().told["steps"], at_checkpoint + 20)
-            assert _grows(lambda: first.status().told["learnt"], learnt + 10)
-        assert third.status().told["refused"] == 0
+            assert _grows(lambda: third.status().counters["steps"], at_checkpoint + 20)
+            assert _grows(lambda: first.status().counters["learnt"], learnt + 10)
+        assert third.status().counters["refused"] == 0
     assert ended == [""]
 
 
 def test_who_has_nobody_to_ask_it_leaves(plan, actor):
     left = threading.Event()
-    alone = Plan(build, 2, 9, Policy(linger=0.3), plan.folder, plan.run, keys=plan.keys)
+    alone = Plan(build, 2, 9, Policy(idle_exit_after=0.3), plan.folder, plan.run, keys=plan.keys)
     asked, forgotten = actor(alone, 0), actor(alone, 0, left.set)
     began = time.monotonic()
     assert left.wait(5)

@@ -137,7 +137,7 @@ def test_in_lockstep_it_is_the_simulation_and_its_own_ray_leaves_nothing_behind(
     assert not ray.is_initialized()
     before = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
     # However busy the machine, nobody is given up.
-    policy, seen = Policy(lockstep=True, patience=60.0, hang_after=60.0), []
+    policy, seen = Policy(lockstep=True, silence_timeout=60.0, hang_timeout=60.0), []
     simulated = launch(chain(3), 3, 40, "simulated", policy=policy)
     with tempfile.TemporaryDirectory(prefix="s") as name:  # short: there is a limit to Ray's paths
         folder = Path(name)
@@ -150,8 +150,8 @@ def test_in_lockstep_it_is_the_simulation_and_its_own_ray_leaves_nothing_behind(
         outcome = launch(chain(3), 3, 40, "ray", policy=policy, watch=watch)
         assert not [*folder.iterdir()]
     assert not outcome.restarts
-    assert [told.learnt for told in outcome.told] == [40, 40, 0]
-    assert [told.refused for told in outcome.told] == [0, 0, 0]
+    assert [told.learnt for told in outcome.counters] == [40, 40, 0]
+    assert [told.refused for told in outcome.counters] == [0, 0, 0]
     assert all({"forward", "update", "send"} <= {event.kind for event in events} for events in outcome.events)
     assert flat(outcome.states) == flat(simulated.states)
     assert all(status.state == "ended" for status in seen[-1][0])
@@ -165,7 +165,7 @@ def test_who_is_killed_or_fails_comes_back_and_the_run_ends(cluster, tmp_path):
     killed = []
 
     def watch(statuses):
-        if statuses[1].told.steps > 30 and not killed:
+        if statuses[1].counters.steps > 30 and not killed:
             killed.append(statuses[1].pid)
             os.kill(killed[0], signal.SIGKILL)
 
@@ -175,7 +175,7 @@ def test_who_is_killed_or_fails_comes_back_and_the_run_ends(cluster, tmp_path):
     why = {restart.k: restart.why for restart in outcome.restarts}
     assert why == {0: "ArithmeticError: only once", 1: "its process or machine died"}
     assert all(0 <= restart.steps_lost <= 20 and restart.seconds > 0 for restart in outcome.restarts)
-    assert [told.clock for told in outcome.told] == [200, 200]
+    assert [told.clock for told in outcome.counters] == [200, 200]
     assert within(10, lambda: not actors())
     with pytest.raises(FileExistsError, match="holds a run already"):
         launch(build, 2, 200, "ray", folder=tmp_path / "run")
@@ -192,7 +192,7 @@ def test_who_always_fails_ends_the_run_with_its_traceback_and_all_checkpoints(cl
 def test_stages_run_on_the_hosts_that_are_named(cluster, tmp_path):
     here = ray.util.get_node_ip_address()
     outcome = launch(chain(2), 2, 9, "ray", folder=tmp_path, hosts=[here])
-    assert [told.clock for told in outcome.told] == [9, 9]
+    assert [told.clock for told in outcome.counters] == [9, 9]
     with pytest.raises(ValueError, match=f"hosts=10.0.0.9: the cluster has {here}"):
         launch(chain(2), 2, 9, "ray", folder=tmp_path / "other", hosts=[here, "10.0.0.9"])
 

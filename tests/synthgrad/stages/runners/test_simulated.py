@@ -47,7 +47,7 @@ def run(steps=STEPS, faults=None, seed=0, **policy):
 
 def numbers(outcome):
     """All that must be the same when it is repeated."""
-    told = [{name: str(value) for name, value in vars(each).items()} for each in outcome.told]
+    told = [{name: str(value) for name, value in vars(each).items()} for each in outcome.counters]
     return chains.parameters_of(outcome), told, outcome.restarts
 
 
@@ -74,12 +74,12 @@ def test_without_faults_it_is_the_reference_bit_for_bit(equal, stages, complete,
 def test_what_it_tells():
     log = Log()
     outcome = log.run()
-    assert [told.steps for told in outcome.told] == [told.clock for told in outcome.told] == [STEPS] * 3
-    assert [told.learnt for told in outcome.told] == [STEPS, STEPS, 0]
-    assert [told.staleness for told in outcome.told[:2]] == [0, 0]
-    assert all(told.dropped == told.lost == told.refused == told.replayed == 0 for told in outcome.told)
-    assert [math.isfinite(told.loss) for told in outcome.told] == [False, False, True]
-    assert [math.isfinite(told.regression_loss) for told in outcome.told] == [True, True, False]
+    assert [told.steps for told in outcome.counters] == [told.clock for told in outcome.counters] == [STEPS] * 3
+    assert [told.learnt for told in outcome.counters] == [STEPS, STEPS, 0]
+    assert [told.staleness for told in outcome.counters[:2]] == [0, 0]
+    assert all(told.dropped == told.lost == told.refused == told.replayed == 0 for told in outcome.counters)
+    assert [math.isfinite(told.loss) for told in outcome.counters] == [False, False, True]
+    assert [math.isfinite(told.regression_loss) for told in outcome.counters] == [True, True, False]
     assert outcome.restarts == []
     assert log.steps == [(k, step) for step in range(STEPS) for k in range(3)]
     last = log.statuses[-1]
@@ -118,7 +118,8 @@ def test_the_same_seed_gives_the_same_numbers(faults, complete):
         policy = Policy(checkpoint_every=4, replay=3)
         outcomes.append(launch(build, 3, STEPS, "simulated", policy=policy, faults=faults, seed=5))
     (a, *told), (b, *twin) = (
-        (chains.parameters_of(outcome, complete), [{n: str(v) for n, v in vars(t).items()} for t in outcome.told],
+        (chains.parameters_of(outcome, complete),
+         [{n: str(v) for n, v in vars(t).items()} for t in outcome.counters],
          outcome.restarts) for outcome in outcomes
     )  # fmt: skip
     assert told == twin
@@ -137,23 +138,23 @@ def test_another_seed_loses_other_packets():
 def test_staleness_is_the_lateness_both_ways(lateness):
     """Up and down: of a message that comes late, the gradient comes later."""
     outcome = run(200, {0: Faults(lateness=lateness), 1: Faults(lateness=lateness)}, queue=32)
-    assert outcome.told[0].staleness == pytest.approx(2 * lateness, abs=0.5)  # at the end it stands still
-    assert outcome.told[1].staleness == pytest.approx(lateness, abs=0.3)
-    assert outcome.told[0].learnt == 200
+    assert outcome.counters[0].staleness == pytest.approx(2 * lateness, abs=0.5)  # at the end it stands still
+    assert outcome.counters[1].staleness == pytest.approx(lateness, abs=0.3)
+    assert outcome.counters[0].learnt == 200
 
 
 def test_what_is_too_late_teaches_nothing():
     faults = {1: Faults(lateness=5)}
     outcome = run(60, faults, max_staleness=4)
-    for told in outcome.told[:2]:  # its gradients are late for one, its messages for the other
+    for told in outcome.counters[:2]:  # its gradients are late for one, its messages for the other
         assert (told.learnt, told.lost) == (5, 55)  # at the end, when no step is made any more
-    assert run(60, faults, max_staleness=5).told[0].learnt == 60
+    assert run(60, faults, max_staleness=5).counters[0].learnt == 60
 
 
 def test_what_is_owed_too_long_is_forgotten():
     faults = {1: Faults(lateness=5)}
-    assert run(60, faults, in_flight=6).told[0].learnt == 60
-    assert run(60, faults, in_flight=5).told[0].learnt == 5
+    assert run(60, faults, in_flight=6).counters[0].learnt == 60
+    assert run(60, faults, in_flight=5).counters[0].learnt == 5
 
 
 def test_a_lost_gradient_teaches_nothing_and_a_lost_message_nobody():
@@ -162,12 +163,12 @@ def test_a_lost_gradient_teaches_nothing_and_a_lost_message_nobody():
     assert log.of(0) == list(range(200))
     assert log.of(1) == log.of(2) == sorted(set(log.of(1)))
     assert 70 < len(log.of(1)) < 130
-    assert outcome.told[0].learnt == outcome.told[1].learnt == len(log.of(1)) == outcome.told[1].steps
+    assert outcome.counters[0].learnt == outcome.counters[1].learnt == len(log.of(1)) == outcome.counters[1].steps
     log = Log()
     outcome = log.run(200, {2: Faults(drop=0.5)})
     assert log.of(2) == list(range(200))
-    assert 70 < outcome.told[1].learnt < 130
-    assert outcome.told[0].learnt == 200
+    assert 70 < outcome.counters[1].learnt < 130
+    assert outcome.counters[0].learnt == 200
 
 
 def test_a_slow_stage_throttles_its_predecessor():
@@ -175,24 +176,24 @@ def test_a_slow_stage_throttles_its_predecessor():
     log = Log()
     outcome = log.run(40, {1: Faults(slow=3)}, queue=4)
     assert all(log.of(k) == list(range(40)) for k in range(3))
-    assert not any(told.dropped for told in outcome.told)
-    ahead = [statuses[0].told.clock - statuses[1].told.clock for statuses in log.statuses]
+    assert not any(told.dropped for told in outcome.counters)
+    ahead = [statuses[0].counters.clock - statuses[1].counters.clock for statuses in log.statuses]
     assert max(ahead) == 4 + 1  # what may be under way, and one in its hand
-    assert max(status.told.queue for statuses in log.statuses for status in statuses) == 4 + 1
+    assert max(status.counters.queue for statuses in log.statuses for status in statuses) == 4 + 1
 
 
 def test_an_impatient_stage_is_not_throttled():
     log = Log(complete=True)
     outcome = log.run(40, {1: Faults(slow=3)}, queue=2)
-    assert [log.statuses[40][0].told.clock, log.statuses[40][1].told.clock] == [40, 14]
+    assert [log.statuses[40][0].counters.clock, log.statuses[40][1].counters.clock] == [40, 14]
     assert all(log.of(k) == list(range(40)) for k in range(3))
-    assert outcome.told[0].dropped > 0
+    assert outcome.counters[0].dropped > 0
 
 
 def test_the_clock_of_a_slow_stage():
     log = Log()
     log.run(10, {2: Faults(slow=5)})
-    clocks = [statuses[2].told.clock for statuses in log.statuses]
+    clocks = [statuses[2].counters.clock for statuses in log.statuses]
     assert clocks[:11] == [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3]
 
 
@@ -208,12 +209,12 @@ def test_a_stage_comes_back_from_its_checkpoint(k):
     assert restart.steps_lost == 3  # 23 steps had been made, 20 saved
     states = [statuses[k].state for statuses in log.statuses]
     assert states[:23] == ["running"] * 23
-    assert states[23:27] == ["out"] * 4
+    assert states[23:27] == ["down"] * 4
     assert states[27] == "running"
-    assert [statuses[k].told.steps for statuses in log.statuses[22:28]][:5] == [23, 20, 20, 20, 20]
+    assert [statuses[k].counters.steps for statuses in log.statuses[22:28]][:5] == [23, 20, 20, 20, 20]
     assert [statuses[k].generation for statuses in log.statuses[22:28]] == [1] * 5 + [2]
     assert log.statuses[-1][k].state == "ended"
-    assert all(told.clock == 60 for told in outcome.told)
+    assert all(told.clock == 60 for told in outcome.counters)
 
 
 @pytest.mark.parametrize("k", range(3))
@@ -248,7 +249,7 @@ def test_the_last_stage_misses_what_it_had_not_taken_in():
     outcome = log.run(60, {2: Faults(crashes=(20,), down=15)}, checkpoint_every=10, queue=4)
     assert log.of(1) == list(range(60))
     assert log.of(2) == [*range(20), *range(32, 60)]  # 20 was in its hands; of 21 to 35 the last 4 were kept
-    assert outcome.told[1].dropped == 11
+    assert outcome.counters[1].dropped == 11
 
 
 def test_before_its_first_checkpoint_a_stage_begins_anew():
@@ -270,30 +271,30 @@ def test_a_crash_at_the_end_ends_too(k, lateness):
         faults = {stage: Faults(lateness=lateness) for stage in range(3)}
         faults[k] = Faults(crashes=(tick,), down=2, lateness=lateness)
         outcome = run(20, faults, checkpoint_every=7, queue=2)
-        assert outcome.told[0].clock == 20
+        assert outcome.counters[0].clock == 20
 
 
 @pytest.mark.parametrize("k", range(3))
 def test_lockstep_survives_a_crash(k):
     for tick in range(4, 9):
         outcome = run(20, {k: Faults(crashes=(tick,), down=3)}, checkpoint_every=3, lockstep=True)
-        assert all(told.clock == 20 for told in outcome.told)
+        assert all(told.clock == 20 for told in outcome.counters)
 
 
 def test_lockstep_survives_losses():
     outcome = run(40, {k: Faults(drop=0.3) for k in range(3)}, lockstep=True)
-    assert outcome.told[0].steps == 40
+    assert outcome.counters[0].steps == 40
 
 
 def test_a_stage_goes_on_with_its_past_while_the_one_below_is_down():
     faults = {0: Faults(crashes=(20,), down=15)}
     log = Log()
     outcome = log.run(60, faults, checkpoint_every=10, replay=5)
-    assert [outcome.told[k].replayed for k in range(3)] == [0, 15, 0]  # the last one's neighbour is alive
+    assert [outcome.counters[k].replayed for k in range(3)] == [0, 15, 0]  # the last one's neighbour is alive
     down = log.statuses[21:34]
-    assert [b[1].told.steps - a[1].told.steps for a, b in pairwise(down)] == [1] * 12
-    assert len({statuses[1].told.clock for statuses in down}) == 1
-    assert run(60, faults, checkpoint_every=10).told[1].replayed == 0
+    assert [b[1].counters.steps - a[1].counters.steps for a, b in pairwise(down)] == [1] * 12
+    assert len({statuses[1].counters.clock for statuses in down}) == 1
+    assert run(60, faults, checkpoint_every=10).counters[1].replayed == 0
 
 
 def test_replay_changes_what_is_learnt_not_what_is_sent():
@@ -336,7 +337,7 @@ def test_whatever_goes_wrong_it_ends_and_takes_nothing_twice(data):
     outcome = log.run(steps, faults, data.draw(st.integers(0, 3), label="seed"), **policy)
     crashes = len(outcome.restarts)
     down = sum(restart.seconds + faults[restart.k].lateness + 20 for restart in outcome.restarts)
-    for k, told in enumerate(outcome.told):
+    for k, told in enumerate(outcome.counters):
         assert 0 <= told.clock <= steps
         assert told.steps <= steps * (1 + crashes) + (down if policy["replay"] else 0)
         assert told.steps - told.replayed <= steps * (1 + crashes)
