@@ -24,7 +24,14 @@ def tiny(tmp_path: Path) -> Callable[..., Settings]:
     """Settings of a run of seconds, in its own folder."""
 
     def make(method: Any = "cdni", name: str = "run", **changes: Any) -> Settings:
-        small = {"steps": 24, "width": 32, "batch": 64, "eval_every": 8, "checkpoint_every": 10, "model_hidden": 8}
+        small = {
+            "steps": 24,
+            "width": 32,
+            "batch": 64,
+            "run.eval_every": 8,
+            "run.checkpoint_every": 10,
+            "model.hidden": 8,
+        }
         return replace(mnist_fcn(method), **{**small, "out": str(tmp_path / name), **changes})
 
     return make

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from synthgrad_lab.clocks.settings import SHOWN, clocks
+from synthgrad_lab.clocks.settings import LABELS, clocks
 from synthgrad_lab.clocks.training import on_noise
 from synthgrad_lab.running.measure import allocated
 
@@ -28,7 +28,7 @@ def bench_clocks(progress: Callable[[int], None] = lambda done: None) -> list[di
         rows += [
             {
                 "T": T,
-                "method": SHOWN[method],
+                "method": LABELS[method],
                 "memory_mb": value / 2**20,
                 "memory_ratio": value / memory["bprop"],
             }

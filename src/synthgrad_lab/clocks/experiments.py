@@ -9,6 +9,7 @@ from synthgrad.checkpoint import write_atomically
 from synthgrad_lab.clocks.schedule import drawn, schedule
 from synthgrad_lab.clocks.settings import METHODS, Method, Settings, clocks
 from synthgrad_lab.reporting.figures import svg
+from synthgrad_lab.running.settings import vary
 
 SEEDS = 3
 DIGITS = 1_536_000
@@ -30,7 +31,7 @@ def cells() -> dict[str, Settings]:
 def sized(s: Settings) -> Settings:
     """With the rounds that make the digits, and thirty points of the curve."""
     steps = DIGITS // (s.T**2 * s.batch)
-    return replace(s, steps=steps, eval_every=max(steps // 30, 1))
+    return vary(s, {"steps": steps, "run.eval_every": max(steps // 30, 1)})
 
 
 def draw(path: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from synthgrad_lab.clocks.schedule import drawn
-from synthgrad_lab.clocks.settings import METHODS, SHOWN
+from synthgrad_lab.clocks.settings import LABELS, METHODS
 from synthgrad_lab.reporting.figures import shade, sheet
 from synthgrad_lab.reporting.runs import Run, set_apart
 
@@ -24,7 +24,7 @@ def lines(runs: Sequence[Run]) -> list[dict[str, str]]:
     found, apart = [], set_apart(runs, _shown)
     for run, settings in apart:
         s, result = run.settings, run.result
-        row = {"method": SHOWN.get(s["method"], s["method"]), "T": str(s["T"]), "seed": str(s["seed"])}
+        row = {"method": LABELS.get(s["method"], s["method"]), "T": str(s["T"]), "seed": str(s["seed"])}
         if any(more for _, more in apart):
             row["settings"] = settings
         row["state"] = run.state
@@ -48,7 +48,7 @@ def curves(runs: Sequence[Run]) -> Figure:
     ordered = sorted(runs, key=lambda run: METHODS.index(run.settings["method"]))
     for run, settings in set_apart(ordered, _shown):
         method, T = run.settings["method"], run.settings["T"]
-        name = f"{SHOWN[method]}, T = {T}" + (f", {settings}" if settings else "")
+        name = f"{LABELS[method]}, T = {T}" + (f", {settings}" if settings else "")
         label = None if name in told else name
         told.add(name)
         colour = shade(COLOURS[method], lengths.index(T), len(lengths))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from synthgrad_lab.clocks.settings import SHOWN, Settings
+from synthgrad_lab.clocks.settings import LABELS, Settings
 from synthgrad_lab.reporting.figures import sheet
 
 Event = dict[str, Any]
@@ -55,7 +55,7 @@ def drawn(events: Mapping[str, Sequence[Event]]) -> Figure:
     figure, axes = sheet(8.6, 0.8 + 1.25 * len(events), len(events), 1, sharex=True)
     for ax, (method, found) in zip(axes, events.items(), strict=True):
         _rows(ax, found)
-        ax.set_title(SHOWN.get(method, method), loc="left", fontsize=10, fontweight="bold")
+        ax.set_title(LABELS.get(method, method), loc="left", fontsize=10, fontweight="bold")
     axes[-1].set_xlabel("steps: a digit each")
     handles = [
         Line2D([], [], color=COLOUR["tick"], marker="o", linestyle="", label="ticks"),

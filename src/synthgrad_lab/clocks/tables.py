@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from synthgrad_lab.clocks.settings import METHODS, SHOWN
+from synthgrad_lab.clocks.settings import LABELS, METHODS
 from synthgrad_lab.reporting.statistics import grouped, spread
 from synthgrad_lab.running.jsonl import Row
 
@@ -22,7 +22,7 @@ def table(records: list[Row]) -> list[dict[str, str]]:
         rows.append(
             {
                 "T": str(T),
-                "method": SHOWN[method],
+                "method": LABELS[method],
                 "seeds": str(len(runs)),
                 "A: odd miscounted %": spread(runs, "odd_error"),
                 "B: 3s miscounted %": spread(runs, "threes_error"),

@@ -29,7 +29,7 @@ class TwoClocks:
 
     def __init__(self, settings: Settings):
         self.settings = s = settings
-        self.data = load("mnist", s.data_dir).to(s.device)
+        self.data = load("mnist", s.data_dir).to(s.run.device)
         torch.manual_seed(s.seed)
         self.random = torch.Generator().manual_seed(s.seed)
         self.system, self.optimizers = system(s)
@@ -50,7 +50,7 @@ class TwoClocks:
         s = self.settings
         self.rounds = done + 1
         for optimizer in self.optimizers:
-            decayed(optimizer, s.decay, done / s.steps)
+            decayed(optimizer, s.optimizer.decay, done / s.steps)
         loss = 0.0
         for moment in moments(self.data.train_x, self.data.train_y, s.T, s.batch, self.random):
             outs = self.stream.step(moment)
@@ -144,17 +144,17 @@ def on_noise(s: Settings, heard: Callable[[int, str, str], None] | None = None) 
 
 def system(s: Settings) -> tuple[Clocks, list[torch.optim.Adam]]:
     """The two networks as the method joins them; A's and B's optimizers."""
-    a, b = A(s.T, s.units).to(s.device), B(s.T, s.units).to(s.device)
+    a, b = A(s.T, s.width).to(s.run.device), B(s.T, s.width).to(s.run.device)
 
     def interface(features: int, context: int = 0, scale: float = 1.0) -> Interface:
-        model = MLP(features, s.model_hidden, 1, context).to(s.device)
-        return Interface(model, unit_factor=s.unit_factor, scale=scale).to(s.device)
+        model = MLP(features, s.model.hidden, 1, context).to(s.run.device)
+        return Interface(model, unit_factor=s.model.unit_factor, scale=scale).to(s.run.device)
 
     def later() -> RecurrentInterface | None:
-        return RecurrentInterface(interface(2 * s.units)) if s.recurrent == "dni" else None
+        return RecurrentInterface(interface(2 * s.width)) if s.recurrent == "dni" else None
 
     context = s.T + 1 if s.method == "cdni" else 0
-    message = interface(s.units, context, s.scale) if s.method in ("dni", "cdni") else None
+    message = interface(s.width, context, s.model.scale) if s.method in ("dni", "cdni") else None
     found, optimizers = Clocks(), []
     for name, net, every, update, model in (
         ("A", a, 1, s.T**2 if s.method == "bprop" else s.T, None),

@@ -31,7 +31,7 @@ def do_run(options: Namespace) -> None:
     else:
         settings = settings_of(recipe, pairs)
     with Bars() as bars:
-        bar = bars.bar(settings.label, settings.steps, settings.told)
+        bar = bars.bar(settings.label, settings.steps, settings.progress_format)
         result = run.resume(Path(folder), bar) if folder else run.run(settings, bar)
     if options.json:
         print(to_json(result))

@@ -91,11 +91,11 @@ def gradient_model(s: Settings, k: int) -> nn.Module:
     """A regression of the gradient on the message above layer k and, for cDNI, the label."""
     context = CLASSES if s.method == "cdni" else 0
     if s.net == "fcn":
-        return MLP(s.width, s.model_hidden, s.model_depth, context, batch_norm=s.model_norm)
-    if not s.model_global:
-        return Conv(s.width, s.model_hidden, s.model_depth, context, s.model_kernel, s.model_norm)
+        return MLP(s.width, s.model.hidden, s.model.depth, context, batch_norm=s.model.norm)
+    if not s.model.across:
+        return Conv(s.width, s.model.hidden, s.model.depth, context, s.model.kernel, s.model.norm)
     shape: Any = message(s, k)
-    return ConvGlobal(shape, s.model_hidden, s.model_global, s.model_depth, context, s.model_kernel, s.model_norm)
+    return ConvGlobal(shape, s.model.hidden, s.model.across, s.model.depth, context, s.model.kernel, s.model.norm)
 
 
 def head(s: Settings, k: int) -> nn.Module:
@@ -104,8 +104,8 @@ def head(s: Settings, k: int) -> nn.Module:
     It mirrors the layers above, up to ``model_depth`` hidden ones, on a smaller map: the top edge's is linear, as
     the top layer is.
     """
-    depth = min(s.model_depth, s.layers - 2 - k)
-    shape, size, hidden = message(s, k), s.width, s.model_hidden
+    depth = min(s.model.depth, s.layers - 2 - k)
+    shape, size, hidden = message(s, k), s.width, s.model.hidden
     modules: list[nn.Module] = []
     if s.net == "fcn":
         for _ in range(depth):
@@ -128,13 +128,13 @@ def input_model(s: Settings, k: int) -> nn.Module:
     """Predicts the message above layer k from the images alone."""
     channels, side = IMAGES[s.data]
     if s.net == "fcn":
-        return MLP(channels * side**2, s.input_hidden, out=s.width, batch_norm=True)
+        return MLP(channels * side**2, s.model.input_hidden, out=s.width, batch_norm=True)
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(message(s, k)[1]),
-        nn.Conv2d(channels, s.input_hidden, 5, padding=2),
-        nn.BatchNorm2d(s.input_hidden),
+        nn.Conv2d(channels, s.model.input_hidden, 5, padding=2),
+        nn.BatchNorm2d(s.model.input_hidden),
         nn.ReLU(),
-        nn.Conv2d(s.input_hidden, s.width, 3, padding=1),
+        nn.Conv2d(s.model.input_hidden, s.width, 3, padding=1),
     )
 
 

@@ -38,13 +38,17 @@ def bf16_is_fast(device: str) -> bool:
 
 def precision(s: Settings) -> str:
     """bf16 or fp32: what the settings come to on this machine."""
-    return "bf16" if s.precision == "bf16" or (s.precision == "auto" and bf16_is_fast(s.device)) else "fp32"
+    return (
+        "bf16"
+        if s.run.precision == "bf16" or (s.run.precision == "auto" and bf16_is_fast(s.run.device))
+        else "fp32"
+    )
 
 
 def prepared(module: nn.Module, s: Settings) -> nn.Module:
     """The module on its device, in the settings' precision; convolutions in channels-last memory."""
-    module = module.to(s.device)
+    module = module.to(s.run.device)
     if s.net == "cnn":
         # Pixel by pixel is how fast convolutions want it; what they put out then lies in the same way.
         module = module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return module if s.precision == "fp32" else Autocast(module, s.device, precision(s) == "bf16")
+    return module if s.run.precision == "fp32" else Autocast(module, s.run.device, precision(s) == "bf16")

@@ -56,7 +56,7 @@ class _Timed:
                 parameter.register_post_accumulate_grad_hook(lambda p, k=k: self.event(k, "backward"))
 
     def now(self) -> float:
-        if self.trainer.settings.device.startswith("cuda"):
+        if self.trainer.settings.run.device.startswith("cuda"):
             torch.cuda.synchronize()
         return 1000 * (time.perf_counter() - self.began)
 
@@ -98,7 +98,7 @@ def peak(trainer: Trainer, x: Tensor, y: Tensor) -> int:
     for _ in trainer.parts:  # optimizers allocate their state, stale gradients come down
         trainer.step(x, y)
     try:
-        if trainer.settings.device.startswith("cuda"):
+        if trainer.settings.run.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             trainer.step(x, y)

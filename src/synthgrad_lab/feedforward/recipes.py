@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from synthgrad_lab.feedforward.settings import METHODS, PAPER, SHOWN, Method, Settings
+from synthgrad_lab.feedforward.settings import LABELS, METHODS, PAPER, Method, Settings
+from synthgrad_lab.running.settings import vary
 
-__all__ = ["METHODS", "PAPER", "RECIPES", "SHOWN", "Method", "Settings", "paper_preset"]
+__all__ = ["LABELS", "METHODS", "PAPER", "RECIPES", "Method", "Settings", "paper_preset"]
 
 
 def mnist_fcn(method: Method = "cdni") -> Settings:
@@ -19,13 +20,13 @@ def mnist_fcn(method: Method = "cdni") -> Settings:
 def mnist_cnn(method: Method = "cdni") -> Settings:
     """The paper's convolutional net on MNIST: 64 filters of 5x5 pixels."""
     settings = _convolutional(Settings(recipe="mnist-cnn", method=method, net="cnn", width=64, epochs=5))
-    return replace(settings, anchor=0.01)
+    return vary(settings, {"model.anchor": 0.01})
 
 
 def cifar_fcn(method: Method = "cdni") -> Settings:
     """The paper's fully connected net on CIFAR-10: 1,000 units."""
     settings = Settings(recipe="cifar-fcn", method=method, data="cifar10", width=1000, batch=128, epochs=10)
-    return _tuned(replace(settings, precision="auto", eval_every=351), _FULL)
+    return _tuned(vary(settings, {"run.precision": "auto", "run.eval_every": 351}), _FULL)
 
 
 def cifar_cnn(method: Method = "cdni") -> Settings:
@@ -42,13 +43,13 @@ RECIPES: dict[str, Callable[[Method], Settings]] = {
 }
 
 # Blind, M sees little signal and much noise: slow parts, a larger M with batch norm, finer steps.
-_BLIND: dict[str, Any] = {"lr": 1e-4, "model_depth": 2, "model_norm": True, "unit_factor": 8.0}
-_FULL: dict[Method, dict[str, Any]] = {"dni": {**_BLIND, "model_hidden": 256}, "critic": {"anchor": 0.01}}
+_BLIND: dict[str, Any] = {"optimizer.lr": 1e-4, "model.depth": 2, "model.norm": True, "model.unit_factor": 8.0}
+_FULL: dict[Method, dict[str, Any]] = {"dni": {**_BLIND, "model.hidden": 256}, "critic": {"model.anchor": 0.01}}
 _CONVOLUTIONAL: dict[Method, dict[str, Any]] = {
-    "dni": {**_BLIND, "unit_factor": 4.0, "model_global": 128},
-    "cdni": {"unit_factor": 4.0, "model_global": 128},
-    "critic": {"model_depth": 2, "anchor": 3.0},
-    "local-loss": {"model_depth": 2},
+    "dni": {**_BLIND, "model.unit_factor": 4.0, "model.across": 128},
+    "cdni": {"model.unit_factor": 4.0, "model.across": 128},
+    "critic": {"model.depth": 2, "model.anchor": 3.0},
+    "local-loss": {"model.depth": 2},
 }
 """What a method's settings are beside those that all share (docs/log.md tells how they were found)."""
 
@@ -59,7 +60,10 @@ def _tuned(s: Settings, by_method: dict[Method, dict[str, Any]]) -> Settings:
 
 def _convolutional(s: Settings) -> Settings:
     """What the convolutional recipes share; an epoch's point of the curve each."""
-    s = replace(s, batch=128, model_hidden=s.width, model_norm=True, precision="auto", eval_every=351)
+    s = vary(
+        s,
+        {"batch": 128, "model.hidden": s.width, "model.norm": True, "run.precision": "auto", "run.eval_every": 351},
+    )
     return _tuned(s, _CONVOLUTIONAL)
 
 
@@ -72,26 +76,28 @@ def paper_preset(s: Settings) -> Settings:
         Jaderberg et al. 2017, supplement. MNIST's convolutional and CIFAR-10's M are recalled, not checked.
     """
     models: dict[tuple[str, str], dict[str, Any]] = {
-        ("fcn", "mnist"): {"model_hidden": 1024, "model_depth": 2 if s.method == "dni" else 0},
-        ("fcn", "cifar10"): {"model_hidden": 4000, "model_depth": 1},
-        ("cnn", "mnist"): {"model_hidden": 64, "model_depth": 2, "model_kernel": 5},
-        ("cnn", "cifar10"): {"model_hidden": 128, "model_depth": 2, "model_kernel": 5},
+        ("fcn", "mnist"): {"model.hidden": 1024, "model.depth": 2 if s.method == "dni" else 0},
+        ("fcn", "cifar10"): {"model.hidden": 4000, "model.depth": 1},
+        ("cnn", "mnist"): {"model.hidden": 64, "model.depth": 2, "model.kernel": 5},
+        ("cnn", "cifar10"): {"model.hidden": 128, "model.depth": 2, "model.kernel": 5},
     }
-    return replace(
+    return vary(
         s,
-        **models.get((s.net, s.data), models[s.net, "mnist"]),
-        preset="paper",
-        lr=3e-5,
-        model_lr=3e-5,
-        model_beta1=0.9,
-        model_beta2=0.999,
-        model_norm=True,
-        model_global=0,
-        unit_factor=32.0,
-        decay="steps",
-        batch=256,
-        epochs=None,
-        steps=500_000,
-        eval_every=2500,
-        checkpoint_every=2500,
+        {
+            **models.get((s.net, s.data), models[s.net, "mnist"]),
+            "preset": "paper",
+            "optimizer.lr": 3e-5,
+            "model.lr": 3e-5,
+            "model.beta1": 0.9,
+            "model.beta2": 0.999,
+            "model.norm": True,
+            "model.across": 0,
+            "model.unit_factor": 32.0,
+            "optimizer.decay": "steps",
+            "batch": 256,
+            "epochs": None,
+            "steps": 500_000,
+            "run.eval_every": 2500,
+            "run.checkpoint_every": 2500,
+        },
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgrad_lab.feedforward import paper
-from synthgrad_lab.feedforward.settings import METHODS, SHOWN
+from synthgrad_lab.feedforward.settings import LABELS, METHODS
 from synthgrad_lab.reporting.runs import Run, read, set_apart
 
 Key = tuple[str, int, int, str, int, str]
@@ -18,7 +18,7 @@ that are equal in these. Its runs differ in nothing but what is a single run's o
 
 def shown(method: str, settings: str = "") -> str:
     """A method's name in tables and figures, with the settings that set a group apart."""
-    name = SHOWN.get(method, method)
+    name = LABELS.get(method, method)
     return f"{name} ({settings})" if settings else name
 
 

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from synthgrad_lab.feedforward import paper
-from synthgrad_lab.feedforward.settings import SHOWN, TRAINING, Method
+from synthgrad_lab.feedforward.settings import LABELS, TRAINING, Method
 from synthgrad_lab.reporting.statistics import grouped, mean, one_experiment, spread
 from synthgrad_lab.running.jsonl import Row
 
@@ -23,11 +23,11 @@ def errors(records: list[Row]) -> list[dict[str, str]]:
         methods = grouped(runs, lambda r: (r["method"],))
         row = _network(recipe, layers, runs)
         for method in MAIN:
-            row[SHOWN[method]] = _beside(methods.get((method,)), recipe, method, layers)
+            row[LABELS[method]] = _beside(methods.get((method,)), recipe, method, layers)
         best = {m: mean(methods[m,]) for m in ("cdni", "critic", "dni") if (m,) in methods}
         if best and ("bprop",) in methods:
             least = min(best, key=lambda m: best[m])
-            row["best decoupled over Bprop"] = f"{best[least] - mean(methods['bprop',]):+.2f} ({SHOWN[least]})"
+            row["best decoupled over Bprop"] = f"{best[least] - mean(methods['bprop',]):+.2f} ({LABELS[least]})"
         rows.append(row)
     return rows
 
@@ -40,7 +40,7 @@ def baselines(records: list[Row]) -> list[dict[str, str]]:
         methods = grouped(runs, lambda r: (r["method"],))
         if ("stale",) in methods:
             row = _network(recipe, layers, runs)
-            rows.append(row | {SHOWN[m]: spread(methods[m,]) if (m,) in methods else "" for m in shown})
+            rows.append(row | {LABELS[m]: spread(methods[m,]) if (m,) in methods else "" for m in shown})
     return rows
 
 
@@ -50,7 +50,7 @@ def variants(records: list[Row]) -> list[dict[str, str]]:
     return [
         {
             "network": runs[0]["recipe"],
-            "method": SHOWN[runs[0]["method"]],
+            "method": LABELS[runs[0]["method"]],
             "layers": str(runs[0]["layers"]),
             "unlock": runs[0]["settings"]["unlock"] if runs[0]["quality"] else "",
             "p_update": f"{runs[0]['settings']['p_update']:g}",
@@ -81,7 +81,7 @@ def costs(records: list[Row]) -> list[dict[str, str]]:
             rows.append(
                 {
                     "network": f"{recipe}, {layers} layers, width {runs[0]['width']}",
-                    "method": SHOWN[method],
+                    "method": LABELS[method],
                     "s/step × Bprop": f"{ratio('seconds_per_step'):.2f}",
                     "parameters beside the layers'": f"{100 * extra:+.0f} %",
                     "peak memory of a step, MB": f"{_median(runs, 'peak_memory_mb'):.1f}",
@@ -97,7 +97,7 @@ def stability(records: list[Row]) -> list[dict[str, str]]:
     for (change,), runs in grouped(records, lambda r: (r["cell"].split("--")[1],)).items():
         row = {"change": change}
         for (method, layers), same in grouped(runs, lambda r: (r["method"], r["layers"])).items():
-            row[f"{SHOWN[method]}, {layers} layers"] = spread(same, "validation_error")
+            row[f"{LABELS[method]}, {layers} layers"] = spread(same, "validation_error")
         rows.append(row)
     return rows
 
@@ -109,7 +109,7 @@ def sparse(records: list[Row]) -> list[dict[str, str]]:
         records, lambda r: (r["steps"], r["method"], r["settings"]["unlock"])
     ).items():
         by_p = grouped(runs, lambda r: (r["settings"]["p_update"],))
-        row = {"method": f"{SHOWN[method]}, {unlock}", "steps": f"{runs[0]['steps']:,}"}
+        row = {"method": f"{LABELS[method]}, {unlock}", "steps": f"{runs[0]['steps']:,}"}
         rows.append(row | {f"p = {p:g}": spread(by_p[p,]) for (p,) in sorted(by_p)})
     return rows
 
@@ -149,7 +149,7 @@ def every_layer(records: list[Row]) -> list[dict[str, str]]:
         known = paper.reported("mnist", "mnist-fcn", method, layers, 256)
         rows.append(
             {
-                "method": SHOWN[method] + (", linear M" if linear else ""),
+                "method": LABELS[method] + (", linear M" if linear else ""),
                 "layers": str(layers),
                 "steps": f"{steps:,}",
                 "seeds": str(len(runs)),
@@ -174,7 +174,7 @@ def quality(records: list[Row]) -> list[dict[str, str]]:
     for method in ("dni", "cdni"):
         runs = one_experiment([r for r in records if r["method"] == method and _default(r)])
         for name in runs[0]["quality"] if runs else ():
-            row = {"method": f"{SHOWN[method]}, {name}"}
+            row = {"method": f"{LABELS[method]}, {name}"}
             for measure in runs[0]["quality"][name]:
                 row[measure.replace("_", " ")] = f"{statistics.mean(r['quality'][name][measure] for r in runs):.2f}"
             rows.append(row)
@@ -182,7 +182,7 @@ def quality(records: list[Row]) -> list[dict[str, str]]:
 
 
 def _linear(r: Row) -> bool:
-    return r["method"] == "cdni" and r["settings"]["model_depth"] == 0
+    return r["method"] == "cdni" and r["settings"]["model"]["depth"] == 0
 
 
 def _default(r: Row) -> bool:
@@ -191,4 +191,4 @@ def _default(r: Row) -> bool:
 
 def _order(item: tuple[tuple[Any, ...], Any]) -> tuple[Any, ...]:
     layers, steps, method, linear = item[0]
-    return steps, layers, list(SHOWN).index(method), linear
+    return steps, layers, list(LABELS).index(method), linear

@@ -31,7 +31,7 @@ class Trainer:
         self.settings = s = settings
         torch.manual_seed(s.seed)
         self.parts = [prepared(part, s) for part in network(s)]
-        self.method = METHOD[s.method](s, self.parts).to(s.device)
+        self.method = METHOD[s.method](s, self.parts).to(s.run.device)
         self.updates = [0] * s.layers
         self.optimizers = [
             adam(list(part.parameters()), self.method.beside(k), s) for k, part in enumerate(self.parts)
@@ -61,8 +61,8 @@ class Trainer:
 
     def update(self, k: int) -> None:
         """Move layer k, and what learns beside it, along their gradients."""
-        if self.settings.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.parts[k].parameters(), self.settings.clip)
+        if self.settings.optimizer.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parts[k].parameters(), self.settings.optimizer.clip)
         self.optimizers[k].step()
         self.optimizers[k].zero_grad()
         self.updates[k] += 1
@@ -71,7 +71,7 @@ class Trainer:
         """Set what depends on the step: learning rates, and the method's own schedules."""
         share = step / self.settings.steps
         for optimizer in self.optimizers:
-            decayed(optimizer, self.settings.decay, share)
+            decayed(optimizer, self.settings.optimizer.decay, share)
         self.method.at(step)
 
     @torch.no_grad()

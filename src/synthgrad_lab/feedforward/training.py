@@ -28,7 +28,7 @@ class Classification:
 
     def __init__(self, settings: Settings):
         self.settings = s = settings
-        self.data = load(s.data, s.data_dir).to(s.device)
+        self.data = load(s.data, s.data_dir).to(s.run.device)
         if s.batch > len(self.data.train_x):
             raise ValueError(f"batch={s.batch}: there are {len(self.data.train_x)} training examples")
         self.trainer = Trainer(s)

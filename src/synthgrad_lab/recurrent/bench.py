@@ -6,17 +6,18 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from synthgrad_lab.recurrent.settings import SHOWN, Method, Settings
+from synthgrad_lab.recurrent.settings import LABELS, Method, Settings
 from synthgrad_lab.recurrent.training import Sequences
 from synthgrad_lab.running.measure import allocated, interleaved
+from synthgrad_lab.running.settings import vary
 
 CELLS = ("rnn", "gru", "lstm")
 CASES: dict[str, tuple[Method, dict[str, Any]]] = {
-    SHOWN["bptt"]: ("bptt", {}),
-    SHOWN["dni"]: ("dni", {}),
-    "DNI, M with 16 hidden units": ("dni", {"model_hidden": 16}),
+    LABELS["bptt"]: ("bptt", {}),
+    LABELS["dni"]: ("dni", {}),
+    "DNI, M with 16 hidden units": ("dni", {"model.hidden": 16}),
     "DNI, scale 0.1": ("dni", {"scale": 0.1}),
-    SHOWN["dni-aux"]: ("dni-aux", {}),
+    LABELS["dni-aux"]: ("dni-aux", {}),
 }
 LATER = 500
 """Updates between the two looks at the memory."""
@@ -41,7 +42,7 @@ def bench_recurrent(
     rows = []
     for done, cell in enumerate(CELLS, start=1):
         trainings = {
-            name: Sequences(Settings(method=method, cell=cell, units=units, T=T, **changes))
+            name: Sequences(vary(Settings(method=method, cell=cell, width=units, T=T), {**changes}))
             for name, (method, changes) in CASES.items()
         }
         memory = {name: _memory(training) for name, training in trainings.items()}
@@ -50,7 +51,7 @@ def bench_recurrent(
                 training.step(n)
         later = {name: _memory(training) for name, training in trainings.items()}
         times = interleaved({name: lambda t=t: t.step(0) for name, t in trainings.items()}, repeats)
-        base = times[SHOWN["bptt"]]
+        base = times[LABELS["bptt"]]
         for name in CASES:
             ratio = statistics.median(a / b for a, b in zip(times[name], base, strict=True))
             rows.append(

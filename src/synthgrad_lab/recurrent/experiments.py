@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from synthgrad_lab.recurrent.recipes import RECIPES
-from synthgrad_lab.recurrent.settings import SHOWN, Method, Settings
+from synthgrad_lab.recurrent.settings import LABELS, Method, Settings
 from synthgrad_lab.recurrent.tables import chosen
 from synthgrad_lab.reporting import documents as page
 from synthgrad_lab.running.jsonl import Row, read_lines
+from synthgrad_lab.running.settings import vary
 
 
 @dataclass(frozen=True)
@@ -89,20 +90,23 @@ def cells(
             grid = budget.rates.get(recipe, budget.rates[""])
             if method == "frozen":
                 grid = grid[:1]  # of a core that stands still
-            for rate in grid if seed == 0 else (chosen(tried[key], recipe)[0]["settings"]["lr"],):
+            for rate in grid if seed == 0 else (chosen(tried[key], recipe)[0]["settings"]["optimizer"]["lr"],):
                 found[f"{key}--lr{rate:g}--seed{seed}"] = _settings(budget, arm, rate, seed, text)
     return found
 
 
 def _settings(budget: Budget, arm: Arm, rate: float, seed: int, text: str | None) -> Settings:
     recipe, _, method, changes = arm
-    s = replace(RECIPES[recipe](method), **{"updates": budget.updates[recipe], **changes}, lr=rate, seed=seed)
+    s = vary(
+        RECIPES[recipe](method),
+        {**{"steps": budget.updates[recipe], **changes}, "optimizer.lr": rate, "seed": seed},
+    )
     if recipe in SAME_DATA:
-        s = replace(s, updates=s.updates * 5 // s.T)
+        s = vary(s, {"steps": s.steps * 5 // s.T})
     if s.T == WHOLE:
-        s = replace(s, updates=s.updates // 5)
+        s = vary(s, {"steps": s.steps // 5})
     if recipe == "char-lm":
-        s = replace(s, text=text)
+        s = vary(s, {"task.text": text})
     return as_paper(s) if budget.paper else s
 
 
@@ -117,29 +121,29 @@ def arms() -> Iterator[Arm]:
     yield "add", "rnn, T=3, DNI", "dni", {"T": 3}
     yield "add", "rnn, T=15, BPTT", "bptt", {"T": 15}
     yield "add", "rnn, T=5, DNI + Aux", "dni-aux", {}
-    yield "add", "rnn, T=5, DNI, copy of M", "dni", {"target_every": 10}
-    critic = {"model_form": "critic", "model_lr": 3e-3, "read_out_lr": None}  # a fast one harms it
+    yield "add", "rnn, T=5, DNI, copy of M", "dni", {"model.target_every": 10}
+    critic = {"model.form": "critic", "model.lr": 3e-3, "optimizer.read_out_lr": None}  # a fast one harms it
     yield "add", "rnn, T=5, DNI, critic", "dni", critic
     yield "add", "rnn, T=5, BP(λ)", "bp-lambda", {}
     for T in (2, 5):
         for method in COMPARED[:2]:
-            yield "delay", f"rnn, T={T}, {SHOWN[method]}", method, {"T": T}
-        yield "delay", f"rnn, T={T}, DNI, scale 0.1", "dni", {"T": T, "scale": 0.1}
+            yield "delay", f"rnn, T={T}, {LABELS[method]}", method, {"T": T}
+        yield "delay", f"rnn, T={T}, DNI, scale 0.1", "dni", {"T": T, "model.scale": 0.1}
     for recipe in ("copy", "repeat-copy"):
         for T in (3, 4, 5):
             for method in EPISODIC:
-                yield recipe, f"lstm, T={T}, {SHOWN[method]}", method, {"T": T}
-    yield "copy", f"lstm, T={WHOLE}, BPTT", "bptt", {"T": WHOLE, "clip": 0.015}
-    yield "copy", "lstm, T=5, cDNI, long", "cdni", {"updates": 60_000, "decay": "cosine"}
+                yield recipe, f"lstm, T={T}, {LABELS[method]}", method, {"T": T}
+    yield "copy", f"lstm, T={WHOLE}, BPTT", "bptt", {"T": WHOLE, "optimizer.clip": 0.015}
+    yield "copy", "lstm, T=5, cDNI, long", "cdni", {"steps": 60_000, "optimizer.decay": "cosine"}
     for T, compared in ((5, COMPARED), (8, COMPARED[:2]), (20, COMPARED[:1])):
         for method in compared:
-            yield "char-lm", f"lstm, T={T}, {SHOWN[method]}", method, {"T": T}
+            yield "char-lm", f"lstm, T={T}, {LABELS[method]}", method, {"T": T}
 
 
 def as_paper(s: Settings) -> Settings:
     """The paper's sizes: LSTM, M with one hidden layer as wide (recalled); its 0.1 is the recipes' own."""
     units = 1024 if s.recipe == "char-lm" else 256
-    return replace(s, cell="lstm", units=units, model_hidden=units, batch=256, decay="none")
+    return vary(s, {"cell": "lstm", "width": units, "model.hidden": units, "batch": 256, "optimizer.decay": "none"})
 
 
 def write_page(name: str, runs: Path, results: Path) -> Path:

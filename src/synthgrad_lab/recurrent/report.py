@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from synthgrad_lab.recurrent.settings import SHOWN
+from synthgrad_lab.recurrent.settings import LABELS
 from synthgrad_lab.recurrent.tables import MEASURES
 from synthgrad_lab.reporting.figures import shade, sheet
 from synthgrad_lab.reporting.runs import Run, set_apart
@@ -27,7 +27,7 @@ def lines(runs: Iterable[Run]) -> list[dict[str, str]]:
     return [
         {
             "task": s["recipe"],
-            "method": SHOWN.get(s["method"], str(s["method"])),
+            "method": LABELS.get(s["method"], str(s["method"])),
             "T": str(s["T"]),
             "cell": f"{s['cell']}, {s['units']}",
             **({"settings": more} if any(settings) else {}),
@@ -75,7 +75,7 @@ def curves(recipe: str, runs: Sequence[Run]) -> Figure:
     for run, settings in set_apart(runs, lambda run: (run.settings["method"], run.settings["T"])):
         method, T = run.settings["method"], run.settings["T"]
         key = next(name for name in run.points[0] if name not in ("kind", "step", "train_loss"))
-        name = f"{SHOWN.get(method, method)}, T = {T}" + (f", {settings}" if settings else "")
+        name = f"{LABELS.get(method, method)}, T = {T}" + (f", {settings}" if settings else "")
         label = None if name in told else name
         told.add(name)
         colour: Any = shade(COLOURS[method], chunks.index(T), len(chunks))

@@ -57,13 +57,13 @@ def chosen(runs: list[Row], recipe: str) -> list[Row]:
     Of equal ones (lengths are whole numbers) the rate that other seeds have run at, then the lower one.
     """
     more = MEASURES[recipe][2]
-    rates = grouped(runs, lambda r: (r["settings"]["lr"],))
+    rates = grouped(runs, lambda r: (r["settings"]["optimizer"]["lr"],))
     common = set.intersection(*({r["seed"] for r in each} for each in rates.values()))
 
     def merit(each: list[Row]) -> tuple[float, int, float]:
         tried = one_experiment(each)
         value = statistics.median(r["validation"] for r in tried if r["seed"] in common or not common)
-        return value if more else -value, len(each), -each[0]["settings"]["lr"]
+        return value if more else -value, len(each), -each[0]["settings"]["optimizer"]["lr"]
 
     return max(rates.values(), key=merit)
 
@@ -81,7 +81,7 @@ def _row(recipe: str, arm: str, best: list[Row], runs: list[Row]) -> dict[str, s
         "arm": arm,
         "updates": f"{best[0]['updates']:,}",
         "learning rate": f"{best[0]['settings']['lr']:g}",
-        "rates tried": str(len({r["settings"]["lr"] for r in runs})),
+        "rates tried": str(len({r["settings"]["optimizer"]["lr"] for r in runs})),
         "seeds": str(len(best)),
         shown: form.format(statistics.median(values)),
         "worst seed": form.format(worst),

@@ -36,25 +36,25 @@ class Sequences:
         self.task = task_of(s)
         self.measure = self.task.measure
         torch.manual_seed(s.seed)
-        self.net = Core(s.cell, self.task.inputs, s.units, self.task.outputs, s.layers).to(s.device)
+        self.net = Core(s.cell, self.task.inputs, s.width, self.task.outputs, s.layers).to(s.run.device)
         if s.method == "frozen":
             self.net.core.requires_grad_(False)
-        self.future = future(s, self.task).to(s.device) if s.synthetic else None
+        self.future = future(s, self.task).to(s.run.device) if s.synthetic else None
         self.auxiliary = self.traces = self.head = None
         models: list[Any] = []
         if s.method == "local":
-            self.head = head(s, self.task).to(s.device)
+            self.head = head(s, self.task).to(s.run.device)
             models.append(self.head)
         if self.future is not None:
             models.append(self.future)
             if s.method == "dni-aux":
-                self.auxiliary = AuxiliaryTask(model(s, self.task), s.aux_weight).to(s.device)
+                self.auxiliary = AuxiliaryTask(model(s, self.task), s.model.aux_weight).to(s.run.device)
                 models.append(self.auxiliary)
-            if s.traces is not None:
-                self.traces = EligibilityTraces(self.future, s.traces)
+            if s.model.traces is not None:
+                self.traces = EligibilityTraces(self.future, s.model.traces)
         core = [p for p in self.net.core.parameters() if p.requires_grad]
         self.optimizer = adam(core, [p for m in models for p in m.parameters() if p.requires_grad], s)
-        rate = s.lr if s.read_out_lr is None else s.read_out_lr
+        rate = s.optimizer.lr if s.optimizer.read_out_lr is None else s.optimizer.read_out_lr
         read_out = {"params": self.net.read_out.parameters(), "lr": rate, "initial_lr": rate}
         self.optimizer.add_param_group(read_out)
         self.models = nn.ModuleList(models)
@@ -74,8 +74,8 @@ class Sequences:
                 self.state = tree_map(torch.Tensor.detach, self.state)
             total, counted = total + value, counted + int(chunk.counts.sum())
             ended = chunk.ends or self.settings.per == "chunk"
-        if self.settings.clip is not None:
-            nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip)
+        if self.settings.optimizer.clip is not None:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.optimizer.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total / counted if counted else None
@@ -93,7 +93,7 @@ class Sequences:
     def _run(self, chunk: Chunk, state: Any, context: Any) -> tuple[Tensor, Tensor, Any, Any]:
         """A chunk's loss to differentiate, the task's own at each step, and what the next one begins with."""
         s, future = self.settings, self.future
-        device = torch.device(s.device)
+        device = torch.device(s.run.device)
         x, y, counts = (t.to(device) for t in (chunk.x, chunk.y, chunk.counts))
         if future is not None:
             state = future.receive(state, context)
@@ -102,7 +102,7 @@ class Sequences:
         per_step = self.task.losses(out, y).mean(1) * counts
         loss = per_step.sum() / s.T  # a sum over the steps: as much for each, however many a chunk has
         if future is not None and not chunk.ends:
-            context = x[-1] if s.model_context else coming
+            context = x[-1] if s.model.context else coming
             loss = loss + future.send(state, context)
             if self.auxiliary is not None:
                 loss = loss + self.auxiliary(future)
@@ -117,22 +117,22 @@ class Sequences:
         outs = []
         for t in range(len(x)):
             if t:
-                state = self.future(state, x[t - 1] if self.settings.model_context else None)
+                state = self.future(state, x[t - 1] if self.settings.model.context else None)
             out, state = self.net(x[t : t + 1], state)
             outs.append(out)
         return torch.cat(outs), state
 
     def _schedule(self, done: int) -> None:
         s = self.settings
-        share = done / s.updates
-        decayed(self.optimizer, s.decay, share)
-        if share < s.warm_up:
-            self.optimizer.param_groups[0]["lr"] *= share / s.warm_up
+        share = done / s.steps
+        decayed(self.optimizer, s.optimizer.decay, share)
+        if share < s.optimizer.warm_up:
+            self.optimizer.param_groups[0]["lr"] *= share / s.optimizer.warm_up
         if self.future is not None:
-            if share >= s.use_until:
+            if share >= s.model.use_until:
                 self.future.scale = 0.0
                 self.future.interface.lam = 1.0
-            if share >= s.learn_until:
+            if share >= s.model.learn_until:
                 self.optimizer.param_groups[1]["lr"] = 0.0
 
     @torch.no_grad()
@@ -147,7 +147,7 @@ class Sequences:
         """The outputs of whole sequences; a piece at a time, for long ones need memory."""
         outs, state = [], None
         for piece in x.split(PIECE):
-            out, state = self.net(piece.to(self.settings.device), state)
+            out, state = self.net(piece.to(self.settings.run.device), state)
             outs.append(out.cpu())
         return torch.cat(outs)
 
@@ -155,7 +155,7 @@ class Sequences:
         """The last synthetic gradient against its target; those of a probe against full backpropagation's."""
         if self.future is None or self.future.quality is None:
             return {}
-        trust = {"trust": self.future.slope.item()} if self.settings.trust else {}
+        trust = {"trust": self.future.slope.item()} if self.settings.model.trust else {}
         state = {**dataclasses.asdict(self.future.quality), "r2": self.future.r2, **trust}
         probed = {f"boundary {k}": dataclasses.asdict(true) for k, true in enumerate(self._probe(), 1)}
         return {"state": state, **probed}
@@ -197,7 +197,7 @@ class Sequences:
             **{key: getattr(s, key) for key in ("recipe", "method", "T", "cell", "units", "seed", "updates")},
             "sequences": self.task.sequences,
             "seconds": seconds,
-            "seconds_per_update": seconds / s.updates,
+            "seconds_per_update": seconds / s.steps,
             **self.evaluate(test=True),
             "validation": measure,
             "parameters": sum(p.numel() for p in self.net.parameters()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import multiprocessing
 import os
@@ -13,26 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from synthgrad_lab.clocks import settings as clocks
-from synthgrad_lab.families import AnySettings, fetch, fetched
-from synthgrad_lab.feedforward.methods.base import run as run_parts
-from synthgrad_lab.feedforward.networks import IMAGES, network
-from synthgrad_lab.recurrent import settings as recurrent
 from synthgrad_lab.running.console import Bars
 from synthgrad_lab.running.loop import Diverged, Interrupted, resume, run
-from synthgrad_lab.running.record import note
 from synthgrad_lab.running.run_folder import begun, ended, is_run_of, put_aside
+from synthgrad_lab.running.settings import Settings
 
+log = logging.getLogger(__name__)
 _LISTED = 16  # runs whose bars stay on the screen when they have ended
 _parent = os.getppid()  # in a worker: the process that started it
 _shared: Any = None  # in a worker: (steps done, error) of every cell, read by the parent for its bars
 
 
-def run_cells(
-    cells: Mapping[str, AnySettings],
+def run_grid(
+    runs: Mapping[str, Settings],
     folder: Path,
     workers: int = 2,
     keep: Callable[[str, dict[str, Any]], None] = lambda name, result: None,
@@ -40,7 +34,7 @@ def run_cells(
     """Run every cell to its end, each in ``folder/name``.
 
     Args:
-        cells: settings by name.
+        runs: settings by name.
         folder: where the cells' folders are; what is there already with the same settings is not run again.
         workers: processes at a time; each run takes its own ``threads``.
         keep: called with each cell's name and result as soon as it has ended.
@@ -52,7 +46,7 @@ def run_cells(
         KeyboardInterrupt: after Ctrl-C; every run under way has been stopped with its checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = {name: replace(settings, out=str(folder / name)) for name, settings in cells.items()}
+    tasks = {name: replace(settings, out=str(folder / name)) for name, settings in runs.items()}
     results = {name: result for name, settings in tasks.items() if (result := _ended(settings))}
     tasks = {name: settings for name, settings in tasks.items() if name not in results}
     for name, result in results.items():
@@ -60,16 +54,16 @@ def run_cells(
     if not tasks:
         return results
     if results:
-        note(f"{len(results)} of {len(cells)} runs have ended already and are kept")
-    for settings in {fetched(settings): settings for settings in tasks.values()}.values():
-        fetch(settings)  # once, not by every worker
+        log.info("%d of %d runs have ended already and are kept", len(results), len(runs))
+    for settings in {settings.data_key: settings for settings in tasks.values()}.values():
+        settings.download()  # once, not by every worker
     context = multiprocessing.get_context("spawn")
     shared = context.Array("d", 2 * len(tasks))
     brief = len(tasks) > _LISTED
     with Bars(brief) as bars, ProcessPoolExecutor(workers, context, _start, (shared,)) as pool:
-        work = [work_of(settings) for settings in tasks.values()]
+        work = [settings.cost() for settings in tasks.values()]
         whole = bars.whole(len(tasks), sum(work))
-        advance = [bars.bar(name, settings.steps, settings.told) for name, settings in tasks.items()]
+        advance = [bars.bar(name, settings.steps, settings.progress_format) for name, settings in tasks.items()]
         share = [each / settings.steps for each, settings in zip(work, tasks.values(), strict=True)]
         futures = [pool.submit(_cell, i, settings) for i, settings in enumerate(tasks.values())]
         try:
@@ -79,24 +73,10 @@ def run_cells(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     results |= {name: future.result() for name, future in zip(tasks, futures, strict=True)}
-    return {name: results[name] for name in cells}
+    return {name: results[name] for name in runs}
 
 
-def work_of(s: AnySettings) -> float:
-    """How long a run takes, up to a factor: its layers' multiplications, times what the method does with them."""
-    if isinstance(s, recurrent.Settings):
-        # The nets are small: calls are what costs.
-        return s.updates * (s.T + 3) * {"frozen": 1, "bptt": 1}.get(s.method, 2)
-    if isinstance(s, clocks.Settings):
-        return s.steps * s.T**2.0
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        channels, side = IMAGES[s.data]
-        run_parts(network(s), torch.empty(2, channels, side, side))
-    forward = counter.get_total_flops() / 2 + 1e5  # of an example, and what small nets spend otherwise
-    return s.steps * s.batch * forward * {"no-bprop": 1.5, "bprop": 3}.get(s.method, 4)
-
-
-def _ended(s: AnySettings) -> dict[str, Any] | None:
+def _ended(s: Settings) -> dict[str, Any] | None:
     """The result of a run that has ended with these settings."""
     folder = Path(str(s.out))
     return ended(folder) if is_run_of(folder, s) else None
@@ -125,7 +105,7 @@ def _followed(
             if error is None:
                 yield i
             elif isinstance(error, Diverged):
-                note(f"synthgrad: {error} The other runs go on.")
+                log.warning("%s The other runs continue.", error)
                 diverged.append(error)
             else:
                 raise KeyboardInterrupt if isinstance(error, Interrupted) else error
@@ -141,7 +121,7 @@ def _start(shared: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _cell(index: int, settings: AnySettings) -> dict[str, Any]:
+def _cell(index: int, settings: Settings) -> dict[str, Any]:
     try:
         return _run_on(index, settings)
     except Interrupted:
@@ -160,7 +140,7 @@ def _orphaned() -> bool:
     return os.getppid() != _parent
 
 
-def _run_on(index: int, settings: AnySettings) -> dict[str, Any]:
+def _run_on(index: int, settings: Settings) -> dict[str, Any]:
     def progress(done: int, error: float) -> None:
         if _orphaned():
             signal.raise_signal(signal.SIGTERM)  # the run stops with a checkpoint
@@ -169,7 +149,7 @@ def _run_on(index: int, settings: AnySettings) -> dict[str, Any]:
 
     folder = Path(str(settings.out))
     if is_run_of(folder, settings):
-        result = resume(folder, progress)
+        result = resume(folder, settings, progress)
         progress(settings.steps, _reached(result))
         return result
     if begun(folder):

@@ -16,11 +16,9 @@ from typing import Any
 import torch
 
 from synthgrad import checkpoint
-from synthgrad_lab.families import AnySettings, Training, settings_from, training_of
 from synthgrad_lab.running.record import Record, environment
-from synthgrad_lab.running.run_folder import claim, ended, first_line, owned, refuse_taken
-from synthgrad_lab.running.settings import located
-from synthgrad_lab.running.versions import version_of
+from synthgrad_lab.running.run_folder import check_free, check_version, claim, ended, first_line, owned
+from synthgrad_lab.running.settings import Settings, Training, located
 
 Progress = Callable[[int, float], None]
 """Called after each step with the steps done and the last measure (of images: validation error in percent)."""
@@ -34,7 +32,7 @@ class Diverged(ArithmeticError):
     """The loss is not a number any more."""
 
 
-def run(settings: AnySettings, progress: Progress = lambda step, error: None) -> dict[str, Any]:
+def run(settings: Settings, progress: Progress = lambda step, error: None) -> dict[str, Any]:
     """Start a run in a new folder and see it to its end.
 
     Args:
@@ -52,28 +50,29 @@ def run(settings: AnySettings, progress: Progress = lambda step, error: None) ->
     """
     name = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{settings.label}-seed{settings.seed}"
     folder = Path(settings.out or Path("runs") / name)
-    refuse_taken(folder)
-    torch.set_num_threads(settings.threads)
+    check_free(folder)
+    torch.set_num_threads(settings.run.threads)
     try:
-        torch.empty(0, device=settings.device)
+        torch.empty(0, device=settings.run.device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device={settings.device}: {str(error).splitlines()[0]}") from None
-    training = training_of(settings)
+        raise ValueError(f"device={settings.run.device}: {str(error).splitlines()[0]}") from None
+    training = settings.start()
     with owned(folder):
         claim(folder)  # once more: nobody else can begin there now
         record = Record(folder)
-        told = dataclasses.asdict(located(settings))
-        record.write("settings", settings=told, recipe_version=version_of(told), environment=environment())
+        values = dataclasses.asdict(located(settings))
+        record.write("settings", settings=values, version=settings.version, environment=environment())
         return _train(settings, training, record, Loop(), progress)
 
 
-def resume(folder: Path, progress: Progress = lambda step, error: None) -> dict[str, Any]:
+def resume(folder: Path, settings: Settings, progress: Progress = lambda step, error: None) -> dict[str, Any]:
     """Go on with an interrupted run from its checkpoint; it ends as if it had not been interrupted.
 
     A run that was stopped before its first checkpoint begins again at its first step.
 
     Args:
         folder: the run's folder.
+        settings: as its record has them.
         progress: called after each step.
 
     Returns:
@@ -90,18 +89,19 @@ def resume(folder: Path, progress: Progress = lambda step, error: None) -> dict[
     with owned(folder):
         if result := ended(folder):  # meanwhile
             return result
-        return _resumed(recorded(folder), folder, progress)
+        check_version(folder, settings)
+        return _resumed(settings, folder, progress)
 
 
-def _resumed(settings: AnySettings, folder: Path, progress: Progress) -> dict[str, Any]:
+def _resumed(settings: Settings, folder: Path, progress: Progress) -> dict[str, Any]:
     record, loop = Record(folder), Loop()
-    torch.set_num_threads(settings.threads)
-    training = training_of(settings)
+    torch.set_num_threads(settings.run.threads)
+    training = settings.start()
     if (folder / checkpoint.NAME).exists():
         try:
             state = checkpoint.load(folder)
         except ValueError as error:
-            cure = f"without the file, resume={folder} begins at the first step"
+            cure = f"without the file, --resume {folder} begins at the first step"
             raise ValueError(f"{str(error).partition(';')[0]}; {cure}") from None
         training.load_state_dict(state["trainer"])
         torch.set_rng_state(state["random"])
@@ -109,16 +109,6 @@ def _resumed(settings: AnySettings, folder: Path, progress: Progress) -> dict[st
     record.rewind(loop.step)
     record.write("resumed", step=loop.step, environment=environment())
     return _train(settings, training, record, loop, progress)
-
-
-def recorded(folder: Path) -> AnySettings:
-    """The settings of the run in a folder.
-
-    Raises:
-        FileNotFoundError: if there is none, or one in stages.
-        ValueError: if it was begun with another version of its recipe.
-    """
-    return settings_from(first_line(folder)["settings"])
 
 
 @dataclasses.dataclass
@@ -135,7 +125,7 @@ class Loop:
     """Of the steps since the last point of the curve."""
 
 
-def _train(s: AnySettings, training: Training, record: Record, loop: Loop, progress: Progress) -> dict[str, Any]:
+def _train(s: Settings, training: Training, record: Record, loop: Loop, progress: Progress) -> dict[str, Any]:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed only here
 
     def save() -> None:
@@ -157,17 +147,17 @@ def _train(s: AnySettings, training: Training, record: Record, loop: Loop, progr
             if loop.losses and not math.isfinite(loop.losses[-1]):
                 record.write("diverged", step=loop.step, loss=str(loop.losses[-1]))
                 where = f"at step {loop.step}; the record is in {record.folder}"
-                raise Diverged(f"the loss is {loop.losses[-1]} {where}. Try a lower lr.")
-            if loop.step % s.eval_every == 0 or loop.step == s.steps:
+                raise Diverged(f"the loss is {loop.losses[-1]} {where}. Try a lower --optimizer.lr.")
+            if loop.step % s.run.eval_every == 0 or loop.step == s.steps:
                 _point(training, loop, record, board)
             if loop.step == s.steps:
                 break
-            if loop.step % s.checkpoint_every == 0 or interrupted.is_set():
+            if loop.step % s.run.checkpoint_every == 0 or interrupted.is_set():
                 save()
             if interrupted.is_set():
                 record.write("interrupted", step=loop.step)
                 where = f"at step {loop.step} of {s.steps}"
-                raise Interrupted(f"stopped {where}; go on with resume={record.folder}")
+                raise Interrupted(f"stopped {where}; resume with --resume {record.folder}")
             progress(loop.step, loop.measure)
         save()
     result = {**training.result(loop.seconds, loop.measure), "record": str(record.path)}

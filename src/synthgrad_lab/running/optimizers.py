@@ -18,9 +18,9 @@ def adam(parameters: Sequence[Tensor], models: Sequence[Tensor], s: Any) -> Adam
         models: of the gradient models, if there are any.
         s: settings: ``lr, model_lr, model_beta1, model_beta2``.
     """
-    groups: list[dict[str, Any]] = [{"params": parameters, "lr": s.lr, "initial_lr": s.lr}]
+    groups: list[dict[str, Any]] = [{"params": parameters, "lr": s.optimizer.lr, "initial_lr": s.optimizer.lr}]
     if models:
-        rates = {"lr": s.model_lr, "initial_lr": s.model_lr, "betas": (s.model_beta1, s.model_beta2)}
+        rates = {"lr": s.model.lr, "initial_lr": s.model.lr, "betas": (s.model.beta1, s.model.beta2)}
         groups.append({"params": models, **rates})
     return Adam(groups, fused=True)
 

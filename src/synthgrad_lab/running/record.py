@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +86,3 @@ def commit() -> dict[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.SubprocessError):
         return {}
-
-
-def note(text: str) -> None:
-    """A line for the user, on standard error: standard output is for results."""
-    print(text, file=sys.stderr, flush=True)

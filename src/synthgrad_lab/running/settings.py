@@ -127,8 +127,14 @@ class Settings(Checked):
 
     @property
     def version(self) -> int:
-        """Version of the code's recipe that gives these settings their meaning."""
-        return self.versions.get(f"{self.recipe} {self.method}", self.versions.get(self.method, 1))
+        """Version of the recipe that gives these settings their meaning."""
+        return self.version_for({"recipe": self.recipe, "method": self.method})
+
+    @classmethod
+    def version_for(cls, values: Mapping[str, Any]) -> int:
+        """The same for recorded settings."""
+        method = values["method"]
+        return cls.versions.get(f"{values['recipe']} {method}", cls.versions.get(method, 1))
 
     @property
     def label(self) -> str:

@@ -52,12 +52,12 @@ def build_stage(s: Settings, cuts: tuple[int, ...], k: int) -> Stage:
         schedule=partial(_schedule, optimizer, s),
         conditioned=s.method != "dni",
         patient=s.unlock != "complete",
-        clip=s.clip,
+        clip=s.optimizer.clip,
     )
 
 
 def _schedule(optimizer: torch.optim.Optimizer, s: Settings, step: int) -> None:
-    decayed(optimizer, s.decay, step / s.steps)
+    decayed(optimizer, s.optimizer.decay, step / s.steps)
 
 
 images_of = lru_cache(1)(load)
@@ -136,7 +136,7 @@ def refuse(s: Settings) -> None:
     """
     if s.method not in INTERFACED:
         raise ValueError(f"method={s.method} waits for other stages: method={' or '.join(INTERFACED)}")
-    if s.unlock == "fused" or s.warmup or s.p_update < 1 or any(s.lam):
+    if s.unlock == "fused" or s.mixing.warm_up or s.p_update < 1 or any(s.mixing.lam):
         raise ValueError("stages learn without waiting: no unlock=fused, lam, warmup or p_update")
 
 

@@ -6,7 +6,7 @@ import math
 import statistics
 from typing import Any
 
-from synthgrad_lab.feedforward.settings import SHOWN
+from synthgrad_lab.feedforward.settings import LABELS
 from synthgrad_lab.reporting.statistics import grouped, mean, spread
 from synthgrad_lab.running.jsonl import Row
 
@@ -22,7 +22,7 @@ def learning(records: list[Row]) -> list[dict[str, str]]:
         told = [stage for r in runs for stage in r["per_stage"]]
         rows.append(
             {
-                "method": SHOWN[method],
+                "method": LABELS[method],
                 "messages": arm,
                 "steps": f"{runs[0]['steps']:,}",
                 "seeds": str(len(runs)),

@@ -181,7 +181,7 @@ class _Recorded:
 def _result(s: Settings, how: Launch, cuts: tuple[int, ...], outcome: Outcome) -> dict[str, Any]:
     """What the record's last line says; reads the test images."""
     trainer = assembled(s, cuts, outcome.states)
-    images = images_of(s.data, s.data_dir).to(s.device)
+    images = images_of(s.data, s.data_dir).to(s.run.device)
     return {
         **{
             key: getattr(s, key)

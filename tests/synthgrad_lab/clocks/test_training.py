@@ -34,7 +34,7 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr("synthgrad_lab.clocks.training.STREAMS", 20)
 
     def make(method="dni", name="run", **changes):
-        small = {"T": 2, "units": 8, "model_hidden": 4, "batch": 4, "steps": 6, "eval_every": 3}
+        small = {"T": 2, "width": 8, "model.hidden": 4, "batch": 4, "steps": 6, "run.eval_every": 3}
         return replace(clocks(method), **{**small, "out": str(tmp_path / name), **changes})
 
     return make

@@ -23,10 +23,11 @@ from synthgrad_lab.feedforward.networks import (
 from synthgrad_lab.feedforward.networks import sides as sides_of
 from synthgrad_lab.feedforward.precision import Autocast, bf16_is_fast, prepared
 from synthgrad_lab.feedforward.recipes import RECIPES
+from synthgrad_lab.running.settings import vary
 
 
 def small(recipe, method="cdni", **changes):
-    tiny = {"width": 4, "model_hidden": 3, "input_hidden": 3, "precision": "fp32"}
+    tiny = {"width": 4, "model.hidden": 3, "model.input_hidden": 3, "run.precision": "fp32"}
     return replace(RECIPES[recipe](method), **{**tiny, **changes})
 
 
@@ -83,7 +84,7 @@ def test_the_models_beside_them_fit_every_message(recipe, layers):
         assert h.shape[1:] == message(s, k)
         assert input_model(s, k)(images(s)).shape == h.shape
         for depth in (0, 1, 2, 3):
-            deep = replace(s, model_depth=depth)
+            deep = vary(s, {"model.depth": depth})
             assert gradient_model(deep, k)(h, y).shape == h.shape
             assert gradient_model(replace(deep, method="dni"), k)(h, None).shape == h.shape
             classifier = head(deep, k)
@@ -105,7 +106,7 @@ def test_bfloat16_and_memory_order_change_little(recipe, layers):
         torch.manual_seed(0)
         parts = network(plain)
         if prepare:
-            parts = [prepared(part, replace(plain, precision=prepare)) for part in parts]
+            parts = [prepared(part, vary(plain, {"run.precision": prepare})) for part in parts]
         h = x
         outs = [h := part(h) for part in parts]
         criterion(outs[-1], y).backward()
@@ -124,7 +125,7 @@ def test_bfloat16_and_memory_order_change_little(recipe, layers):
 @pytest.mark.parametrize("method", ["dni", "cdni", "critic"])
 @pytest.mark.parametrize("recipe", ["cifar-fcn", "cifar-cnn"])
 def test_models_in_bfloat16_learn_from_messages_in_it(recipe, method):
-    s = small(recipe, method, precision="bf16")
+    s = small(recipe, method, **{"run.precision": "bf16"})
     h, y = messages(replace(s, method="cdni"))[0].detach().bfloat16(), torch.arange(5)
     model = prepared(head(s, 0) if method == "critic" else gradient_model(s, 0), s)
     interface = Interface(Critic(model) if method == "critic" else model)
@@ -141,7 +142,9 @@ def test_models_in_bfloat16_learn_from_messages_in_it(recipe, method):
 @pytest.mark.parametrize("fast", [True, False])
 def test_auto_is_bfloat16_where_the_processor_has_it(monkeypatch, fast):
     monkeypatch.setattr(precision, "bf16_is_fast", lambda device: fast)
-    made = {p: prepared(nn.Linear(2, 2), small("mnist-fcn", precision=p)) for p in ("auto", "fp32", "bf16")}
+    made = {
+        p: prepared(nn.Linear(2, 2), small("mnist-fcn", **{"run.precision": p})) for p in ("auto", "fp32", "bf16")
+    }
     assert (made["auto"](torch.ones(1, 2)).dtype == torch.bfloat16) == fast
     assert isinstance(made["bf16"], Autocast)
     assert isinstance(made["fp32"], nn.Linear)

@@ -188,7 +188,7 @@ def test_nothing_to_report(tmp_path, function):
 
 
 def test_a_real_run(tiny, tmp_path):
-    result = run(tiny("cdni", steps=3, eval_every=1))
+    result = run(tiny("cdni", steps=3, **{"run.eval_every": 1}))
     (row,) = report.rows([tmp_path / "run"])
     assert row["test_error"] == result["test_error"]
     assert row["updates_per_layer"] == [3, 3, 3, 3]

@@ -1,7 +1,7 @@
 """Settings: what they refuse, what they count, how the command line makes them."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ from synthgrad_lab.feedforward.recipes import RECIPES, paper_preset
 from synthgrad_lab.feedforward.settings import INTERFACED, METHODS, TRAINING, Settings
 from synthgrad_lab.feedforward.trainer import Trainer
 from synthgrad_lab.recurrent.recipes import RECIPES as SEQUENCES
-from synthgrad_lab.running.settings import BadSetting, words
+from synthgrad_lab.running.settings import BadSetting, vary, words
 
 
 def asked(recipe, *arguments):
@@ -56,12 +56,12 @@ def test_shares_out_of_range(name, value):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lam": 0.5}, "unlock=fused"),
-        ({"lam_end": (0.5,)}, "unlock=fused"),
-        ({"unlock": "complete", "lam": (0.1, 0.0, 0.0)}, "unlock=fused"),
+        ({"mixing.lam": 0.5}, "unlock=fused"),
+        ({"mixing.lam_end": (0.5,)}, "unlock=fused"),
+        ({"unlock": "complete", "mixing.lam": (0.1, 0.0, 0.0)}, "unlock=fused"),
         *[({"method": m, "unlock": "complete"}, "wants interfaces") for m in METHODS if m not in INTERFACED],
         ({"method": "bprop", "unlock": "fused"}, "wants interfaces"),
-        ({"unlock": "complete", "warmup": 10}, "unlock=complete and p_update below 1 do not"),
+        ({"unlock": "complete", "mixing.warm_up": 10}, "unlock=complete and p_update below 1 do not"),
         ({"unlock": "fused", "p_update": 0.5}, "p_update below 1"),
         ({"method": "stale", "p_update": 0.5}, "p_update below 1"),
     ],
@@ -89,9 +89,9 @@ shares = st.lists(st.floats(0, 1), min_size=3, max_size=3) | st.floats(0, 1)
 def test_a_record_gives_the_settings_back(recipe, method, lam, lam_end):
     s = RECIPES[recipe](method)
     if method in INTERFACED:
-        s = replace(s, unlock="fused", lam=lam, lam_end=lam_end)
-        assert isinstance(s.lam, tuple)
-        assert len(s.lam) == (3 if isinstance(lam, list) else 1)
+        s = vary(s, {"unlock": "fused", "mixing.lam": lam, "mixing.lam_end": lam_end})
+        assert isinstance(s.mixing.lam, tuple)
+        assert len(s.mixing.lam) == (3 if isinstance(lam, list) else 1)
     for each in (s, paper_preset(s)):
         assert Settings(**json.loads(json.dumps(asdict(each)))) == each
 
@@ -114,9 +114,11 @@ def test_epochs_are_replaced_by_steps_and_the_other_way_round():
 def test_the_papers_preset(recipe, method):
     s = asked(recipe, "preset=paper", f"method={method}")
     assert (s.preset, s.method, s.recipe) == ("paper", method, recipe)
-    assert (s.lr, s.steps, s.batch, s.decay, s.epochs) == (3e-5, 500_000, 256, "steps", None)
+    assert (s.optimizer.lr, s.steps, s.batch, s.optimizer.decay, s.epochs) == (3e-5, 500_000, 256, "steps", None)
     assert s.width == RECIPES[recipe](method).width
-    assert asked(recipe, "preset=paper", f"method={method}", "steps=9", "lr=0.5") == replace(s, steps=9, lr=0.5)
+    assert asked(recipe, "preset=paper", f"method={method}", "steps=9", "lr=0.5") == vary(
+        s, {"steps": 9, "optimizer.lr": 0.5}
+    )
     assert asked(recipe, "preset=paper", "epochs=1", "batch=100").steps == TRAINING[s.data] // 100
 
 
@@ -132,7 +134,7 @@ def test_the_papers_rates_fall_to_a_tenth_twice():
 
 def test_a_share_per_interface():
     s = asked("mnist-fcn", "unlock=fused", "lam=0.5,0.2,0", "lam_end=1")
-    assert (s.lam, s.lam_end) == ((0.5, 0.2, 0.0), (1.0,))
+    assert (s.mixing.lam, s.mixing.lam_end) == ((0.5, 0.2, 0.0), (1.0,))
     assert asked("mnist-fcn", "lam_end=none").lam_end is None
     with pytest.raises(BadSetting, match="lam=half"):
         asked("mnist-fcn", "lam=0.5,half", "unlock=fused")

@@ -58,7 +58,7 @@ def test_unlocked_equals_fused(tiny, method):
 
 
 def test_fused_with_lam_1_equals_bprop(tiny):
-    a, b = Trainer(tiny("bprop")), Trainer(tiny("cdni", unlock="fused", lam=1.0))
+    a, b = Trainer(tiny("bprop")), Trainer(tiny("cdni", unlock="fused", **{"mixing.lam": 1.0}))
     b.load_state_dict(
         {**a.state_dict(), "method": b.state_dict()["method"], "optimizers": b.state_dict()["optimizers"]}
     )
@@ -68,7 +68,7 @@ def test_fused_with_lam_1_equals_bprop(tiny):
 def test_bprop_equals_plain_pytorch(tiny):
     trainer = Trainer(tiny("bprop"))
     net = copy.deepcopy(nn.Sequential(*trainer.parts))
-    optimizer = torch.optim.Adam(net.parameters(), lr=trainer.settings.lr)
+    optimizer = torch.optim.Adam(net.parameters(), lr=trainer.settings.optimizer.lr)
     x, y = batch(trainer.settings)
     for _ in range(5):
         loss = nn.functional.cross_entropy(net(x), y)
@@ -98,7 +98,7 @@ def test_the_schedule_ends_at_zero(tiny):
     rates = []
     for step in (0, 5, 10):
         trainer.schedule(step)
-        rates.append(trainer.optimizers[1].param_groups[0]["lr"] / trainer.settings.lr)
+        rates.append(trainer.optimizers[1].param_groups[0]["lr"] / trainer.settings.optimizer.lr)
     assert rates == pytest.approx([1, 0.5, 0])
 
 

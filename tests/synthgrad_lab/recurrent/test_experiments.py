@@ -13,14 +13,14 @@ SMALL = Budget(5, {"": (1e-4, 1e-3)}, {"add": 100, "copy": 50})
 
 def row(name, settings, validation, **result):
     return {"cell": name, "recipe": settings.recipe, "seed": settings.seed, "validation": validation,
-            "settings": asdict(settings), "updates": settings.updates, **result}  # fmt: skip
+            "settings": asdict(settings), "steps": settings.steps, **result}  # fmt: skip
 
 
 @pytest.fixture
 def tried():
     """Each arm's first seed at both rates; the larger rate is better for DNI, the smaller for the others."""
     return [
-        row(name, s, (s.lr < 5e-4) == (s.method == "dni"), cross_entropy=0.5, longest=3, sequences=6400)
+        row(name, s, (s.optimizer.lr < 5e-4) == (s.method == "dni"), cross_entropy=0.5, longest=3, sequences=6400)
         for name, s in cells(SMALL).items()
     ]
 
@@ -32,8 +32,8 @@ def test_first_every_rate_with_one_seed():
     frozen = {name for name in arms if "read-out only" in name}  # whose core stands still at any rate
     assert len(found) == 2 * len(arms) - len(frozen)
     assert {s.recipe for s in found.values()} == {"add", "copy"}
-    assert {(s.T, s.updates) for s in found.values() if s.recipe == "add"} == {(5, 100), (3, 166), (15, 33)}
-    assert {(s.T, s.updates) for s in found.values() if s.recipe == "copy"} == {
+    assert {(s.T, s.steps) for s in found.values() if s.recipe == "add"} == {(5, 100), (3, 166), (15, 33)}
+    assert {(s.T, s.steps) for s in found.values() if s.recipe == "copy"} == {
         *((T, 50) for T in (3, 4, 5)),
         (64, 10),
     }
@@ -43,11 +43,11 @@ def test_then_the_other_seeds_at_each_arms_best_rate(tried):
     found = cells(SMALL, records=tried)
     assert {s.seed for s in found.values() if s.recipe == "add"} == {1, 2, 3, 4}
     assert {s.seed for s in found.values() if s.recipe == "copy"} == {1, 2}
-    add = {(s.method, s.lr) for s in found.values() if s.recipe == "add"}
+    add = {(s.method, s.optimizer.lr) for s in found.values() if s.recipe == "add"}
     assert ("dni", 1e-3) in add
     assert ("bptt", 1e-4) in add
     assert len(add) == len({method for method, _ in add})
-    copy = {(s.method, s.lr) for s in found.values() if s.recipe == "copy"}  # where more is better
+    copy = {(s.method, s.optimizer.lr) for s in found.values() if s.recipe == "copy"}  # where more is better
     assert copy == {("dni", 1e-4), *((method, 1e-3) for method in ("bptt", "local", "dni-aux", "cdni"))}
 
 
@@ -60,12 +60,12 @@ def test_only_the_tasks_asked_for_and_texts_only_with_a_text():
     assert {s.recipe for s in cells(BUDGETS["standard"], tasks=["delay"]).values()} == {"delay"}
     assert "char-lm" not in {s.recipe for s in cells(BUDGETS["standard"]).values()}
     with_text = cells(BUDGETS["standard"], "FILE", ["char-lm"])
-    assert {s.text for s in with_text.values()} == {"FILE"}
+    assert {s.task.text for s in with_text.values()} == {"FILE"}
 
 
 def test_only_the_standard_budget_has_the_arm_with_a_length_of_its_own():
     long = {
-        budget: [s.updates for name, s in cells(BUDGETS[budget]).items() if ", long" in name] for budget in BUDGETS
+        budget: [s.steps for name, s in cells(BUDGETS[budget]).items() if ", long" in name] for budget in BUDGETS
     }
     assert long == {"quick": [], "standard": [60_000, 60_000], "paper": []}
 
@@ -78,19 +78,19 @@ def test_cells_come_back_from_their_records():
 def test_a_rate_is_chosen_on_the_seeds_that_all_rates_have(tried):
     arm = [r for r in tried if r["cell"].startswith("add--rnn, T=5, BPTT--")]
     best = chosen(arm, "add")
-    assert [r["settings"]["lr"] for r in best] == [1e-4]
+    assert [r["settings"]["optimizer"]["lr"] for r in best] == [1e-4]
     more = [{**best[0], "seed": seed, "validation": 9.0} for seed in (1, 2)]  # bad luck later changes nothing
-    assert {r["settings"]["lr"] for r in chosen([*arm, *more], "add")} == {1e-4}
+    assert {r["settings"]["optimizer"]["lr"] for r in chosen([*arm, *more], "add")} == {1e-4}
     assert len(chosen([*arm, *more], "add")) == 3
 
 
 def test_of_equal_rates_the_one_with_other_seeds_then_the_lower_is_chosen(tried):
     arm = [{**r, "validation": 9} for r in tried if r["cell"].startswith("copy--lstm, T=3, BPTT--")]
-    assert {r["settings"]["lr"] for r in chosen(arm, "copy")} == {1e-4}
-    assert {r["settings"]["lr"] for r in chosen(arm[::-1], "copy")} == {1e-4}
-    begun = [*arm, *({**r, "seed": 1} for r in arm if r["settings"]["lr"] == 1e-3)]
-    assert {r["settings"]["lr"] for r in chosen(begun, "copy")} == {1e-3}
-    assert {s.lr for s in cells(SMALL, tasks=["copy"], records=begun).values()} == {1e-3}
+    assert {r["settings"]["optimizer"]["lr"] for r in chosen(arm, "copy")} == {1e-4}
+    assert {r["settings"]["optimizer"]["lr"] for r in chosen(arm[::-1], "copy")} == {1e-4}
+    begun = [*arm, *({**r, "seed": 1} for r in arm if r["settings"]["optimizer"]["lr"] == 1e-3)]
+    assert {r["settings"]["optimizer"]["lr"] for r in chosen(begun, "copy")} == {1e-3}
+    assert {s.optimizer.lr for s in cells(SMALL, tasks=["copy"], records=begun).values()} == {1e-3}
 
 
 def test_the_table_has_an_arm_a_line(tried):

@@ -42,8 +42,15 @@ def tiny(tmp_path, monkeypatch):
     text.write_text("the cat sat on the mat;\n" * 30)
 
     def make(recipe="add", method="dni", name="run", **changes):
-        small = {"units": 4, "model_hidden": 4, "batch": 3, "updates": 12, "eval_every": 6}
-        usual = {**small, "T": 3, "lr": 1e-2, "model_lr": 1e-2, "text": str(text), "out": str(tmp_path / name)}
+        small = {"width": 4, "model.hidden": 4, "batch": 3, "steps": 12, "run.eval_every": 6}
+        usual = {
+            **small,
+            "T": 3,
+            "optimizer.lr": 1e-2,
+            "model.lr": 1e-2,
+            "task.text": str(text),
+            "out": str(tmp_path / name),
+        }
         return replace(RECIPES[recipe](method), **{**usual, **changes})
 
     return make
@@ -60,7 +67,7 @@ def assert_finite(result):
 
 def after(settings, begin=0, end=None, training=None):
     training = training or Sequences(settings)
-    for done in range(begin, end or settings.updates):
+    for done in range(begin, end or settings.steps):
         training.step(done)
     return training
 
@@ -108,16 +115,20 @@ def test_frozen_leaves_the_core_and_moves_the_read_out(tiny):
     ("recipe", "method", "changes"),
     [
         *[(recipe, method, {}) for recipe in ("add", "copy") for method in ("bptt", "dni", "dni-aux", "bp-lambda")],
-        *[(recipe, "dni", {"traces": 0.5, "model_context": True}) for recipe in ("add", "copy")],
+        *[(recipe, "dni", {"model.traces": 0.5, "model.context": True}) for recipe in ("add", "copy")],
         *[(recipe, "dni", {}) for recipe in ("delay", "repeat-copy", "char-lm", "seq-mnist", "line-drawing")],
-        *[("copy", method, {"model_form": "critic"}) for method in ("local", "cdni")],
-        ("add", "dni", {"target_every": 2, "decay": "cosine", "cell": "lstm", "hidden_only": True}),
-        ("add", "dni", {"use_until": 0.3, "learn_until": 0.7, "model_sees": 0.5}),
-        ("add", "dni", {"trust": True, "warm_up": 0.8, "read_out_lr": 1e-3}),
+        *[("copy", method, {"model.form": "critic"}) for method in ("local", "cdni")],
+        (
+            "add",
+            "dni",
+            {"model.target_every": 2, "optimizer.decay": "cosine", "cell": "lstm", "model.hidden_only": True},
+        ),
+        ("add", "dni", {"model.use_until": 0.3, "model.learn_until": 0.7, "model.sees": 0.5}),
+        ("add", "dni", {"model.trust": True, "optimizer.warm_up": 0.8, "optimizer.read_out_lr": 1e-3}),
     ],
 )
 def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(tiny, recipe, method, changes):
-    changes = {"first": 2, **changes}  # copy: 7 steps, in chunks of 3, 3 and 1
+    changes = {"task.first": 2, **changes}  # copy: 7 steps, in chunks of 3, 3 and 1
     whole, cut = (tiny(recipe, method, name, **changes) for name in ("whole", "cut"))
     run(whole)
 
@@ -157,26 +168,26 @@ def flat(value, name=""):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"hidden_only": True},
-        {"model_sees": 0.5},
-        {"model_form": "critic"},
-        {"model_form": "critic", "model_sees": 0.5},
-        {"model_context": True},
-        {"model_context": True, "method": "bp-lambda"},
-        {"target_every": 2},
-        {"scale": 0.1},
-        {"gamma": 0.9},
-        {"model_depth": 0},
-        {"aux_weight": 0.1, "method": "dni-aux"},
-        {"lam": 0.9, "method": "bp-lambda"},
-        {"traces": 0.5},
-        {"clip": 1e-3},
-        {"unit_factor": 64.0},
+        {"model.hidden_only": True},
+        {"model.sees": 0.5},
+        {"model.form": "critic"},
+        {"model.form": "critic", "model.sees": 0.5},
+        {"model.context": True},
+        {"model.context": True, "method": "bp-lambda"},
+        {"model.target_every": 2},
+        {"model.scale": 0.1},
+        {"model.gamma": 0.9},
+        {"model.depth": 0},
+        {"model.aux_weight": 0.1, "method": "dni-aux"},
+        {"model.lam": 0.9, "method": "bp-lambda"},
+        {"model.traces": 0.5},
+        {"optimizer.clip": 1e-3},
+        {"model.unit_factor": 64.0},
     ],
     ids=str,
 )
 def test_every_option_runs_and_makes_a_difference(tiny, changes):
-    plain = tiny(method=changes.get("method", "dni"), cell="lstm", updates=15)
+    plain = tiny(method=changes.get("method", "dni"), cell="lstm", steps=15, **{})
     s = replace(plain, **changes)
     assert_finite(run(s))
     ended = checkpoint.load(Path(s.out))["trainer"]["net"]
@@ -186,16 +197,16 @@ def test_every_option_runs_and_makes_a_difference(tiny, changes):
 @pytest.mark.parametrize(
     ("recipe", "changes"),
     [
-        ("copy", {"ahead": 1}),
-        ("copy", {"model_form": "regression"}),
-        ("copy", {"model_anchor": 0.0}),
-        ("copy", {"model_depth": 1}),
-        ("line-drawing", {"model_form": "critic"}),
+        ("copy", {"model.ahead": 1}),
+        ("copy", {"model.form": "regression"}),
+        ("copy", {"model.anchor": 0.0}),
+        ("copy", {"model.depth": 1}),
+        ("line-drawing", {"model.form": "critic"}),
     ],
     ids=str,
 )
 def test_an_m_that_sees_the_targets_to_come_makes_a_difference(tiny, recipe, changes):
-    plain = tiny(recipe, "cdni", updates=15, first=3)
+    plain = tiny(recipe, "cdni", steps=15, **{"task.first": 3})
     blind, s = replace(plain, method="dni"), replace(plain, **changes)
     ended = [weights(after(settings).net) for settings in (blind, plain, s)]
     assert not any(torch.equal(ended[a], ended[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
@@ -205,7 +216,12 @@ def test_an_m_that_sees_the_targets_to_come_makes_a_difference(tiny, recipe, cha
 @pytest.mark.parametrize(("cell", "only"), [("rnn", None), ("lstm", None), ("lstm", (0,))])
 def test_at_a_chunks_end_a_critic_that_learns_from_its_loss_alone_is_the_local_loss(tiny, method, cell, only):
     """One chunk: what the core gets is the loss' own gradient, whichever way it comes."""
-    s = tiny("copy", method, cell=cell, first=3, model_form="critic", model_depth=0, hidden_only=bool(only))
+    s = tiny(
+        "copy",
+        method,
+        cell=cell,
+        **{"task.first": 3, "model.form": "critic", "model.depth": 0, "model.hidden_only": bool(only)},
+    )
     training = Sequences(s)
     head = training.head or training.future.interface.gradient_model.head
     torch.manual_seed(0)
@@ -216,7 +232,7 @@ def test_at_a_chunks_end_a_critic_that_learns_from_its_loss_alone_is_the_local_l
     found = torch.autograd.grad(loss, list(training.net.core.parameters()))
 
     out, state = training.net(chunk.x)
-    guesses = head(pack(state, only=only)).view(s.batch, s.ahead, -1)
+    guesses = head(pack(state, only=only)).view(s.batch, s.model.ahead, -1)
     _, y, counts = training.task.episode
     assert counts.tolist() == [0] * 5 + [1] * 4  # a start, three vectors, a request; three vectors, an end
     wanted = torch.nn.functional.binary_cross_entropy_with_logits(
@@ -230,9 +246,9 @@ def test_at_a_chunks_end_a_critic_that_learns_from_its_loss_alone_is_the_local_l
 @pytest.mark.parametrize("recipe", ["add", "copy", "delay"])
 @pytest.mark.parametrize("method", ["dni", "bp-lambda"])
 def test_a_probe_leaves_no_trace(tiny, recipe, method):
-    s = tiny(recipe, method, first=2, updates=15)
+    s = tiny(recipe, method, steps=15, **{"task.first": 2})
     probed = Sequences(s)
-    for done in range(s.updates):
+    for done in range(s.steps):
         probed.step(done)
         assert "boundary 1" in probed.quality() or done < 2
     plain = after(s)
@@ -242,7 +258,7 @@ def test_a_probe_leaves_no_trace(tiny, recipe, method):
 
 
 def test_a_probe_compares_with_full_backprop_boundary_by_boundary(tiny):
-    s = tiny("copy", cell="gru", first=2)  # 7 steps: boundaries after 3 and 6
+    s = tiny("copy", cell="gru", **{"task.first": 2})  # 7 steps: boundaries after 3 and 6
     training = after(s)
     found = [q for name, q in training.quality().items() if name != "state"]
     training.task.episode = ()
@@ -269,16 +285,24 @@ def test_an_r2_that_stays_below_zero_is_told_of_once(tiny, capsys):
 
 
 def test_an_update_per_episode_counts_episodes(tiny):
-    s = tiny("copy", per="episode", first=2)
+    s = tiny("copy", per="episode", **{"task.first": 2})
     result = run(s)
     assert_finite(result)
-    assert result["sequences"] == s.batch * s.updates
-    assert after(tiny("copy", first=2)).task.sequences == s.batch * s.updates / 3  # 7 steps in chunks of 3
+    assert result["sequences"] == s.batch * s.steps
+    assert (
+        after(tiny("copy", **{"task.first": 2})).task.sequences == s.batch * s.steps / 3
+    )  # 7 steps in chunks of 3
 
 
 @pytest.mark.parametrize("method", ["bptt", "dni"])
 def test_the_core_warms_up_and_the_read_out_has_a_rate_of_its_own(tiny, method):
-    training = Sequences(tiny(method=method, updates=20, decay="none", warm_up=0.5, read_out_lr=0.02))
+    training = Sequences(
+        tiny(
+            method=method,
+            steps=20,
+            **{"optimizer.decay": "none", "optimizer.warm_up": 0.5, "optimizer.read_out_lr": 0.02},
+        )
+    )
     of = {id(p): name for name, p in training.net.named_parameters()}
     for done, core in ((0, 0.0), (5, 0.5e-2), (10, 1e-2), (19, 1e-2)):
         before = weights(training.net.core)
@@ -290,9 +314,9 @@ def test_the_core_warms_up_and_the_read_out_has_a_rate_of_its_own(tiny, method):
 
 
 @pytest.mark.parametrize("method", ["dni", "dni-aux", "bp-lambda"])
-@pytest.mark.parametrize(("lesion", "felt"), [({"use_until": 0.5}, False), ({}, True)])
+@pytest.mark.parametrize(("lesion", "felt"), [({"model.use_until": 0.5}, False), ({}, True)])
 def test_after_use_until_m_no_longer_moves_the_core(tiny, method, lesion, felt):
-    s = tiny(method=method, updates=20, **lesion)
+    s = tiny(method=method, steps=20, **lesion, **{})
     one, other = after(s, end=10), Sequences(s)
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     for p in other.models.parameters():
@@ -303,7 +327,7 @@ def test_after_use_until_m_no_longer_moves_the_core(tiny, method, lesion, felt):
 
 @pytest.mark.parametrize("method", ["dni", "dni-aux", "bp-lambda"])
 def test_after_learn_until_m_stands_still_and_the_core_does_not(tiny, method):
-    s = tiny(method=method, updates=20, learn_until=0.5)
+    s = tiny(method=method, steps=20, **{"model.learn_until": 0.5})
     training = Sequences(s)
     found = [(weights(training.models), weights(training.net))]
     for begin, end in ((0, 10), (10, 20)):
@@ -321,22 +345,28 @@ def test_after_learn_until_m_stands_still_and_the_core_does_not(tiny, method):
     [
         ({"T": 0}, "T=0: it must be a number of at least 1"),
         ({"batch": 0}, "batch=0: it must be a number of at least 1"),
-        ({"lr": math.nan}, "lr=nan: it must be a number of at least 0"),
-        ({"lr": math.inf}, "lr=inf: it must be a number of at least 0"),
-        ({"clip": 0.0}, "clip=0.0: it must be a number of at least 1e-09"),
-        ({"gamma": 1.5}, "gamma=1.5: it must be from 0 to 1"),
-        ({"warm_up": 1.5}, "warm_up=1.5: it must be from 0 to 1"),
-        ({"read_out_lr": -1.0}, "read_out_lr=-1.0: it must be a number of at least 0"),
-        ({"lam": -0.1}, "lam=-0.1: it must be from 0 to 1"),
-        ({"model_beta1": 1.0}, "model_beta1=1.0: it must be from 0 to 0.999999"),
+        ({"optimizer.lr": math.nan}, "lr=nan: it must be a number of at least 0"),
+        ({"optimizer.lr": math.inf}, "lr=inf: it must be a number of at least 0"),
+        ({"optimizer.clip": 0.0}, "clip=0.0: it must be a number of at least 1e-09"),
+        ({"model.gamma": 1.5}, "gamma=1.5: it must be from 0 to 1"),
+        ({"optimizer.warm_up": 1.5}, "warm_up=1.5: it must be from 0 to 1"),
+        ({"optimizer.read_out_lr": -1.0}, "read_out_lr=-1.0: it must be a number of at least 0"),
+        ({"model.lam": -0.1}, "lam=-0.1: it must be from 0 to 1"),
+        ({"model.beta1": 1.0}, "model_beta1=1.0: it must be from 0 to 0.999999"),
         ({"per": "episode"}, "per=episode: add is a stream without end; per=chunk"),
-        ({"hidden_only": True}, "only an LSTM has a cell beside its hidden state, not cell=rnn"),
-        ({"traces": 0.5, "method": "bptt"}, "traces want a regression that sees all: method=dni or dni-aux"),
-        ({"traces": 0.5, "model_form": "critic"}, "traces want a regression that sees all: method=dni or dni-aux"),
-        ({"traces": 0.5, "model_sees": 0.5}, "traces want a regression that sees all: method=dni or dni-aux"),
-        ({"traces": 0.5, "method": "bp-lambda"}, "traces want a regression that sees all: method=dni or dni-aux"),
-        ({"method": "cdni", "model_context": True}, "M's context is the targets to come; model_context=false"),
-        ({"scale": 0.1, "method": "bp-lambda"}, "weighs true and synthetic gradients by lam alone"),
+        ({"model.hidden_only": True}, "only an LSTM has a cell beside its hidden state, not cell=rnn"),
+        ({"model.traces": 0.5, "method": "bptt"}, "traces want a regression that sees all: method=dni or dni-aux"),
+        (
+            {"model.traces": 0.5, "model.form": "critic"},
+            "traces want a regression that sees all: method=dni or dni-aux",
+        ),
+        ({"model.traces": 0.5, "model.sees": 0.5}, "traces want a regression that sees all: method=dni or dni-aux"),
+        (
+            {"model.traces": 0.5, "method": "bp-lambda"},
+            "traces want a regression that sees all: method=dni or dni-aux",
+        ),
+        ({"method": "cdni", "model.context": True}, "M's context is the targets to come; model_context=false"),
+        ({"model.scale": 0.1, "method": "bp-lambda"}, "weighs true and synthetic gradients by lam alone"),
     ],
     ids=str,
 )

@@ -19,7 +19,7 @@ def record(method, seed, error, layers=4, depth=1):
     return {
         "cell": f"{method}-{seed}", "recipe": "mnist-fcn", "method": method, "layers": layers,
         "steps": 3000, "seed": seed,
-        "test_error": error, "validation_error": error + 1, "quality": quality, "settings": {"model_depth": depth},
+        "test_error": error, "validation_error": error + 1, "quality": quality, "settings": {"model.depth": depth},
     }  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def test_a_table_without_a_row_is_refused(results):
 
 def test_records_of_different_settings_are_never_averaged(results):
     rows = [record("bprop", seed, 1.0) for seed in (0, 1)]
-    rows[1]["settings"]["lr"] = 0.5
+    rows[1]["settings"]["optimizer"]["lr"] = 0.5
     (results / "every-layer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ValueError, match=r"bprop-0, bprop-1 are no repetitions of one run \(lr: 0.001, 0.5\)"):
         page.filled("<!-- table: every-layer -->\n<!-- end -->", results)

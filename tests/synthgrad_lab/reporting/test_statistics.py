@@ -85,7 +85,7 @@ def test_versions_of_a_recipe_are_no_repetitions_and_later_settings_had_their_de
     settings = asdict(config.Settings())
     assert told({"settings": settings}) != told({"settings": settings, "recipe_version": 2})
     earlier = {name: value for name, value in settings.items() if name not in ("warmup", "augment", "clip")}
-    assert told({"settings": earlier | {"lam": 0.0}}) == told({"settings": settings})
+    assert told({"settings": earlier | {"mixing.lam": 0.0}}) == told({"settings": settings})
 
 
 def test_of_each_experiment_the_newest_version_is_taken():
@@ -97,7 +97,14 @@ def test_of_each_experiment_the_newest_version_is_taken():
 
 
 def test_a_report_keeps_apart_what_differs_in_one_setting(tmp_path):
-    changes = {"lr": 0.5, "p_update": 0.5, "unlock": "complete", "batch": 99, "model_hidden": 7, "augment": True}
+    changes = {
+        "optimizer.lr": 0.5,
+        "p_update": 0.5,
+        "unlock": "complete",
+        "batch": 99,
+        "model.hidden": 7,
+        "augment": True,
+    }
     folders = [write(tmp_path / "as-it-is", "cdni"), write(tmp_path / "seed", "cdni", seed=1, threads=2)]
     folders += [write(tmp_path / name, "cdni", **{name: value}) for name, value in changes.items()]
     rows = report.rows(folders)

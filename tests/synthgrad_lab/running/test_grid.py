@@ -25,7 +25,7 @@ def test_a_diverging_cell_fails_the_call_when_the_others_have_ended(tiny, tmp_pa
     kept = []
     with pytest.raises(ArithmeticError, match="the loss is nan"):
         run_cells(
-            {"bad": tiny("bprop", lr=1e38), "good": tiny("bprop")},
+            {"bad": tiny("bprop", **{"optimizer.lr": 1e38}), "good": tiny("bprop")},
             tmp_path / "cells",
             workers=1,
             keep=lambda name, result: kept.append(name),

@@ -14,6 +14,7 @@ from synthgrad import checkpoint
 from synthgrad_lab.feedforward.training import rows_of
 from synthgrad_lab.running.loop import Diverged, Interrupted, recorded, resume, run
 from synthgrad_lab.running.record import Record
+from synthgrad_lab.running.settings import vary
 
 TIMES = {"seconds", "seconds_per_step", "record"}
 
@@ -68,7 +69,7 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(tiny, met
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny, tmp_path):
-    whole = replace(tiny("cdni", "whole"), steps=400, eval_every=50, checkpoint_every=50)
+    whole = vary(tiny("cdni", "whole"), {"steps": 400, "run.eval_every": 50, "run.checkpoint_every": 50})
     killed = replace(whole, out=str(tmp_path / "killed"))
     run(whole)
     code = "from synthgrad_lab.feedforward.recipes import Settings\nfrom synthgrad_lab.running.loop import run\n"
@@ -105,7 +106,7 @@ def test_nothing_to_resume(tmp_path):
 
 def test_nan_ends_a_run_with_its_record(tiny):
     with pytest.raises(Diverged, match="the loss is nan at step"):
-        run(tiny("bprop", lr=1e38))
+        run(tiny("bprop", **{"optimizer.lr": 1e38}))
     last = Record(Path(tiny().out)).read()[-1]
     assert (last["kind"], last["loss"]) == ("diverged", "nan")
 
@@ -141,12 +142,12 @@ def test_the_order_of_the_data_depends_on_seed_and_step_alone(tiny, start):
         ({"batch": 1}, "batch=1"),
         ({"steps": 0}, "steps=0"),
         ({"layers": 1}, "layers=1"),
-        ({"lr": -1.0}, "lr=-1"),
-        ({"lr": float("nan")}, "lr=nan"),
-        ({"lam": 1.5}, "lam=1.5"),
-        ({"lam": 0.5}, "unlock=fused"),
-        ({"device": "tpu9"}, "device=tpu9"),
-        ({"device": "cuda:7"}, "device=cuda:7"),
+        ({"optimizer.lr": -1.0}, "lr=-1"),
+        ({"optimizer.lr": float("nan")}, "lr=nan"),
+        ({"mixing.lam": 1.5}, "lam=1.5"),
+        ({"mixing.lam": 0.5}, "unlock=fused"),
+        ({"run.device": "tpu9"}, "device=tpu9"),
+        ({"run.device": "cuda:7"}, "device=cuda:7"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(tiny, changes, message):

@@ -62,7 +62,7 @@ def steps_of(s):
 
 
 def test_a_folder_has_one_owner_until_that_process_ends_however_it_ends(tiny):
-    s = tiny("bprop", steps=100_000, eval_every=50_000, checkpoint_every=50_000)
+    s = tiny("bprop", steps=100_000, **{"run.eval_every": 50_000, "run.checkpoint_every": 50_000})
     process = under_way(s)
     try:
         before = Record(Path(s.out)).path.read_bytes()
@@ -89,7 +89,7 @@ def test_a_run_that_has_found_its_folder_free_still_meets_the_other(tiny, monkey
 
 
 def test_two_resumes_at_once_make_no_double_points(tiny):
-    s = tiny("bprop", steps=60, eval_every=5, checkpoint_every=5)
+    s = tiny("bprop", steps=60, **{"run.eval_every": 5, "run.checkpoint_every": 5})
     interrupted(s, 7)
     seen = []
 
@@ -117,7 +117,7 @@ def test_a_launch_owns_its_folder(tiny, tmp_path):
 
 
 def test_a_run_killed_before_its_first_checkpoint_is_gone_on_with(tiny, tmp_path, capsys):
-    s = tiny("bprop", steps=30, eval_every=10, checkpoint_every=1000)
+    s = tiny("bprop", steps=30, **{"run.eval_every": 10, "run.checkpoint_every": 1000})
     whole = run(replace(s, out=str(tmp_path / "whole")))
     code = f"run({s!r}, lambda step, error: os.kill(os.getpid(), signal.SIGKILL) if step == 15 else None)"
     process = started(code)
@@ -214,7 +214,7 @@ def test_paths_are_recorded_as_they_are_found_from_anywhere(tiny, tmp_path, monk
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "data").symlink_to(folder)
     monkeypatch.chdir(tmp_path / "here")
-    s = tiny("bprop", steps=20, checkpoint_every=5, out="a", data_dir="data")
+    s = tiny("bprop", steps=20, out="a", data_dir="data", **{"run.checkpoint_every": 5})
     interrupted(s, 7)
     monkeypatch.chdir(tmp_path)
     assert recorded(Path("here/a")).data_dir == str(tmp_path / "here" / "data")
@@ -224,7 +224,7 @@ def test_paths_are_recorded_as_they_are_found_from_anywhere(tiny, tmp_path, monk
 
 
 def test_tensorboard_has_the_points_of_the_record_after_a_resume_and_a_kill(tiny):
-    s = tiny("bprop", steps=40, eval_every=5, checkpoint_every=10)
+    s = tiny("bprop", steps=40, **{"run.eval_every": 5, "run.checkpoint_every": 10})
     code = f"run({s!r}, lambda step, error: os.kill(os.getpid(), signal.SIGKILL) if step == 27 else None)"
     started(code).communicate()
     (events,) = (Path(s.out) / "tensorboard").iterdir()
@@ -237,7 +237,7 @@ def test_tensorboard_has_the_points_of_the_record_after_a_resume_and_a_kill(tiny
 
 
 def test_records_carry_their_commit_and_version(tiny, monkeypatch):
-    s = tiny("local-loss", steps=20, checkpoint_every=5)
+    s = tiny("local-loss", steps=20, **{"run.checkpoint_every": 5})
     interrupted(s, 7)
     (first,) = Record(Path(s.out)).read("settings")
     assert first["recipe_version"] == config.VERSIONS["local-loss"] == 2

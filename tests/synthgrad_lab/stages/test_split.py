@@ -21,8 +21,8 @@ from synthgrad_lab.stages.split import assembled, balanced, build_stage, costs, 
         ("dni", {}),
         ("critic", {}),
         ("cdni", {"unlock": "complete"}),
-        ("critic", {"clip": 0.1, "decay": "steps"}),
-        ("cdni", {"target_every": 3}),
+        ("critic", {"optimizer.clip": 0.1, "optimizer.decay": "steps"}),
+        ("cdni", {"model.target_every": 3}),
     ],
 )
 def test_a_simulation_without_faults_is_the_run_in_one_process(tiny, method, changes):
@@ -90,8 +90,8 @@ def test_the_heaviest_stage_is_as_light_as_can_be(weights, data):
     ("changes", "error"),
     [
         ({"method": "bprop"}, "method=bprop waits for other stages"),
-        ({"unlock": "fused", "lam": 0.5}, "learn without waiting"),
-        ({"warmup": 5}, "learn without waiting"),
+        ({"unlock": "fused", "mixing.lam": 0.5}, "learn without waiting"),
+        ({"mixing.warm_up": 5}, "learn without waiting"),
     ],
 )
 def test_what_stages_cannot_do_is_refused(tiny, changes, error):

@@ -10,7 +10,7 @@ from synthgrad_lab.feedforward.bench.step import batch_of, relative_cost
 from synthgrad_lab.feedforward.experiments.paper_table import BUDGETS, settings_of
 from synthgrad_lab.feedforward.profiling import peak
 from synthgrad_lab.feedforward.recipes import RECIPES
-from synthgrad_lab.feedforward.settings import METHODS, SHOWN
+from synthgrad_lab.feedforward.settings import LABELS, METHODS
 from synthgrad_lab.feedforward.trainer import Trainer
 
 
@@ -40,7 +40,7 @@ def bench_methods(
             rows.append(
                 {
                     "network": f"{recipe}, width {s.width}, batch {s.batch}",
-                    "method": SHOWN[method],
+                    "method": LABELS[method],
                     "ratio": cost[method],
                     "model_parameters": 100 * beside / layers,
                     "memory_mb": memory[method],

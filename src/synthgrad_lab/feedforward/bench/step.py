@@ -16,6 +16,7 @@ from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.feedforward.trainer import Trainer
 from synthgrad_lab.running.measure import Step, interleaved
+from synthgrad_lab.running.settings import vary
 
 
 def cases(width: int) -> dict[str, Settings]:
@@ -23,9 +24,9 @@ def cases(width: int) -> dict[str, Settings]:
     bprop, cdni, dni = (replace(mnist_fcn(method), width=width) for method in ("bprop", "cdni", "dni"))
     return {
         "Bprop": bprop,
-        "cDNI, linear M": replace(cdni, model_depth=0),
-        f"cDNI, bottleneck M ({cdni.model_hidden})": cdni,
-        "DNI, paper's M (2 x 1024)": replace(dni, model_hidden=1024, model_depth=2, model_norm=True),
+        "cDNI, linear M": vary(cdni, {"model.depth": 0}),
+        f"cDNI, bottleneck M ({cdni.model.hidden})": cdni,
+        "DNI, paper's M (2 x 1024)": vary(dni, {"model.hidden": 1024, "model.depth": 2, "model.norm": True}),
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgrad_lab.feedforward.bench.step import relative_cost
-from synthgrad_lab.feedforward.recipes import PAPER, SHOWN, Settings, mnist_fcn
+from synthgrad_lab.feedforward.recipes import LABELS, PAPER, Settings, mnist_fcn
 from synthgrad_lab.running.grid import run_cells
 from synthgrad_lab.running.record import note
 
@@ -46,5 +46,5 @@ def demo(
     todo = cells(steps, seeds, data, data_dir)
     run_cells(todo, folder, workers)
     note("measuring what a step costs, one method after the other in turn ...")
-    cost = relative_cost({SHOWN[method]: mnist_fcn(method) for method in PAPER}, against="Bprop")
+    cost = relative_cost({LABELS[method]: mnist_fcn(method) for method in PAPER}, against="Bprop")
     return [folder / name for name in todo], cost

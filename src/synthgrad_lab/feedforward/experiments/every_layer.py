@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from synthgrad_lab.feedforward.recipes import Settings, mnist_fcn
+from synthgrad_lab.running.settings import vary
 
 SEEDS = 3
 
@@ -15,7 +16,7 @@ def cells() -> dict[str, Settings]:
     for layers in (6, 4):
         for method in ("cdni", "dni", "local-loss", "bprop", "no-bprop"):
             variants[f"{method}-{layers}x"] = replace(mnist_fcn(method), layers=layers)
-        linear = replace(variants[f"local-loss-{layers}x"], model_depth=0)
+        linear = vary(variants[f"local-loss-{layers}x"], {"model.depth": 0})
         variants[f"local-loss-{layers}x"] = linear
-    variants["cdni-linear-4x"] = replace(mnist_fcn("cdni"), model_depth=0)
+    variants["cdni-linear-4x"] = vary(mnist_fcn("cdni"), {"model.depth": 0})
     return {f"{name}-seed{seed}": replace(s, seed=seed) for name, s in variants.items() for seed in range(SEEDS)}

@@ -12,6 +12,7 @@ from synthgrad_lab.feedforward.settings import METHODS, Method, Settings
 from synthgrad_lab.feedforward.tables import MAIN
 from synthgrad_lab.reporting import documents as page
 from synthgrad_lab.running.jsonl import read_lines
+from synthgrad_lab.running.settings import vary
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,18 @@ BUDGETS = {
         share=0.1,
         changes={
             "mnist-fcn": {"steps": 500},
-            "mnist-cnn": {"width": 16, "model_hidden": 16, "epochs": 1},
+            "mnist-cnn": {"width": 16, "model.hidden": 16, "epochs": 1},
             "cifar-fcn": {"width": 256, "epochs": 2},
-            "cifar-cnn": {"width": 16, "model_hidden": 16, "epochs": 2},
+            "cifar-cnn": {"width": 16, "model.hidden": 16, "epochs": 2},
         },
     ),
     "standard": Budget(
         seeds=3,
         changes={
             "mnist-fcn": {},
-            "mnist-cnn": {"width": 32, "model_hidden": 32, "epochs": 2},
+            "mnist-cnn": {"width": 32, "model.hidden": 32, "epochs": 2},
             "cifar-fcn": {"width": 256, "epochs": 5},
-            "cifar-cnn": {"width": 32, "model_hidden": 32, "epochs": 10},
+            "cifar-cnn": {"width": 32, "model.hidden": 32, "epochs": 10},
         },
     ),
     "paper": Budget(seeds=3, changes={recipe: {} for recipe in paper.TABLE}, paper=True),
@@ -92,7 +93,7 @@ def _extra(budget: Budget) -> dict[str, Settings]:
         found[f"mnist-fcn-21x-{method}"] = replace(settings_of(budget, "mnist-fcn", method), layers=21)
     cdni, dni = (settings_of(budget, "mnist-fcn", method) for method in ("cdni", "dni"))
     for method in ("bprop", "critic"):
-        settings = replace(settings_of(budget, "cifar-cnn", method), precision="fp32")
+        settings = vary(settings_of(budget, "cifar-cnn", method), {"run.precision": "fp32"})
         found[f"cifar-cnn-4x-{method}-fp32"] = settings
 
     def lasting(s: Settings, steps: int, points: int | None = None) -> Settings:
@@ -100,7 +101,7 @@ def _extra(budget: Budget) -> dict[str, Settings]:
         if budget.paper:
             return s
         n = round(steps * budget.share)
-        return _with(s, steps=n, **({"eval_every": n // points} if points else {}))
+        return _with(s, steps=n, **({"run.eval_every": n // points} if points else {}))
 
     found["mnist-fcn-4x-cdni-p0.05"] = lasting(replace(cdni, p_update=0.05), 60_000, 12)
     for s, steps in ((cdni, 3_000), (dni, 12_000)):  # with the label, more steps made it worse (docs/log.md)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -11,12 +10,13 @@ from matplotlib.figure import Figure
 from synthgrad.checkpoint import write_atomically
 from synthgrad_lab.feedforward.figures import METHOD
 from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.feedforward.settings import SHOWN, Method, Settings
+from synthgrad_lab.feedforward.settings import LABELS, Method, Settings
 from synthgrad_lab.reporting.figures import shade, sheet, svg
 from synthgrad_lab.reporting.statistics import newest
 from synthgrad_lab.running.gather import gather
 from synthgrad_lab.running.jsonl import read_lines
 from synthgrad_lab.running.record import note
+from synthgrad_lab.running.settings import vary
 from synthgrad_lab.running.versions import split, told
 
 VALUES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -32,8 +32,9 @@ PANELS: dict[tuple[Method, str], str] = {
 def cells(values: Sequence[float] = VALUES, steps: Sequence[int] = STEPS, seeds: int = 1) -> dict[str, Settings]:
     """With and without labels, update-unlocked and completely unlocked, every probability and length."""
     return {
-        f"{method}-{unlock}-p{p:g}-{n}-seed{seed}": replace(
-            mnist_fcn(method), unlock=unlock, p_update=p, steps=n, seed=seed, eval_every=max(1, n // 3)
+        f"{method}-{unlock}-p{p:g}-{n}-seed{seed}": vary(
+            mnist_fcn(method),
+            {"unlock": unlock, "p_update": p, "steps": n, "seed": seed, "run.eval_every": max(1, n // 3)},
         )
         for n in steps
         for method, unlock in PANELS
@@ -92,7 +93,7 @@ def figure(rows: list[dict]) -> Figure:
             colour = shade(METHOD[method], i, len(lengths))
             ax.plot(*zip(*dots, strict=True), "o-", linewidth=0.8, color=colour, label=f"{steps:,} steps")
         ax.legend(frameon=False, fontsize=9)
-        ax.set_title(f"{SHOWN[method]}, {title}", loc="left", fontsize=10, fontweight="bold")
+        ax.set_title(f"{LABELS[method]}, {title}", loc="left", fontsize=10, fontweight="bold")
     for ax in axes:
         ax.set_xlim(0, 1.03)
         ax.set_ylim(bottom=0)  # once both panels of a row are drawn

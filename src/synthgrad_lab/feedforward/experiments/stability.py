@@ -17,16 +17,16 @@ BASES = {
 """Networks on which a change can show: deep with the label, blind."""
 CHANGES: dict[str, dict[str, Any]] = {
     "as-it-is": {},
-    "warmup-200": {"warmup": 200},
-    "lam-0.5-to-0": {"unlock": "fused", "lam": 0.5, "lam_end": 0.0},
-    "lam-0.1": {"unlock": "fused", "lam": 0.1},
-    "target-every-10": {"target_every": 10},
-    "target-every-100": {"target_every": 100},
-    "clip-1": {"clip": 1.0},
-    "clip-0.1": {"clip": 0.1},
-    "model-lr-x3": {"model_lr": 3e-3},
-    "model-lr-x0.3": {"model_lr": 3e-4},
-    "model-betas-0.9-0.999": {"model_beta1": 0.9, "model_beta2": 0.999},
+    "warmup-200": {"mixing.warm_up": 200},
+    "lam-0.5-to-0": {"unlock": "fused", "mixing.lam": 0.5, "mixing.lam_end": 0.0},
+    "lam-0.1": {"unlock": "fused", "mixing.lam": 0.1},
+    "target-every-10": {"model.target_every": 10},
+    "target-every-100": {"model.target_every": 100},
+    "clip-1": {"optimizer.clip": 1.0},
+    "clip-0.1": {"optimizer.clip": 0.1},
+    "model-lr-x3": {"model.lr": 3e-3},
+    "model-lr-x0.3": {"model.lr": 3e-4},
+    "model-betas-0.9-0.999": {"model.beta1": 0.9, "model.beta2": 0.999},
 }
 
 

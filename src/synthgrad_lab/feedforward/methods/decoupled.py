@@ -34,7 +34,7 @@ class Decoupled(Method):
         def task(out: Tensor) -> Tensor:
             return criterion(out, y)
 
-        if s.unlock == "fused" or self.step < s.warmup:
+        if s.unlock == "fused" or self.step < s.mixing.warm_up:
             yield range(len(self.parts)), task(fused(self.parts, self.interfaces, x, context))
             return
         if s.unlock == "complete":
@@ -55,18 +55,20 @@ class Decoupled(Method):
     def at(self, step: int) -> None:
         """Set each interface's lam: 1 while warming up, then along its line."""
         s, self.step = self.settings, step
-        last = s.lam_end or s.lam
+        last = s.mixing.lam_end or s.mixing.lam
         for k, interface in enumerate(self.interfaces):
-            start, end = s.lam[k % len(s.lam)], last[k % len(last)]
-            interface.lam = 1.0 if step < s.warmup else start + (end - start) * step / s.steps
+            start, end = s.mixing.lam[k % len(s.mixing.lam)], last[k % len(last)]
+            interface.lam = 1.0 if step < s.mixing.warm_up else start + (end - start) * step / s.steps
 
 
 def _interface(s: Settings, k: int) -> Interface:
     model: Any = prepared(head(s, k) if s.method == "critic" else gradient_model(s, k), s)
     if s.method == "critic":
-        model = Critic(model, anchor=s.anchor).to(s.device)
+        model = Critic(model, anchor=s.model.anchor).to(s.run.device)
     inputs = prepared(input_model(s, k), s) if s.unlock == "complete" else None
-    return Interface(model, inputs, unit_factor=s.unit_factor, target_every=s.target_every).to(s.device)
+    return Interface(model, inputs, unit_factor=s.model.unit_factor, target_every=s.model.target_every).to(
+        s.run.device
+    )
 
 
 def _parameters(model: Any) -> list[nn.Parameter]:

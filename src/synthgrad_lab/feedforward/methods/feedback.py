@@ -23,7 +23,7 @@ class FeedbackAlignment(Method):
     def __init__(self, s: Settings, parts: list[nn.Module]):
         super().__init__(s, parts)
         for k in range(len(parts) - 1):
-            back = torch.randn(CLASSES, *message(s, k), device=s.device) / math.sqrt(CLASSES)
+            back = torch.randn(CLASSES, *message(s, k), device=s.run.device) / math.sqrt(CLASSES)
             self.register_buffer(f"back{k}", back)
 
     def losses(self, x: Tensor, y: Tensor) -> Losses:

@@ -24,7 +24,7 @@ def task_of(s: Settings) -> Task:
             raise ValueError(
                 f"method={s.method} sees the targets to come: {s.recipe} has no episodes to know them from"
             )
-        task.ahead = s.ahead
+        task.ahead = s.model.ahead
     return task
 
 
@@ -34,11 +34,11 @@ def _task_of(s: Settings) -> Task:
         case "add":
             return Add(*usual)
         case "delay":
-            return Delay(*usual, s.first, s.grow)
+            return Delay(*usual, s.task.first, s.task.grow)
         case "copy" | "repeat-copy":
-            return Copy(*usual, s.first, s.bits, s.recipe == "repeat-copy", s.grow)
+            return Copy(*usual, s.task.first, s.task.bits, s.recipe == "repeat-copy", s.task.grow)
         case "char-lm":
-            return Chars(*usual, s.text)
+            return Chars(*usual, s.task.text)
         case "seq-mnist":
             return Rows(*usual, s.data_dir)
         case "line-drawing":

@@ -17,6 +17,7 @@ from synthgrad_lab.data import load
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.feedforward.training import Classification
+from synthgrad_lab.running.settings import vary
 from synthgrad_lab.stages.bench.built import Sizes, emulated_part, emulated_stage, real_part
 from synthgrad_lab.stages.bench.link import hops
 from synthgrad_lab.stages.bench.pipelines import bench_pipeline
@@ -126,7 +127,7 @@ def bench_real(
     for _ in range(repeats):
         for threads in (1, 2):
             name = f"one-process, {threads} thread{'s' * (threads > 1)}"
-            rate, errors[name] = _alone(replace(s, method="bprop", threads=threads))
+            rate, errors[name] = _alone(vary(s, {"method": "bprop", "run.threads": threads}))
             keep(name, rate)
         outcome = launch(partial(build_stage, s, cuts), 2, s.steps, policy=Policy(queue=4))
         images = load(s.data)
@@ -162,7 +163,7 @@ def _alone(s: Settings) -> tuple[float, float]:
 def _trained(s: Settings) -> tuple[float, float]:
     import time
 
-    torch.set_num_threads(s.threads)
+    torch.set_num_threads(s.run.threads)
     training, marks = Classification(s), []
     for step in range(s.steps):
         training.step(step)

@@ -76,7 +76,7 @@ def test_the_extra_cells(name):
 
 def test_the_papers_budget_is_the_papers():
     for s in cells("paper").values():
-        assert (s.preset, s.steps, s.batch, s.lr, s.epochs) == ("paper", 500_000, 256, 3e-5, None)
+        assert (s.preset, s.steps, s.batch, s.optimizer.lr, s.epochs) == ("paper", 500_000, 256, 3e-5, None)
         assert s.width == paper.WIDTHS[s.recipe]
 
 
@@ -134,7 +134,7 @@ def row(cell, method, seed, error, layers=4, recipe="mnist-fcn", width=256, step
         "width": width, "steps": steps, "seed": seed, "data": data, "images": data.upper(), "test_error": error,
         "validation_error": error + 1, "quality": quality, "settings": settings,
         "seconds_per_step": 0.01 * (seed + 1), "peak_memory_mb": 10.0, "parameters": 1000, "model_parameters": 0,
-        "precision": "fp32",
+        "run.precision": "fp32",
     }  # fmt: skip
 
 

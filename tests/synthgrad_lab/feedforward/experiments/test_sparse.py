@@ -22,7 +22,7 @@ SPARSE = (*INTERFACED, "local-loss")
 
 
 def small(method, **changes):
-    tiny = {"width": 4, "batch": 4, "model_hidden": 4, "input_hidden": 4, "steps": 10}
+    tiny = {"width": 4, "batch": 4, "model.hidden": 4, "model.input_hidden": 4, "steps": 10}
     return replace(mnist_fcn(method), **{**tiny, **changes})
 
 
@@ -99,7 +99,7 @@ def test_layers_that_wait_for_each_other_are_refused(method):
 
 @pytest.mark.parametrize(("method", "p"), [("cdni", 1.0), ("critic", 0.5)])
 def test_a_completely_unlocked_net_is_trained_from_end_to_end_and_used_as_a_chain(tiny, method, p):
-    s = tiny(method, unlock="complete", p_update=p, input_hidden=8)
+    s = tiny(method, unlock="complete", p_update=p, **{"model.input_hidden": 8})
     result = run(s)
     assert (result["updates_per_layer"] == [24] * 4) == (p == 1)
     assert set(result["quality"]) == {"h1", "h2", "h3"}

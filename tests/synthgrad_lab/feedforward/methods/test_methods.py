@@ -15,13 +15,14 @@ from synthgrad_lab.feedforward.networks import IMAGES
 from synthgrad_lab.feedforward.recipes import RECIPES, paper_preset
 from synthgrad_lab.feedforward.settings import INTERFACED, METHODS
 from synthgrad_lab.feedforward.trainer import Trainer
+from synthgrad_lab.running.settings import vary
 
 F64 = torch.float64
 
 
 def small(method, recipe="mnist-fcn", **changes):
-    tiny = {"width": 4, "batch": 8, "model_hidden": 4, "input_hidden": 4, "epochs": None, "steps": 20}
-    return replace(RECIPES[recipe](method), **{**tiny, "precision": "fp32", **changes})
+    tiny = {"width": 4, "batch": 8, "model.hidden": 4, "model.input_hidden": 4, "epochs": None, "steps": 20}
+    return replace(RECIPES[recipe](method), **{**tiny, "run.precision": "fp32", **changes})
 
 
 def batch(s):
@@ -59,7 +60,7 @@ def assert_each_has_an_optimizer(trainer):
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("method", METHODS)
 def test_steps_are_finite_and_move_the_layers_that_they_say(method, recipe):
-    trainer = trained(small(method, recipe, lr=0.01))
+    trainer = trained(small(method, recipe, **{"optimizer.lr": 0.01}))
     before = copy.deepcopy(trainer.parts)
     done = list(trainer.updates)
     for step in range(6, 9):
@@ -77,7 +78,7 @@ def test_steps_are_finite_and_move_the_layers_that_they_say(method, recipe):
 
 @pytest.mark.parametrize("method", ["stale", "feedback-alignment", "critic"])
 def test_a_checkpoint_holds_all_that_a_later_step_depends_on(method, tmp_path):
-    s = small(method, target_every=2 if method == "critic" else 0)
+    s = small(method, **{"model.target_every": 2 if method == "critic" else 0})
     trainer, other = trained(s), Trainer(replace(s, seed=1))
     checkpoint.save(tmp_path, trainer.state_dict())
     other.load_state_dict(checkpoint.load(tmp_path))
@@ -92,7 +93,7 @@ def test_a_checkpoint_holds_all_that_a_later_step_depends_on(method, tmp_path):
 @pytest.mark.parametrize("method", ["dni", "cdni", "critic"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_papers_own_models_learn(recipe, method):
-    s = replace(paper_preset(RECIPES[recipe](method)), width=4, batch=8, model_hidden=4)
+    s = vary(paper_preset(RECIPES[recipe](method)), {"width": 4, "batch": 8, "model.hidden": 4})
     trainer = trained(s, steps=3)
     assert trainer.updates == [3] * 4
     assert all(p.isfinite().all() for module in (*trainer.parts, trainer.method) for p in module.parameters())
@@ -100,7 +101,7 @@ def test_the_papers_own_models_learn(recipe, method):
 
 @pytest.mark.parametrize("unlock", ["update", "fused", "complete"])
 @pytest.mark.parametrize("recipe", ["mnist-fcn", "mnist-cnn"])
-@pytest.mark.parametrize("changes", [{}, {"target_every": 2}, {"anchor": 0.0}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"model.target_every": 2}, {"model.anchor": 0.0}], ids=str)
 def test_a_critic_may_stand_wherever_a_regression_does(unlock, recipe, changes):
     s = small("critic", recipe, unlock=unlock, **changes)
     trainer = trained(s)
@@ -113,7 +114,7 @@ def test_a_critic_may_stand_wherever_a_regression_does(unlock, recipe, changes):
 
 
 def test_measuring_a_critic_leaves_no_trace():
-    trainer = trained(small("critic", model_depth=1))
+    trainer = trained(small("critic", **{"model.depth": 1}))
     x, y = batch(trainer.settings)
     before, random = copy.deepcopy(trainer.state_dict()), torch.get_rng_state()
     trainer.quality(x, y)
@@ -252,7 +253,7 @@ def test_dni_never_sees_a_label_and_the_others_do(method):
     ],
 )
 def test_lam_moves_in_a_straight_line_interface_by_interface(lam, lam_end, middle, end):
-    trainer = Trainer(small("cdni", unlock="fused", lam=lam, lam_end=lam_end))
+    trainer = Trainer(small("cdni", unlock="fused", **{"mixing.lam": lam, "mixing.lam_end": lam_end}))
     lams = []
     for step in (0, 10, 20):
         trainer.schedule(step)
@@ -264,7 +265,7 @@ def test_lam_moves_in_a_straight_line_interface_by_interface(lam, lam_end, middl
 @pytest.mark.parametrize("method", INTERFACED)
 @pytest.mark.parametrize("unlock", ["update", "fused"])
 def test_warming_up_is_bprop_while_the_models_learn(method, unlock):
-    s = small(method, warmup=5, unlock=unlock)
+    s = small(method, unlock=unlock, **{"mixing.warm_up": 5})
     warm, plain = Trainer(s), Trainer(replace(s, method="bprop", unlock="update"))
     models = copy.deepcopy(warm.method.state_dict())
     for step in range(8):
@@ -283,7 +284,7 @@ def test_warming_up_is_bprop_while_the_models_learn(method, unlock):
 def test_a_gradient_that_is_too_long_is_shortened(method):
     norms = {}
     for clip in (None, 1e-2, 1e9):
-        trainer = Trainer(small(method, clip=clip))
+        trainer = Trainer(small(method, **{"optimizer.clip": clip}))
         norms[clip] = found = []
         for part, optimizer in zip(trainer.parts, trainer.optimizers, strict=True):
             optimizer.register_step_pre_hook(

@@ -35,8 +35,8 @@ def make(text, monkeypatch):
     monkeypatch.setattr("synthgrad_lab.recurrent.tasks.rows.load", load_once)
 
     def make(recipe, T=5, seed=0, **changes):
-        first = {"first": 3} if "copy" in recipe else {}
-        usual = {"T": T, "seed": seed, "batch": BATCH, "text": text, **first}
+        first = {"task.first": 3} if "copy" in recipe else {}
+        usual = {"T": T, "seed": seed, "batch": BATCH, "task.text": text, **first}
         return task_of(replace(RECIPES[recipe](), **{**usual, **changes}))
 
     return make
@@ -174,11 +174,11 @@ def test_delay_grows_below_015_bits_over_50_updates(make, loss, grown):
         assert task.delay == 1, count
         task.told(loss * task.T, task.T, False)
     assert task.delay == grown
-    assert task.evaluate(lambda x: torch.zeros_like(x)) == {"longest": grown - 1, "bits": 1.0}
+    assert task.evaluate(lambda x: torch.zeros_like(x)) == {"longest": grown - 1, "task.bits": 1.0}
 
 
 def test_a_delay_that_may_not_grow_is_solved_or_not(make):
-    task = make("delay", first=5, grow=False)
+    task = make("delay", **{"task.first": 5, "task.grow": False})
     assert task.evaluate(lambda x: torch.zeros_like(x))["longest"] == 0
     for _ in range(50):
         task.told(0.0, task.T, False)
@@ -199,7 +199,7 @@ def test_delay_forgets_what_lies_before_the_window(make):
 
 
 def test_who_knows_delay_pays_nothing(make):
-    task = make("delay", first=4)
+    task = make("delay", **{"task.first": 4})
     assert task.evaluate(lambda x: (x.roll(4, 0) - 0.5) * 60)["bits"] < 1e-6
 
 
@@ -207,7 +207,7 @@ def test_who_knows_delay_pays_nothing(make):
     ("recipe", "R", "asked"), [("copy", 1, 1.0), ("repeat-copy", 1, 0.1), ("repeat-copy", 3, 0.3)]
 )
 def test_an_episode_of_copy_by_hand(make, recipe, R, asked):
-    task = make(recipe, bits=2)
+    task = make(recipe, **{"task.bits": 2})
     x, y, counts = task._episode(2, R, 1, torch.Generator().manual_seed(2))
     a, b = x[1:3, 0, :2].tolist()
     assert a != b
@@ -232,9 +232,9 @@ def solve(task):
 
 def test_copy_grows_n_and_repeat_copy_n_and_r_in_turn(make):
     ladder = [5, 7, 9, 12, 15, 19, 23, 28, 33, 39, 45, 52, 59, 67, 75, 84, 93]
-    task = make("repeat-copy", first=1, T=100)
+    task = make("repeat-copy", T=100, **{"task.first": 1})
     assert [len(task.chunk().x), *(solve(task) for _ in ladder[1:])] == ladder
-    task = make("copy", first=1, T=100)
+    task = make("copy", T=100, **{"task.first": 1})
     assert [len(task.chunk().x), *(solve(task) for _ in range(9))] == [2 * n + 3 for n in range(1, 11)]
     assert (task.n, task.r, task.solved) == (10, 1, [9, 1])
 
@@ -243,7 +243,7 @@ def test_copy_grows_at_015_bits_over_20_episodes_and_only_if_it_may(make):
     for task, loss, grown in (
         (make("copy"), 0.1499, 4),
         (make("copy"), 0.1501, 3),
-        (make("copy", grow=False), 0, 3),
+        (make("copy", **{"task.grow": False}), 0, 3),
     ):
         for _ in range(20):
             assert task.n == 3
@@ -269,7 +269,7 @@ def says(n_most):
 
 @pytest.mark.parametrize("recipe", ["copy", "repeat-copy"])
 def test_who_knows_copy_pays_nothing_and_is_accurate(make, recipe):
-    task = make(recipe, first=2)
+    task = make(recipe, **{"task.first": 2})
     for _ in range(3):
         solve(task)
     found = task.evaluate(says(99))
@@ -284,7 +284,7 @@ def test_who_knows_copy_pays_nothing_and_is_accurate(make, recipe):
 
 @pytest.mark.parametrize("ahead", [1, 2, 9])
 def test_a_chunk_tells_the_targets_to_come_each_in_its_place(make, ahead):
-    task = make("copy", first=3, T=3)  # 9 steps, the last 4 with a target
+    task = make("copy", T=3, **{"task.first": 3})  # 9 steps, the last 4 with a target
     task.ahead = ahead
     whole, told = [], []
     for _ in range(3):
@@ -375,7 +375,7 @@ def test_a_text_that_is_missing_empty_or_too_short_is_refused(tmp_path, make):
         with pytest.raises(ValueError, match=f"text=.*a.txt: too short; its smallest part has {left} characters"):
             read(path)
     with pytest.raises(ValueError, match=r"char-lm wants text=FILE, or text=FOLDER with Penn Treebank's ptb"):
-        make("char-lm", text=None)
+        make("char-lm", **{"task.text": None})
 
 
 def test_a_folder_is_read_as_penn_treebank(tmp_path, capsys, monkeypatch):
@@ -413,7 +413,7 @@ def test_characters_are_asked_for_one_step_ahead_round_and_round(make):
 
 def test_bits_per_character_of_who_knows_and_of_who_guesses(tmp_path, make):
     (tmp_path / "ab.txt").write_text("ab" * 2000)
-    task = make("char-lm", text=str(tmp_path / "ab.txt"))
+    task = make("char-lm", **{"task.text": str(tmp_path / "ab.txt")})
     for kind in ("validation", "test"):
         key = f"{kind}_bits_per_character"
         assert task.evaluate(lambda x: (1 - x) * 60, kind == "test")[key] < 1e-6
