@@ -1,61 +1,88 @@
-"""Pieces of a page: tables and figures that need no script and nothing from the network."""
+"""One self-contained HTML page of sections: tables and figures, no script, nothing from the network."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from synthgrad.checkpoint import write_atomically
 from synthgrad_lab.reporting.figures import svg
 from synthgrad_lab.reporting.tables import LEFT
 
-CSS = """
-:root { color-scheme: light }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 60rem; margin: 0 auto;
-  padding: 1rem; overflow-wrap: break-word }
-h1 { font-size: 1.6rem; margin: .5rem 0 0 } h2 { font-size: 1.25rem; margin: 2.2rem 0 .4rem }
-h3 { font-size: 1.05rem; margin: 1.6rem 0 .2rem }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }
-th { border-bottom: 2px solid #888 } td { white-space: nowrap }
-.text, .words th, .words td { text-align: left } .words td + td { white-space: normal; overflow-wrap: anywhere }
-.wide { overflow-x: auto } figure { margin: .4rem 0 1.5rem }
-figure img { width: 100%; min-width: 40rem; height: auto }
-figcaption, .note, .notes { font-size: .92rem; color: #444; max-width: 46rem } .notes { padding-left: 1.2rem }
-.warn { color: #8a3b00 }
-details { margin: .3rem 0 } summary { cursor: pointer } code { overflow-wrap: anywhere }
-@media print { body { max-width: none; padding: 0; font-size: 11pt } .wide { overflow: visible }
-  figure img { min-width: 0; width: auto; max-width: 100%; max-height: 19cm }
-  figure, tr { break-inside: avoid } h2, h3 { break-after: avoid } }
-"""
+Lines = list[dict[str, str]]
 
 
-def table(lines: Iterable[dict[str, str]], kind: str = "") -> str:
-    """A table; empty without lines."""
-    lines = list(lines)
-    if not lines:
-        return ""
-    style = {name: ' class="text"' if name in LEFT else "" for name in lines[0]}
-    head = "".join(f"<th{style[name]}>{escape(name)}</th>" for name in lines[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td{style[name]}>{escape(text)}</td>" for name, text in line.items()) + "</tr>\n"
-        for line in lines
-    )
-    drawn = f'<table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
-    return f'<div class="wide">{drawn}</div>'
+@dataclass(frozen=True)
+class Block:
+    """A piece of a section; the template ``blocks.html`` has a macro for each kind."""
+
+    kind: str
+    """heading, note, notes, warning, table, details, or picture."""
+    text: str = ""
+    """The heading, note, warning, summary or title."""
+    lines: Sequence[Any] = ()
+    """Rows by column name; items of notes."""
+    words: bool = False
+    """Whether a table holds words rather than numbers."""
+    image: str = ""
+    caption: str = ""
+    alt: str = ""
 
 
-def picture(title: str, figure: Figure, caption: str, alt: str) -> str:
-    """A figure under its title, with what it means below."""
+@dataclass(frozen=True)
+class Section:
+    """A family's part of the page, and what the terminal shows of it."""
+
+    title: str
+    lines: Lines
+    """Its table."""
+    blocks: Sequence[Block] = ()
+    heading: str = ""
+    """A line above the table."""
+    caption: str = ""
+    """A line below the table, in the terminal."""
+    rows: Sequence[dict[str, Any]] = field(default_factory=tuple)
+    """Its numbers, for ``--json``; without them the table's texts."""
+
+
+def picture(title: str, figure: Figure, caption: str, alt: str) -> Block:
+    """A figure under its title, with an explanation below and a text that replaces it."""
     image = f"data:image/svg+xml;base64,{base64.b64encode(svg(figure)).decode()}"
-    return (
-        f'<h3>{title}</h3>\n<figure><div class="wide"><img alt="{escape(alt)}" src="{image}"></div>\n'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
+    return Block("picture", title, image=image, caption=caption, alt=alt)
 
 
-def warning(text: str) -> str:
-    """A line that is to be noticed."""
-    return f'<p class="warn">{escape(text)}</p>'
+def environment(environments: Sequence[dict[str, Any]]) -> Block:
+    """What the runs' numbers depend on besides their settings."""
+    names = dict.fromkeys(name for each in environments for name in each)
+    lines = [
+        {"what": name, "value": ", ".join(dict.fromkeys(str(each.get(name)) for each in environments))}
+        for name in names
+    ]
+    return Block("table", lines=lines, words=True)
+
+
+def write(out: Path, sections: Sequence[Section], last: Sequence[Block] = ()) -> Path:
+    """Write the page.
+
+    Args:
+        out: the page's file, replaced whole; its folder is made if need be.
+        sections: in their order; the first is not introduced by a title.
+        last: blocks below all sections.
+
+    Returns:
+        The page's file.
+    """
+    templates = Environment(
+        loader=PackageLoader("synthgrad_lab.reporting"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = templates.get_template("report.html").render(sections=sections, last=last, left=LEFT)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, page.encode(errors="surrogateescape"))  # a folder's name may not be text
+    return out

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthgrad_lab.families import IMAGES, Kind, kind_of
-from synthgrad_lab.reporting.statistics import Told, apart, told
+from synthgrad_lab.reporting import statistics
+from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.record import Record
-from synthgrad_lab.running.versions import FIRST, recorded_version
+from synthgrad_lab.running.versions import recorded_version
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run as its record tells it."""
+    """One run, as its record has it."""
 
     folder: Path
+    family: str
+    """Name of the family that it belongs to."""
     settings: dict[str, Any]
+    """Nested, and complete."""
     environment: dict[str, Any]
     points: list[dict[str, Any]]
-    """Of the curve, in order."""
+    """Points of the curve, in order."""
     events: list[dict[str, Any]]
     """The timeline of one step; empty if the run has not ended."""
     result: dict[str, Any] | None
@@ -29,47 +32,33 @@ class Run:
     state: str
     """In words: finished, interrupted at step 40 of 200, ..."""
     launch: dict[str, Any] | None = None
-    """Of a run in stages: how it was cut and where it ran."""
-    version: int = FIRST
-    """Of its recipe."""
+    """How a run in stages was cut, and where it ran."""
+    version: int = 1
+    """Version of its recipe."""
 
     @property
-    def kind(self) -> Kind:
-        """What its recipe is about."""
-        return kind_of(self.settings.get("recipe"))
-
-    @property
-    def classifies(self) -> bool:
-        """Whether it is a run on images, in one process."""
-        return self.kind is IMAGES and self.launch is None
-
-    @property
-    def decides(self) -> Told:
-        """All that decides the run and is not its own."""
-        launch = {} if self.launch is None else {"launch": self.launch}
-        return told({"settings": self.settings, "recipe_version": self.version, **launch})
-
-    @property
-    def shown(self) -> tuple[str, int, int, str, int]:
-        """What tables and figures show of a run on images anyway."""
-        s = self.settings
-        images = s["data"] + (", convolutional" if s.get("net") == "cnn" else "")
-        return images, s["layers"], s["width"], s["method"], s["steps"]
+    def row(self) -> Row:
+        """The run as a record for ``statistics``."""
+        launch = {name: value for name, value in (self.launch or {}).items() if name != "cuts"}
+        return {"run": self.folder.name, "settings": self.settings, "version": self.version, "launch": launch}
 
 
 def runs_under(place: Path) -> list[Path]:
-    """The run folders at or below a place; the place itself if there is none, for ``read`` to tell."""
+    """The run folders at or below a place; the place itself if there is none, so that ``read`` names it."""
     return sorted(path.parent for path in place.rglob("record.jsonl")) or [place]
 
 
-def read(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
+def read(
+    folders: Sequence[Path], complete: Callable[[Row], dict[str, Any]] = lambda first: first["settings"]
+) -> tuple[list[Run], list[Path]]:
     """Read run folders.
 
     Args:
         folders: one per run.
+        complete: returns the settings of a record's first line with defaults for those that are newer.
 
     Returns:
-        The runs, recurrent ones too, and the folders that hold none.
+        The runs, and the folders that hold none.
 
     Raises:
         FileNotFoundError: if a folder does not exist, or none of them holds a run.
@@ -79,7 +68,7 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
         raise ValueError("nothing to report: no run folder was given")
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise FileNotFoundError(f"no such folder: {', '.join(missing)}")
-    runs = {folder: _read(folder) for folder in dict.fromkeys(folders)}
+    runs = {folder: _read(folder, complete) for folder in dict.fromkeys(folders)}
     if not any(runs.values()):
         raise FileNotFoundError(
             f"nothing to report: {', '.join(map(str, runs))} holds no run (a record.jsonl that starts with "
@@ -88,24 +77,24 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
     return [run for run in runs.values() if run], [folder for folder, run in runs.items() if not run]
 
 
-def _read(folder: Path) -> Run | None:
-    record = Record(folder)
+def _read(folder: Path, complete: Callable[[Row], dict[str, Any]]) -> Run | None:
     try:
-        lines = record.read()
+        lines = Record(folder).read()
         first = next(line for line in lines if line["kind"] == "settings")
         return Run(
             folder=folder,
-            settings=first["settings"],
+            family=first["family"],
+            settings=complete(first),
             environment=first.get("environment", {}),
             points=[line for line in lines if line["kind"] == "point"],
             events=next((line["events"] for line in reversed(lines) if line["kind"] == "timeline"), []),
             result=next((line for line in reversed(lines) if line["kind"] == "result"), None),
-            state=_state(lines, first["settings"].get("steps") or first["settings"]["updates"]),
+            state=_state(lines, first["settings"]["steps"]),
             launch=first.get("launch"),
             version=recorded_version(first),
         )
     except (FileNotFoundError, StopIteration, KeyError, TypeError, UnicodeDecodeError):
-        return None  # no record, or not one of ours
+        return None  # no record, or another program's
 
 
 def _state(lines: list[dict[str, Any]], steps: int) -> str:
@@ -117,11 +106,13 @@ def _state(lines: list[dict[str, Any]], steps: int) -> str:
     return f"{word} at step {last['step']} of {steps}"
 
 
-def set_apart(runs: Iterable[Run], shown: Callable[[Run], Any]) -> list[tuple[Run, str]]:
-    """Each run with the settings in which it differs from others of which the same is shown, as text.
+def set_apart(runs: Sequence[Run], shown: Callable[[Run], Any]) -> list[tuple[Run, str]]:
+    """Each run with the settings that tell it from others of which the same is shown, as text.
 
     Args:
-        runs: of one kind.
+        runs: of one family.
         shown: what a table or figure shows of a run anyway.
     """
-    return apart([(run, run.decides) for run in runs], shown)
+    runs = list(runs)
+    texts = statistics.set_apart([run.row for run in runs], [shown(run) for run in runs])
+    return list(zip(runs, texts, strict=True))

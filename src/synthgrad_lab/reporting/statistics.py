@@ -1,58 +1,115 @@
-"""Which runs are repetitions of one experiment: those that differ in nothing but what is the single run's own."""
+"""Groups of records that repeat one experiment, and their means; knows no family."""
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from synthgrad_lab.families import kind_of, settings_from
-from synthgrad_lab.reporting.tables import plus_minus
+import pandas as pd
+
 from synthgrad_lab.running.jsonl import Row, to_json
-from synthgrad_lab.running.settings import OWN
+from synthgrad_lab.running.settings import OWN, flat
 from synthgrad_lab.running.versions import recorded_version
-from synthgrad_lab.stages.settings import Launch
 
 R = TypeVar("R")
-Record = TypeVar("Record", bound=Mapping[str, Any])
-Told = dict[str, str]
-"""All that decides a run and is not its own, as texts by name."""
-OWN_LAUNCH = ("address", "hosts")
-"""Settings of a launch that say where it runs."""
+OWN_LAUNCH = ("launch.address", "launch.hosts")
+"""Settings of a launch that only say where it runs."""
 
 
-def told(record: Mapping[str, Any]) -> Told:
-    """What decides the run of a record, its first line or a gathered one, but for what is its own.
+def grouped(rows: Iterable[R], key: Callable[[R], Hashable]) -> dict[Any, list[R]]:
+    """Rows by key, in the order in which the keys come first."""
+    found: dict[Any, list[R]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
 
-    A setting that came later than the record has its default value. Epochs are counted in steps.
+
+def decisive(rows: Iterable[Row]) -> pd.DataFrame:
+    """A row of texts per record: all settings that decide it, except those of the single run, and its version."""
+    found = []
+    for row in rows:
+        values = {**flat(row["settings"]), **flat({"launch": row.get("launch") or {}})}
+        found.append({name: _text(v) for name, v in values.items()} | {"version": str(recorded_version(row))})
+    return pd.DataFrame(found).drop(columns=[*OWN, *OWN_LAUNCH], errors="ignore").fillna("none")
+
+
+def differing(rows: Iterable[Row]) -> pd.DataFrame:
+    """The columns of ``decisive`` in which the records differ."""
+    frame = decisive(rows)
+    return frame.loc[:, frame.nunique() > 1] if len(frame) else frame
+
+
+def set_apart(rows: Sequence[Row], shown: Sequence[Hashable]) -> list[str]:
+    """For each record the settings that tell it from others of which the same is shown: ``model.depth=0``, or "".
+
+    Args:
+        rows: records.
+        shown: for each of them, what a table or figure shows of it anyway.
     """
-    names = ("recipe", "method", "settings", "launch", "recipe_version")
-    return dict(_told(json.dumps({name: record[name] for name in names if name in record})))
+    texts = [""] * len(rows)
+    for places in grouped(range(len(rows)), lambda i: shown[i]).values():
+        frame = differing([rows[i] for i in places])
+        for i, (_, values) in zip(places, frame.iterrows(), strict=True):
+            texts[i] = ", ".join(f"{name}={value}" for name, value in values.items())
+    return texts
 
 
-@lru_cache(4096)
-def _told(text: str) -> Told:
-    """A table asks for the same record many times."""
-    record = json.loads(text)
-    named = {name: record[name] for name in ("recipe", "method") if name in record}
-    settings = _complete({**named, **record.get("settings", {})})
-    found = {name: value for name, value in settings.items() if name not in (*OWN, "epochs")}
-    if how := record.get("launch"):
-        values = {**asdict(Launch()), **how}
-        found |= {f"policy {name}": value for name, value in values.pop("policy").items()}
-        found |= {k if k not in found else f"launch {k}": v for k, v in values.items() if k not in OWN_LAUNCH}
-    found["recipe version"] = recorded_version(record)
-    return {name: _text(value) for name, value in found.items()}
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """Of the repetitions of each experiment, those of the newest version of its recipe, whichever is today's."""
+    if not rows:
+        return []
+    frame = decisive(rows).drop(columns="version")
+    versions = pd.Series([recorded_version(row) for row in rows])
+    best = versions.groupby([frame[name] for name in frame]).transform("max")
+    return [row for row, version, most in zip(rows, versions, best, strict=True) if version == most]
 
 
-def _complete(settings: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return asdict(settings_from(dict(settings)))
-    except (TypeError, ValueError):  # a setting of then is gone, or refused today
-        return asdict(kind_of(settings.get("recipe")).settings()) | dict(settings)
+def one_experiment(rows: Sequence[Row]) -> Sequence[Row]:
+    """The records, if they repeat one experiment, so that their mean is meaningful.
+
+    Raises:
+        ValueError: if they differ in a setting that is not the single run's own.
+    """
+    frame = differing(rows)
+    if len(frame.columns):
+        values = "; ".join(f"{name}: {', '.join(sorted(set(frame[name])))}" for name in frame)
+        names = ", ".join(str(row.get("run", "?")) for row in rows[:3])
+        raise ValueError(f"{names}{', …' if len(rows) > 3 else ''} do not repeat one run ({values})")
+    return rows
+
+
+def mean(rows: Sequence[Row], name: str = "test_error") -> float:
+    """Mean over the seeds.
+
+    Raises:
+        ValueError: if the records differ in more than their seeds.
+    """
+    return statistics.fmean(row[name] for row in one_experiment(rows))
+
+
+def deviation(rows: Sequence[Row], name: str = "test_error") -> float | None:
+    """Standard deviation over the seeds (n - 1); None for one run."""
+    return statistics.stdev(row[name] for row in rows) if len(rows) > 1 else None
+
+
+def spread(rows: Sequence[Row], name: str = "test_error") -> str:
+    """Mean and deviation over the seeds, as text: ``1.52 ± 0.04``, or ``1.52`` for a single run."""
+    return plus_minus(mean(rows, name), deviation(rows, name))
+
+
+def median(rows: Sequence[Row], name: str) -> float:
+    """Median over the seeds.
+
+    Raises:
+        ValueError: if the records differ in more than their seeds.
+    """
+    return statistics.median(row[name] for row in one_experiment(rows))
+
+
+def plus_minus(value: float, spread: float | None) -> str:
+    """``1.52 ± 0.04``, or ``1.52`` for a single run."""
+    return f"{value:.2f}" if spread is None else f"{value:.2f} ± {spread:.2f}"
 
 
 def _text(value: Any) -> str:
@@ -60,74 +117,4 @@ def _text(value: Any) -> str:
         return ",".join(map(_text, value)) if value else "none"
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
-    return value if isinstance(value, str) else to_json(value)
-
-
-def differing(found: Iterable[Told]) -> list[str]:
-    """The names in which they differ, in order."""
-    found = list(found)
-    names = dict.fromkeys(name for each in found for name in each)
-    return [name for name in names if len({each.get(name) for each in found}) > 1]
-
-
-def apart(found: Sequence[tuple[R, Told]], among: Callable[[R], Any]) -> list[tuple[R, str]]:
-    """Each with what sets it apart from those that would else look the same: ``lr=0.1, p_update=0.5``, or nothing.
-
-    Args:
-        found: of each, what decides it.
-        among: what is shown of it anyway; only where that is equal must more be said.
-    """
-    alike: dict[Any, list[Told]] = {}
-    for each, one in found:
-        alike.setdefault(among(each), []).append(one)
-    names = {key: differing(many) for key, many in alike.items()}
-    return [
-        (each, ", ".join(f"{name}={one.get(name, 'none')}" for name in names[among(each)])) for each, one in found
-    ]
-
-
-def newest(records: Iterable[Record]) -> list[Record]:
-    """Of the repetitions of each experiment those of the newest version of its recipe, whichever is today's."""
-    found = [(record, {**told(record), "recipe version": ""}) for record in records]
-    best: dict[str, int] = {}
-    for record, one in found:
-        best[str(one)] = max(best.get(str(one), 0), recorded_version(record))
-    return [record for record, one in found if recorded_version(record) == best[str(one)]]
-
-
-def one_experiment(records: Sequence[Record]) -> Sequence[Record]:
-    """The records, if they are repetitions of one experiment, so that a mean of them is one.
-
-    Raises:
-        ValueError: if they differ in a setting that is not a run's own.
-    """
-    found = [told(record) for record in records]
-    if names := differing(found):
-        values = "; ".join(
-            f"{name}: {', '.join(sorted({each.get(name, 'none') for each in found}))}" for name in names
-        )
-        cells = ", ".join(str(record.get("cell", "?")) for record in records[:3])
-        raise ValueError(f"{cells}{', …' if len(records) > 3 else ''} are no repetitions of one run ({values})")
-    return records
-
-
-def grouped(records: list[Row], key: Callable[[Row], tuple[Any, ...]]) -> dict[tuple[Any, ...], list[Row]]:
-    """Records by key, in the order in which the keys come first."""
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    for r in records:
-        found.setdefault(key(r), []).append(r)
-    return found
-
-
-def mean(runs: list[Row], name: str = "test_error") -> float:
-    """Over the seeds.
-
-    Raises:
-        ValueError: if the runs differ in more than their seeds.
-    """
-    return statistics.fmean(r[name] for r in one_experiment(runs))
-
-
-def spread(runs: list[Row], name: str = "test_error") -> str:
-    """Mean and deviation over the seeds, as text."""
-    return plus_minus(mean(runs, name), statistics.stdev(r[name] for r in runs) if len(runs) > 1 else None)
+    return "none" if value is None else value if isinstance(value, str) else to_json(value)

@@ -1,14 +1,19 @@
-"""Tables of docs/results.md about the first experiment and the benchmarks, computed from gathered records."""
+"""Tables of text for the terminal, and the rows of benchmarks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from synthgrad_lab.running.jsonl import Row
+
+LEFT = ("data", "method", "task", "cell", "settings", "state", "folder")
+"""Columns that are not numbers."""
 
 
 def bench(records: list[Row]) -> list[dict[str, str]]:
@@ -28,21 +33,21 @@ def _number(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-LEFT = ("data", "method", "task", "cell", "settings", "state", "folder")
-"""Columns that are not numbers."""
-
-
-def plus_minus(mean: float, deviation: float | None) -> str:
-    """``1.52 ± 0.04``, or ``1.52`` for a single run."""
-    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
-
-
-def plain(title: str, lines: Sequence[dict[str, str]]) -> Table:
-    """Lines of text by column name for the terminal."""
-    drawn = Table(title=Text(title))
-    for name in lines[0]:
+def terminal(title: str, lines: Sequence[dict[str, str]], caption: str = "") -> Table:
+    """Lines of text by column name, for the terminal."""
+    drawn = Table(title=Text(title), caption=caption or None)
+    for name in lines[0] if lines else ():
         keep = name in ("method", "test error %")
-        drawn.add_column(name, justify="left" if name in LEFT else "right", no_wrap=keep)
+        drawn.add_column(name, justify="left" if name in LEFT else "right", no_wrap=keep, overflow="fold")
     for line in lines:
         drawn.add_row(*map(Text, line.values()))
     return drawn
+
+
+def show(drawn: Table) -> None:
+    """Print a table whole: in a narrow terminal its lines run over the edge, so that no word is lost."""
+    console = Console()
+    width = Measurement.get(console, console.options.update(width=10_000), drawn)
+    # A file or a pipe has no edge.
+    console.width = max(console.width, width.minimum) if console.is_terminal else width.maximum
+    console.print(drawn)

@@ -61,7 +61,9 @@ def run(settings: Settings, progress: Progress = lambda step, error: None) -> di
         claim(folder)  # once more: nobody else can begin there now
         record = Record(folder)
         values = dataclasses.asdict(located(settings))
-        record.write("settings", settings=values, version=settings.version, environment=environment())
+        record.write(
+            "settings", family=settings.family, settings=values, version=settings.version, environment=environment()
+        )
         return _train(settings, training, record, Loop(), progress)
 
 

@@ -66,7 +66,8 @@ def check_version(folder: Path, settings: Settings) -> None:
     if recorded_version(found) != settings.version:
         raise ValueError(
             f"the run in {folder} was begun with version {recorded_version(found)} of its recipe, and the code has "
-            f"version {settings.version}: equal settings mean something else now. Run it from the start with another --out"
+            f"version {settings.version}: equal settings mean something else now. "
+            "Run it from the start with another --out"
         )
 
 

@@ -122,8 +122,8 @@ class Settings(Checked):
     run: Run = field(default_factory=Run)
 
     versions: ClassVar[Mapping[str, int]] = {}
-    """Version of each method's recipes, or of one recipe's (``"add dni"``), where it is not 1. Raise it when a change of
-    the code gives equal settings another meaning: records of an older version then no longer count as today's."""
+    """Version of each method's recipes, or of one recipe's (``"add dni"``), where it is not 1. Raise it when a change
+    of the code gives equal settings another meaning: records of an older version then no longer count as today's."""
 
     @property
     def version(self) -> int:
@@ -135,6 +135,11 @@ class Settings(Checked):
         """The same for recorded settings."""
         method = values["method"]
         return cls.versions.get(f"{values['recipe']} {method}", cls.versions.get(method, 1))
+
+    @property
+    def family(self) -> str:
+        """Name of the family: the folder of the settings' module."""
+        return type(self).__module__.split(".")[-2]
 
     @property
     def label(self) -> str:
@@ -153,7 +158,7 @@ class Settings(Checked):
 
     @property
     def training(self) -> Any:
-        """The family's ``training.py``, beside the settings: ``start``, and ``download`` and ``cost`` if it has them."""
+        """The family's ``training.py``, beside the settings: ``start``; ``download`` and ``cost`` if it has them."""
         return importlib.import_module(f"{type(self).__module__.rpartition('.')[0]}.training")
 
     def start(self) -> Training:
@@ -197,9 +202,9 @@ def vary(settings: S, changes: Mapping[str, Any]) -> S:
 
 def flat(settings: Any) -> dict[str, Any]:
     """Settings, or their record, by dotted name."""
-    values = dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else settings
+    values: Any = settings if isinstance(settings, Mapping) else dataclasses.asdict(settings)
     found: dict[str, Any] = {}
-    for name, value in values.items():  # pyright: ignore[reportAttributeAccessIssue]
+    for name, value in values.items():
         found |= {f"{name}.{k}": v for k, v in flat(value).items()} if isinstance(value, dict) else {name: value}
     return found
 
