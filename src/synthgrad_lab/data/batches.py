@@ -1,7 +1,7 @@
-"""The two formats of CIFAR-10's batches, read to the same records: a label byte, then 3 planes of 32 by 32 pixels.
+"""Reads CIFAR-10's two formats into the same records: a label byte, then 3 planes of 32 by 32 pixels.
 
-A python batch is a pickle, and a pickle can call whatever it names. Here it calls nothing: NumPy's names in it are
-taken for stand-ins that write down what they were given, and the array is made from that, afterwards.
+A Python batch is a pickle, and a pickle can call any function that it names. This reader calls none: stand-ins take
+the place of NumPy's names and only record their arguments, from which the array is made afterwards.
 """
 
 import io
@@ -15,41 +15,41 @@ PIXELS = 3 * 32 * 32
 CLASSES = 10
 
 
-def binary(content: bytes, where: str) -> np.ndarray:
+def parse_binary(content: bytes, where: str) -> np.ndarray:
     """Read a binary batch.
 
     Args:
-        content: The bytes of the file: records, and nothing else.
+        content: The bytes of the file: only records.
         where: The file's name, for errors.
 
     Returns:
-        A uint8 array of one row for each record; read-only.
+        A read-only uint8 array with one row for each record.
 
     Raises:
-        ValueError: The length is not that of whole records, or a label is not from 0 to 9.
+        ValueError: The length is no multiple of a record's, or a label is not from 0 to 9.
     """
     if len(content) % (1 + PIXELS):
         raise ValueError(
             f"{where}: came {len(content):,} bytes, wanted whole records of {1 + PIXELS:,}: truncated, bytes "
-            "follow its end, or another format; fetch it again"
+            "follow its end, or another format; download it again"
         )
     rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + PIXELS)
     _check_labels(rows[:, 0].tolist(), where)
     return rows
 
 
-def python(content: bytes, where: str) -> np.ndarray:
-    """Read a python batch, a pickled dict of `data` (rows of 3,072 bytes) and `labels`; nothing in it is run.
+def parse_python(content: bytes, where: str) -> np.ndarray:
+    """Read a Python batch, a pickled dict of `data` (rows of 3,072 bytes) and `labels`, without running any of it.
 
     Args:
         content: The bytes of the file.
         where: The file's name, for errors.
 
     Returns:
-        The same array as `binary`.
+        The same array as `parse_binary`.
 
     Raises:
-        ValueError: The pickle is damaged, asks for anything but a NumPy array, or holds other things than a batch.
+        ValueError: The pickle is damaged, names a function that no NumPy array needs, or is not a batch.
     """
     stream = io.BytesIO(content)
     try:
@@ -57,13 +57,15 @@ def python(content: bytes, where: str) -> np.ndarray:
     except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(
             f"{where}: came a pickle that is damaged or not a batch ({type(error).__name__}: {str(error)[:160]}), "
-            "wanted a dict of lists and a NumPy array; fetch it again from where you trust"
+            "wanted a dict of lists and a NumPy array; download it again from a place that you trust"
         ) from error
     if stream.read(1):
-        raise ValueError(f"{where}: bytes follow the pickle's end, wanted one pickle; fetch it again")
+        raise ValueError(f"{where}: bytes follow the pickle's end, wanted one pickle; download it again")
     if not isinstance(batch, dict) or not {b"data", b"labels"} <= batch.keys():
-        raise ValueError(f"{where}: came a pickle without data and labels, wanted a CIFAR-10 batch; fetch it again")
-    labels, pixels = batch[b"labels"], _array(batch[b"data"], where)
+        raise ValueError(
+            f"{where}: came a pickle without data and labels, wanted a CIFAR-10 batch; download it again"
+        )
+    labels, pixels = batch[b"labels"], _to_array(batch[b"data"], where)
     if not isinstance(labels, list) or len(labels) != len(pixels):
         came = f"{len(labels):,}" if isinstance(labels, list) else type(labels).__name__
         raise ValueError(f"{where}: came labels: {came}, wanted a list of {len(pixels):,}, one for each image")
@@ -77,15 +79,15 @@ def _check_labels(labels: Sequence[Any], where: str) -> None:
             came = label if type(label) is int and abs(label) < 1 << 32 else f"of type {type(label).__name__}"
             raise ValueError(
                 f"{where}: came label {came} in record {record:,}, wanted 0 to {CLASSES - 1}: damaged or another "
-                "data set; fetch it again"
+                "data set; download it again"
             )
 
 
 class _StandIn:
-    """What the file takes for an array or a dtype: the arguments and the state that it gave."""
+    """Stands for an array or a dtype, and records the arguments and the state that the file gives it."""
 
-    def __init__(self, *made_of: Any):
-        self.made_of, self.state = made_of, None
+    def __init__(self, *arguments: Any):
+        self.arguments, self.state = arguments, None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -93,10 +95,10 @@ class _StandIn:
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
-        # Functions made anew each time: a pickle can set attributes of what it is given, and these die with it.
+        # A pickle can set attributes of any object that it gets, so each one gets functions of its own.
         match module, name:
             case ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") | ("numpy", "dtype"):
-                return lambda *made_of: _StandIn(*made_of)
+                return lambda *arguments: _StandIn(*arguments)
             case "numpy", "ndarray":
                 return None  # passed to _reconstruct, never called
             case "_codecs", "encode":  # how Python 3 writes bytes for Python 2
@@ -104,17 +106,17 @@ class _Reader(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {f'{module}.{name}'[:80]!r}, refused")
 
 
-def _array(value: Any, where: str) -> np.ndarray:
-    """The array that a stand-in was to be; a state is ([version], shape, dtype, in Fortran's order, bytes)."""
+def _to_array(value: Any, where: str) -> np.ndarray:
+    """Make the array that a stand-in stands for; its state is ([version], shape, dtype, Fortran order, bytes)."""
     state = value.state if isinstance(value, _StandIn) else None
     shape, dtype, fortran, raw = state[-4:] if isinstance(state, tuple) and len(state) in (4, 5) else [None] * 4
-    kind = dtype.made_of[:1] if isinstance(dtype, _StandIn) else ()
+    kind = dtype.arguments[:1] if isinstance(dtype, _StandIn) else ()
     if kind not in ((b"u1",), ("u1",)) or fortran or not isinstance(raw, bytes):
-        raise ValueError(f"{where}: came data that are no plain uint8 array, wanted one; fetch it again")
+        raise ValueError(f"{where}: came data that are no plain uint8 array, wanted one; download it again")
     count = shape[0] if isinstance(shape, tuple) and len(shape) == 2 else None
     if type(count) is not int or shape != (count, PIXELS) or len(raw) != count * PIXELS:
         raise ValueError(
             f"{where}: came an array of shape {shape!r:.60} in {len(raw):,} bytes, wanted rows of {PIXELS:,}; "
-            "fetch it again"
+            "download it again"
         )
     return np.frombuffer(raw, np.uint8).reshape(count, PIXELS)

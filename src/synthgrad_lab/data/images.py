@@ -19,16 +19,16 @@ class Images:
     test_x: Float[Tensor, "test channels height width"]
     test_y: Int64[Tensor, " test"]
     source: str
-    """What a report calls these images: the data set, and whether the files are others than the published ones."""
+    """The name in reports: the data set, and whether its files differ from the published ones."""
     classes: int = 10
 
     def to(self, device: str) -> "Images":
-        """The same on another device."""
+        """Copy the images to another device."""
         tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)
 
 
-def divided(
+def split_images(
     x: UInt8[np.ndarray, "examples channels height width"],
     y: UInt8[np.ndarray, " examples"],
     test_x: UInt8[np.ndarray, "test channels height width"],
@@ -37,29 +37,29 @@ def divided(
     validation: int,
     source: str,
 ) -> Images:
-    """The images that pixels from 0 to 255 make, `validation` of the training examples set aside."""
-    kept, aside = split(len(x), validation)
+    """Scale pixels from 0..255 to [0, 1], and set `validation` of the training examples aside."""
+    train, aside = split_indices(len(x), validation)
     return Images(
-        *(_pixels(x[kept]), _classes(y[kept])),
-        *(_pixels(x[aside]), _classes(y[aside])),
-        *(_pixels(test_x), _classes(test_y)),
+        *(_scale(x[train]), _classes(y[train])),
+        *(_scale(x[aside]), _classes(y[aside])),
+        *(_scale(test_x), _classes(test_y)),
         source=source,
     )
 
 
-def split(count: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the training and validation examples: always the same ones, drawn at random once.
+def split_indices(count: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the training and the validation examples at random, but always the same ones.
 
-    The order is that of 64-bit random words, because NumPy promises a bit generator's words for ever, but no
-    permutation: the split outlives upgrades.
+    They are ordered by 64-bit random words, because NumPy promises to keep a bit generator's words, but not its
+    permutations: the split survives upgrades.
     """
     order = np.argsort(np.random.PCG64(0).random_raw(count), kind="stable")
     return order[validation:], order[:validation]
 
 
-def _pixels(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array.astype(np.float32, order="C")).div_(255)
+def _scale(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.astype(np.float32, order="C")).div_(255)
 
 
-def _classes(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array.astype(np.int64))
+def _classes(labels: np.ndarray) -> Tensor:
+    return torch.from_numpy(labels.astype(np.int64))

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, where it is not what was wanted: packed, or a document of a program."""
+"""Recognises files by their first bytes, to name in errors what came instead of the wanted file."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x89PNG", "a PNG image", ""),
     (b"\xff\xd8\xff", "a JPEG image", ""),
     (b"PAR1\x15", "a Parquet table", ""),
-    (b"SQLite format 3\0", "an SQLite data base", ""),
+    (b"SQLite format 3\0", "an SQLite database", ""),
     (b"\x93NUMPY", "a NumPy array", ""),
     (b"\x7fELF", "a program", ""),
-    (b"version https://git-lfs", "a pointer of git-lfs in the place of its file", "git lfs pull --include"),
+    (b"version https://git-lfs", "a git-lfs pointer instead of its file", "git lfs pull --include"),
 )
-"""First bytes, name, and the command that gets at what is inside."""
+"""First bytes, name, and the command that extracts the content."""
 
 
-def named(content: bytes) -> tuple[str, str] | None:
-    """The name of what these bytes are, and the command that gets at what is inside, or ""; None for any other."""
+def identify(content: bytes) -> tuple[str, str] | None:
+    """Return the format's name and the command that extracts the content ("" if none); None if unknown."""
     if content[257:262] == b"ustar":
         return "a tar archive", "tar xf"
-    return next((found[1:] for found in _SIGNATURES if content.startswith(found[0])), None)
+    return next(((name, command) for first, name, command in _SIGNATURES if content.startswith(first)), None)
 
 
-def refuse(content: bytes, where: str, wanted: str) -> None:
-    """Raise a ValueError that names what came in the place of what was wanted, if its first bytes show it."""
-    if found := named(content):
+def reject_known_format(content: bytes, where: str, wanted: str) -> None:
+    """Raise a ValueError that names the file's format and what was wanted, if its first bytes show the format."""
+    if found := identify(content):
         name, command = found
-        cure = f"unpack it first: {command} {where}" if command else "give the plain file"
-        raise ValueError(f"{where}: came {name}, wanted {wanted}; {cure}")
+        remedy = f"unpack it first: {command} {where}" if command else "give the plain file"
+        raise ValueError(f"{where}: came {name}, wanted {wanted}; {remedy}")
 
 
-def packed_in(folder: Path) -> str:
-    """A sentence about the archives in a folder, for an error that misses other files; empty without any."""
+def archives_hint(folder: Path) -> str:
+    """Suggest to unpack the archives in a folder: a sentence for an error about missing files; "" without any."""
     ends = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
     names = [path.name for path in sorted(folder.glob("*")) if path.name.lower().endswith(ends)]
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""A real server for what is fetched."""
+"""A real server to download from, and the messages of the loader."""
 
 import functools
 import http.server
@@ -15,8 +15,23 @@ def _no_proxy(monkeypatch):
 
 
 @pytest.fixture
+def messages(caplog, capfd):
+    """A function that returns the messages logged since its last call, and checks that nothing else is printed."""
+    caplog.set_level("INFO", "synthgrad_lab")
+
+    def read():
+        logged, (out, err) = caplog.messages.copy(), capfd.readouterr()
+        caplog.clear()
+        assert out == ""
+        assert set(err.splitlines()) <= set(logged)
+        return logged
+
+    return read
+
+
+@pytest.fixture
 def serve(tmp_path):
-    """A function that makes a folder from files and returns the URL where a server on 127.0.0.1 serves it."""
+    """A function that writes files to a folder and returns the URL where a server on 127.0.0.1 serves it."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgrad_lab.data.augment import augmented
+from synthgrad_lab.data.augment import augment
 
 
 def numbered(*shape):
@@ -27,7 +27,7 @@ def crops(image, margin):
 def test_each_image_is_a_crop_of_its_own_with_all_its_channels(count, channels, height, width, margin):
     x = numbered(count, channels, height, width)
     before = x.clone()
-    out = augmented(x, margin)
+    out = augment(x, margin)
     assert out.shape == x.shape
     assert out.dtype == x.dtype
     for image, made in zip(x, out, strict=True):
@@ -39,7 +39,7 @@ def test_each_image_is_a_crop_of_its_own_with_all_its_channels(count, channels, 
 def test_every_shift_and_mirror_image_comes_about_as_often(margin):
     image = numbered(2, 3, 3)
     wanted = crops(image, margin)
-    out = augmented(image.expand(400 * len(wanted), -1, -1, -1), margin)
+    out = augment(image.expand(400 * len(wanted), -1, -1, -1), margin)
     counts = [sum(torch.equal(made, crop) for made in out) for crop in wanted]
     assert sum(counts) == len(out)
     assert all(abs(count - 400) < 5 * 20 for count in counts)
@@ -47,14 +47,14 @@ def test_every_shift_and_mirror_image_comes_about_as_often(margin):
 
 def test_the_seed_decides():
     x = numbered(16, 1, 8, 8)
-    first, second = augmented(x), augmented(x)
+    first, second = augment(x), augment(x)
     torch.manual_seed(0)
-    assert torch.equal(augmented(x), first)
+    assert torch.equal(augment(x), first)
     assert not torch.equal(second, first)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 32, 32), (5, 1, 28, 28)])
 def test_the_usual_sizes(shape):
-    out = augmented(torch.rand(shape))
+    out = augment(torch.rand(shape))
     assert out.shape == shape
     assert ((out >= 0) & (out < 1)).all()

@@ -1,4 +1,4 @@
-"""The loader on a few records in both layouts, from real folders, archives and a real server."""
+"""The loader on a few records in both formats, from real folders, archives and a real server."""
 
 import dataclasses
 import gzip
@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+import synthgrad_lab.data
 from synthgrad_lab.data import batches, cifar, load
+from synthgrad_lab.data.find import load_images
 from tests.helpers.small_files import md5, write
 
 RECORDS = 3
@@ -113,7 +115,7 @@ def _bytes(x, y):
 
 def _refused(folder, said, error=ValueError):
     with pytest.raises(error, match=said) as caught:
-        cifar.load_layouts(TINY, folder)
+        load_images(TINY, folder)
     message = str(caught.value)
     assert str(folder) in message
     assert message.count("\n") <= 1
@@ -131,10 +133,10 @@ def test_the_hand_written_pickle_is_one():
 @pytest.mark.parametrize(
     ("folder", "files"), [("cifar-10-batches-bin", BIN), ("cifar-10-batches-py", PY)], ids=["binary", "python"]
 )
-def test_folder(tmp_path, folder, files, sub, capfd):
+def test_folder(tmp_path, folder, files, sub, messages):
     write(tmp_path / folder if sub else tmp_path, files)
-    _check(cifar.load_layouts(TINY, str(tmp_path), tmp_path / "cache"))
-    assert capfd.readouterr() == ("", "")
+    _check(load_images(TINY, str(tmp_path), tmp_path / "cache"))
+    assert messages() == []
     assert not (tmp_path / "cache").exists()
 
 
@@ -148,13 +150,13 @@ def test_folder(tmp_path, folder, files, sub, capfd):
 )
 def test_archive_in_the_folder(tmp_path, files):
     write(tmp_path, files)
-    _check(cifar.load_layouts(TINY, tmp_path))
+    _check(load_images(TINY, tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
 
 
-def test_both_layouts_give_the_same_tensors(tmp_path):
-    binary = cifar.load_layouts(TINY, write(tmp_path / "a", BIN))
-    python = cifar.load_layouts(TINY, write(tmp_path / "b", PY))
+def test_both_formats_give_the_same_tensors(tmp_path):
+    binary = load_images(TINY, write(tmp_path / "a", BIN))
+    python = load_images(TINY, write(tmp_path / "b", PY))
     for field in dataclasses.fields(binary):
         if isinstance(value := getattr(binary, field.name), torch.Tensor):
             assert torch.equal(value, getattr(python, field.name))
@@ -163,12 +165,12 @@ def test_both_layouts_give_the_same_tensors(tmp_path):
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
 def test_other_files_of_the_same_form_are_read_and_named_so(tmp_path, protocol):
     write(tmp_path, {name: _dump(rows, protocol) for name, rows in ROWS.items()})
-    _check(cifar.load_layouts(TINY, tmp_path), "Tiny (other files than the published ones)")
+    _check(load_images(TINY, tmp_path), "Tiny (other files than the published ones)")
 
 
 def test_one_other_pixel_is_told(tmp_path):
     write(tmp_path, BIN | {"data_batch_3.bin": BIN["data_batch_3.bin"][:-1] + b"\x07"})
-    assert cifar.load_layouts(TINY, tmp_path).source == "Tiny (other files than the published ones)"
+    assert load_images(TINY, tmp_path).source == "Tiny (other files than the published ones)"
 
 
 def _labelled(label):
@@ -279,7 +281,7 @@ def test_no_other_name_is_found(module, name):
     lines = [f"c{module}\n{name}\n.".encode(), f"(i{module}\n{name}\n.".encode()]
     for content in [*lines, pickle.dumps(module, 4)[:-1] + pickle.dumps(name, 4)[2:-1] + b"\x93."]:
         with pytest.raises(ValueError, match=f"batch: .*asks for '{module}.{name}', refused"):
-            batches.python(content, "batch")
+            batches.parse_python(content, "batch")
 
 
 def test_a_pickle_leaves_nothing_behind():
@@ -289,20 +291,23 @@ def test_a_pickle_leaves_nothing_behind():
     before = vars(batches._Reader).copy(), vars(batches._StandIn).copy()
     for line in lines:
         with pytest.raises(ValueError, match="batch: "):
-            batches.python(b"\x80\x02c" + line + junk + b".", "batch")
+            batches.parse_python(b"\x80\x02c" + line + junk + b".", "batch")
     assert (vars(batches._Reader), vars(batches._StandIn)) == before
-    np.testing.assert_array_equal(batches.python(PY[FIRST], "batch"), ROWS[FIRST])
+    np.testing.assert_array_equal(batches.parse_python(PY[FIRST], "batch"), ROWS[FIRST])
 
 
 @pytest.mark.parametrize("sub", ["", "cifar-10-batches-bin"])
 def test_absent_file_is_named_and_nothing_is_fetched(tmp_path, serve, sub):
-    layouts = _served(serve)
+    formats = _served(serve)
     place = write(tmp_path / "d" / sub, {name: BIN[name] for name in BIN if name != f"{TEST}.bin"})
     with pytest.raises(FileNotFoundError) as caught:
-        cifar.load_layouts(layouts, tmp_path / "d")
+        load_images(formats, tmp_path / "d")
     first, second = str(caught.value).splitlines()
     assert first == f"tiny: {TEST}.bin not in the data folder {place}."
-    assert f"Put into {tmp_path / 'd'} all six files, or one of cifar-10-batches-bin, cifar-10-bin" in second
+    assert (
+        f"Put into {tmp_path / 'd'} all 6 files, plain or .gz, or one of cifar-10-batches-bin, cifar-10-bin"
+        in second
+    )
     assert serve.served == []
 
 
@@ -331,7 +336,7 @@ def test_two_halves_are_no_whole(tmp_path):
 def test_the_same_images_twice(tmp_path):
     other = BIN[f"{TEST}.bin"][:-1] + b"\x01"
     write(tmp_path, BIN | {f"{FIRST}.bin": other, f"{TEST}.bin": other})
-    _refused(tmp_path, f"{TEST}.bin: holds the same as {FIRST}.bin, wanted six different files")
+    _refused(tmp_path, f"{TEST}.bin: holds the same as {FIRST}.bin, wanted 6 different files")
 
 
 @pytest.mark.parametrize(
@@ -366,7 +371,7 @@ def test_only_the_files_themselves_are_taken_from_an_archive(tmp_path):
     folder = write(
         tmp_path / "d", {"cifar-10-binary.tar.gz": _packed("cifar-10-batches-bin", BIN, (outside, device))}
     )
-    _check(cifar.load_layouts(TINY, folder))
+    _check(load_images(TINY, folder))
     most = {name: content for name, content in BIN.items() if name != f"{TEST}.bin"}
     write(folder, {"cifar-10-binary.tar.gz": _packed("./cifar-10-batches-bin", most, (link,))})
     _refused(folder, f"came no cifar-10-batches-bin/{TEST}.bin")
@@ -379,52 +384,52 @@ def _served(serve, content=BIN_TAR):
     return dataclasses.replace(binary, archive=dataclasses.replace(binary.archive, url=url)), python
 
 
-def test_fetched_then_cached(tmp_path, serve, capfd, monkeypatch):
+def test_fetched_then_cached(tmp_path, serve, messages, monkeypatch):
     monkeypatch.setenv("SYNTHGRAD_CACHE", str(tmp_path / "cache"))
-    layouts = _served(serve)
-    _check(cifar.load_layouts(layouts))
-    assert capfd.readouterr() == ("", f"synthgrad: tiny: 6 files from {layouts[0].archive.url}\n")
+    formats = _served(serve)
+    _check(load_images(formats))
+    assert messages() == [f"tiny: 6 files from {formats[0].archive.url}"]
     assert serve.served == ["/cifar-10-binary.tar.gz"]
     assert {path.name: path.read_bytes() for path in (tmp_path / "cache/tiny").iterdir()} == BIN
-    _check(cifar.load_layouts(TINY))
-    assert capfd.readouterr() == ("", "")
+    _check(load_images(TINY))
+    assert messages() == []
 
 
 @pytest.mark.parametrize("published", [False, True])
-def test_a_wrong_archive_is_refused(tmp_path, serve, capfd, published):
+def test_a_wrong_archive_is_refused(tmp_path, serve, messages, published):
     """By its own MD5; and if that were right, by the files'."""
     content = _packed("cifar-10-batches-bin", BIN | {f"{TEST}.bin": bytes(3 * 3073)})
-    layouts = _served(serve, content)
+    formats = _served(serve, content)
     if published:
-        archive = dataclasses.replace(layouts[0].archive, md5=md5(content))
-        layouts = (dataclasses.replace(layouts[0], archive=archive), layouts[1])
-    with pytest.raises(FileNotFoundError, match=r"tiny: not in .*, and not to be had from http"):
-        cifar.load_layouts(layouts, cache=tmp_path / "cache")
+        archive = dataclasses.replace(formats[0].archive, md5=md5(content))
+        formats = (dataclasses.replace(formats[0], archive=archive), formats[1])
+    with pytest.raises(FileNotFoundError, match=r"tiny: not in .*, and not available from http"):
+        load_images(formats, cache=tmp_path / "cache")
     assert not (tmp_path / "cache" / "tiny" / f"{TEST}.bin").exists()
-    assert ("came MD5" if published else "does not match the known hash") in capfd.readouterr().err
+    assert ("with MD5" if published else "does not match the known hash") in messages()[-1]
 
 
 @pytest.mark.parametrize("bad", [b"", BIN[f"{TEST}.bin"][:-1], BIN[f"{FIRST}.bin"], bytes(3 * 3073)])
-def test_a_damaged_cache_is_removed_and_fetched_again(tmp_path, serve, capfd, bad):
+def test_a_damaged_cache_is_removed_and_fetched_again(tmp_path, serve, messages, bad):
     folder = write(tmp_path / "tiny", BIN | {f"{TEST}.bin": bad})
     with pytest.raises(FileNotFoundError):
-        cifar.load_layouts(TINY, cache=tmp_path)
-    assert f"removed from the cache, to be fetched again: {folder / TEST}.bin: " in capfd.readouterr().err
+        load_images(TINY, cache=tmp_path)
+    assert messages()[0].startswith(f"removed from the cache, to be downloaded again: {folder / TEST}.bin: ")
     assert not (folder / f"{TEST}.bin").exists()
-    _check(cifar.load_layouts(_served(serve), cache=tmp_path))
+    _check(load_images(_served(serve), cache=tmp_path))
     assert (folder / f"{TEST}.bin").read_bytes() == BIN[f"{TEST}.bin"]
 
 
-def test_no_network(tmp_path, capfd):
+def test_no_network(tmp_path, messages):
     start = time.monotonic()
     with pytest.raises(FileNotFoundError) as caught:
-        cifar.load_layouts(TINY, cache=tmp_path / "cache")
+        load_images(TINY, cache=tmp_path / "cache")
     assert time.monotonic() - start < 60
     message = str(caught.value)
     assert message.count("\n") == 1
     assert str(tmp_path / "cache" / "tiny") in message
     assert all(name in message for name in [*BIN, "cifar-10-binary.tar.gz", "data_dir"])
-    assert capfd.readouterr().err.count("\n") == 2  # the attempt and its failure
+    assert len(messages()) == 2  # the attempt and its failure
     assert not (tmp_path / "cache").exists()
 
 
@@ -432,7 +437,7 @@ def test_by_name(tmp_path, monkeypatch):
     write(tmp_path, BIN)
     with pytest.raises(ValueError, match=r"came shape \(3, 3073\) .* wanted \(10000, 3073\)"):
         load("cifar10", tmp_path)
-    monkeypatch.setitem(cifar.LAYOUTS, "cifar10", TINY)
+    monkeypatch.setitem(synthgrad_lab.data.DATA_SETS, "cifar10", TINY)
     _check(load("cifar10", tmp_path))
     with pytest.raises(FileNotFoundError):
         load("cifar10", cache=tmp_path / "cache")

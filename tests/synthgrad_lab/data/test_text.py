@@ -12,7 +12,7 @@ import zipfile
 
 import pytest
 
-from synthgrad_lab.data.text import decoded
+from synthgrad_lab.data.text import decode_text
 from synthgrad_lab.recurrent.tasks.chars import Chars, read
 
 TEXT = "Ein schöner Satz, €5, 猫.\n" * 40
@@ -34,10 +34,10 @@ def archive(kind):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_a_mark_decides_the_encoding(encoding, capsys):
-    assert decoded(TEXT.encode(encoding), "a.txt") == TEXT
+    assert decode_text(TEXT.encode(encoding), "a.txt") == TEXT
     if encoding in ("utf-16", "utf-32"):  # in the other order of bytes, too
         other = f"{encoding}-be"
-        assert decoded("\ufeff".encode(other) + TEXT.encode(other), "a.txt") == TEXT
+        assert decode_text("\ufeff".encode(other) + TEXT.encode(other), "a.txt") == TEXT
     assert capsys.readouterr().err == ""
 
 
@@ -68,7 +68,7 @@ def test_a_mark_decides_the_encoding(encoding, capsys):
 )
 def test_what_is_no_plain_text_is_refused_by_its_name(content, said):
     with pytest.raises(ValueError, match=f"^a.txt: {said}") as caught:
-        decoded(content, "a.txt")
+        decode_text(content, "a.txt")
     assert str(caught.value).count("\n") == 0
 
 
@@ -87,7 +87,7 @@ def test_a_pipe_is_refused_before_anything_is_read(tmp_path):
 
 
 def test_a_bell_is_no_reason_to_refuse_a_text():
-    assert decoded(b"ding \x07\n", "a.txt") == "ding \x07\n"
+    assert decode_text(b"ding \x07\n", "a.txt") == "ding \x07\n"
 
 
 def test_the_line_ends_of_windows_are_told(tmp_path, capsys):
