@@ -1,4 +1,4 @@
-"""Folders of small files, and their checksums."""
+"""Writes small files, and computes their checksums."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Image data sets by name. Each one's published files are in a file of its own."""
+"""MNIST, Fashion-MNIST and CIFAR-10, by name; also their augmentation, and the decoding of text files."""
 
 import difflib
 from pathlib import Path

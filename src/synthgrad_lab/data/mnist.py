@@ -20,7 +20,7 @@ def _files(*md5s: tuple[str, str]) -> tuple[File, ...]:
     return tuple(File(name, shape, *pair) for name, shape, pair in zip(names, shapes, md5s, strict=True))
 
 
-def _arrange(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray):
+def _arrange(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray) -> tuple[np.ndarray, ...]:
     return x[:, None], y, test_x[:, None], test_y
 
 

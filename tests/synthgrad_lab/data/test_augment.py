@@ -1,4 +1,4 @@
-"""Every augmented image is the original, shifted, and perhaps mirrored."""
+"""Each augmented image is the original, shifted and perhaps mirrored."""
 
 import pytest
 import torch
@@ -10,12 +10,12 @@ from synthgrad_lab.data.augment import augment
 
 
 def numbered(*shape):
-    """Images in which every pixel is another one, none of them 0."""
+    """Images whose pixels all differ, and none is 0."""
     return 1 + torch.arange(torch.tensor(shape).prod().item(), dtype=torch.float32).view(shape)
 
 
 def crops(image, margin):
-    """All that may become of an image: its shifts, and theirs in the mirror."""
+    """All images that augmentation can make of one: its shifts, and their mirror images."""
     _, height, width = image.shape
     padded = F.pad(image, [margin] * 4)
     places = [(i, j) for i in range(2 * margin + 1) for j in range(2 * margin + 1)]
@@ -24,7 +24,7 @@ def crops(image, margin):
 
 
 @given(st.integers(0, 4), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2))
-def test_each_image_is_a_crop_of_its_own_with_all_its_channels(count, channels, height, width, margin):
+def test_each_image_becomes_one_of_its_own_crops_with_all_channels(count, channels, height, width, margin):
     x = numbered(count, channels, height, width)
     before = x.clone()
     out = augment(x, margin)
@@ -36,7 +36,7 @@ def test_each_image_is_a_crop_of_its_own_with_all_its_channels(count, channels, 
 
 
 @pytest.mark.parametrize("margin", [0, 1])
-def test_every_shift_and_mirror_image_comes_about_as_often(margin):
+def test_all_shifts_and_mirror_images_are_equally_frequent(margin):
     image = numbered(2, 3, 3)
     wanted = crops(image, margin)
     out = augment(image.expand(400 * len(wanted), -1, -1, -1), margin)
@@ -45,7 +45,7 @@ def test_every_shift_and_mirror_image_comes_about_as_often(margin):
     assert all(abs(count - 400) < 5 * 20 for count in counts)
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_result():
     x = numbered(16, 1, 8, 8)
     first, second = augment(x), augment(x)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The loader on a few records in both formats, from real folders, archives and a real server."""
+"""Loads a few records in both formats from real folders, archives and a real server."""
 
 import dataclasses
 import gzip
@@ -38,7 +38,7 @@ def _string(content):
 
 
 def _python2(rows, dtype=b"u1", raw=None, shape=None):
-    """A batch opcode by opcode, as Python 2 and an old NumPy wrote it."""
+    """Write a batch opcode by opcode, as Python 2 and an old NumPy did."""
     count, width = shape or (len(rows), 3072)
     return b"".join(
         [
@@ -69,7 +69,7 @@ PY = {name: _python2(rows) for name, rows in ROWS.items()}
 def _packed(folder, files, extra=()):
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, content in reversed(files.items()):  # the published archive is not in order, either
+        for name, content in reversed(files.items()):  # the published archive is not in order either
             member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -101,7 +101,7 @@ def _check(images, source="Tiny"):
     for part in ("train", "validation", "test"):
         assert getattr(images, f"{part}_x").dtype == torch.float32
         assert getattr(images, f"{part}_y").dtype == torch.int64
-    # One pixel by the format's own words: plane by plane, red first, row by row.
+    # One pixel at the place that the format describes: plane by plane, red first, row by row.
     assert images.test_x[1, 2, 5, 7].item() == pytest.approx(int(ROWS[TEST][1, 1 + 2 * 1024 + 5 * 32 + 7]) / 255)
     assert _bytes(images.test_x, images.test_y) == [row.tobytes() for row in ROWS[TEST]]
     both = _bytes(images.train_x, images.train_y) + _bytes(images.validation_x, images.validation_y)
@@ -122,7 +122,7 @@ def _refused(folder, said, error=ValueError):
     assert len(message) < 700
 
 
-def test_the_hand_written_pickle_is_one():
+def test_the_hand_written_pickle_is_valid():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of numpy.core
         batch = pickle.loads(PY[FIRST], encoding="bytes")
@@ -163,12 +163,12 @@ def test_both_formats_give_the_same_tensors(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
-def test_other_files_of_the_same_form_are_read_and_named_so(tmp_path, protocol):
+def test_the_source_says_if_files_differ_from_the_published_ones(tmp_path, protocol):
     write(tmp_path, {name: _dump(rows, protocol) for name, rows in ROWS.items()})
     _check(load_images(TINY, tmp_path), "Tiny (other files than the published ones)")
 
 
-def test_one_other_pixel_is_told(tmp_path):
+def test_the_source_says_if_one_pixel_differs(tmp_path):
     write(tmp_path, BIN | {"data_batch_3.bin": BIN["data_batch_3.bin"][:-1] + b"\x07"})
     assert load_images(TINY, tmp_path).source == "Tiny (other files than the published ones)"
 
@@ -262,7 +262,7 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path, inside, protoc
     evil = Evil(os.mkdir, str(mark))
     content = _dump(ROWS[FIRST], protocol, filenames=[evil]) if inside else pickle.dumps(evil, protocol)
     pickle.loads(content)
-    mark.rmdir()  # so it does run, if it is let
+    mark.rmdir()  # the pickle works: pickle.loads ran it
     write(tmp_path, PY | {FIRST: content})
     _refused(tmp_path, r"it asks for '\w+.mkdir', refused")
     assert not mark.exists()
@@ -277,15 +277,15 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path, inside, protoc
         ("synthgrad_lab.data.batches", "_StandIn"),
     ],
 )
-def test_no_other_name_is_found(module, name):
+def test_all_other_names_are_refused(module, name):
     lines = [f"c{module}\n{name}\n.".encode(), f"(i{module}\n{name}\n.".encode()]
     for content in [*lines, pickle.dumps(module, 4)[:-1] + pickle.dumps(name, 4)[2:-1] + b"\x93."]:
         with pytest.raises(ValueError, match=f"batch: .*asks for '{module}.{name}', refused"):
             batches.parse_python(content, "batch")
 
 
-def test_a_pickle_leaves_nothing_behind():
-    """The opcode b sets attributes of whatever lies below it: here, of each callable that a pickle can get."""
+def test_a_pickle_cannot_change_the_reader():
+    """The opcode b sets attributes of the object below it: here, of each callable that a pickle can get."""
     junk = b"}(X\x0c\x00\x00\x00__setstate__K\x01ub"
     lines = [b"numpy.core.multiarray\n_reconstruct\n", b"numpy\ndtype\n", b"_codecs\nencode\n", b"numpy\nndarray\n"]
     before = vars(batches._Reader).copy(), vars(batches._StandIn).copy()
@@ -297,7 +297,7 @@ def test_a_pickle_leaves_nothing_behind():
 
 
 @pytest.mark.parametrize("sub", ["", "cifar-10-batches-bin"])
-def test_absent_file_is_named_and_nothing_is_fetched(tmp_path, serve, sub):
+def test_a_missing_file_is_named_and_nothing_is_downloaded(tmp_path, serve, sub):
     formats = _served(serve)
     place = write(tmp_path / "d" / sub, {name: BIN[name] for name in BIN if name != f"{TEST}.bin"})
     with pytest.raises(FileNotFoundError) as caught:
@@ -311,11 +311,11 @@ def test_absent_file_is_named_and_nothing_is_fetched(tmp_path, serve, sub):
     assert serve.served == []
 
 
-def test_no_folder(tmp_path):
+def test_the_folder_does_not_exist(tmp_path):
     _refused(tmp_path / "nowhere", f"{FIRST}.bin, .*{TEST}.bin not in the data folder", FileNotFoundError)
 
 
-def test_what_is_packed_is_named(tmp_path):
+def test_packed_files_are_named(tmp_path):
     write(tmp_path, BIN | {f"{FIRST}.bin": b"PK\3\4" + BIN[f"{FIRST}.bin"]})
     _refused(
         tmp_path, f"{FIRST}.bin: came a zip archive, wanted tiny's {FIRST}.bin; unpack it first: unzip {tmp_path}"
@@ -326,14 +326,14 @@ def test_what_is_packed_is_named(tmp_path):
         load("cifar10", folder / "cifar10.zip")
 
 
-def test_two_halves_are_no_whole(tmp_path):
+def test_files_from_two_places_are_not_combined(tmp_path):
     names = list(BIN)
     write(tmp_path, {name: BIN[name] for name in names[:4]})
     write(tmp_path / "cifar-10-batches-bin", {name: BIN[name] for name in names[4:]})
     _refused(tmp_path, f"{names[4]}, {names[5]} not in", FileNotFoundError)
 
 
-def test_the_same_images_twice(tmp_path):
+def test_two_files_with_the_same_content_are_refused(tmp_path):
     other = BIN[f"{TEST}.bin"][:-1] + b"\x01"
     write(tmp_path, BIN | {f"{FIRST}.bin": other, f"{TEST}.bin": other})
     _refused(tmp_path, f"{TEST}.bin: holds the same as {FIRST}.bin, wanted 6 different files")
@@ -362,7 +362,7 @@ def test_bad_archive(tmp_path, content, said):
     _refused(tmp_path, said)
 
 
-def test_only_the_files_themselves_are_taken_from_an_archive(tmp_path):
+def test_only_regular_files_are_read_from_an_archive(tmp_path):
     outside = tarfile.TarInfo("../outside")
     link = tarfile.TarInfo(f"cifar-10-batches-bin/{TEST}.bin")
     link.type, link.linkname = tarfile.SYMTYPE, f"{FIRST}.bin"
@@ -384,7 +384,7 @@ def _served(serve, content=BIN_TAR):
     return dataclasses.replace(binary, archive=dataclasses.replace(binary.archive, url=url)), python
 
 
-def test_fetched_then_cached(tmp_path, serve, messages, monkeypatch):
+def test_download_then_cache(tmp_path, serve, messages, monkeypatch):
     monkeypatch.setenv("SYNTHGRAD_CACHE", str(tmp_path / "cache"))
     formats = _served(serve)
     _check(load_images(formats))
@@ -397,7 +397,7 @@ def test_fetched_then_cached(tmp_path, serve, messages, monkeypatch):
 
 @pytest.mark.parametrize("published", [False, True])
 def test_a_wrong_archive_is_refused(tmp_path, serve, messages, published):
-    """By its own MD5; and if that were right, by the files'."""
+    """Because of its own MD5; if that is right, because of a file's."""
     content = _packed("cifar-10-batches-bin", BIN | {f"{TEST}.bin": bytes(3 * 3073)})
     formats = _served(serve, content)
     if published:
@@ -410,7 +410,7 @@ def test_a_wrong_archive_is_refused(tmp_path, serve, messages, published):
 
 
 @pytest.mark.parametrize("bad", [b"", BIN[f"{TEST}.bin"][:-1], BIN[f"{FIRST}.bin"], bytes(3 * 3073)])
-def test_a_damaged_cache_is_removed_and_fetched_again(tmp_path, serve, messages, bad):
+def test_damaged_cache_is_removed_and_downloaded_again(tmp_path, serve, messages, bad):
     folder = write(tmp_path / "tiny", BIN | {f"{TEST}.bin": bad})
     with pytest.raises(FileNotFoundError):
         load_images(TINY, cache=tmp_path)

@@ -1,4 +1,4 @@
-"""IDX: what was written is read, and nothing else."""
+"""IDX files are read as they were written; all other content is refused."""
 
 import gzip
 import math
@@ -41,13 +41,13 @@ def test_round_trip(shape, zipped, random):
         (gzip.compress(b"", mtime=0), "came 0 bytes"),
     ],
 )
-def test_anything_else_is_refused_by_name(content, said):
+def test_other_content_is_refused_and_the_error_names_the_file(content, said):
     with pytest.raises(ValueError, match=f"(?s)^some/file: .*{said}"):
         idx.parse(content, "some/file")
 
 
 @given(st.binary(max_size=40))
-def test_no_other_error_whatever_the_bytes(content):
+def test_any_bytes_raise_no_other_error(content):
     try:
         idx.parse(content, "x")
     except ValueError as error:

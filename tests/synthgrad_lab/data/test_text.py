@@ -1,4 +1,4 @@
-"""A text is read as what it is, and what is none is named."""
+"""Texts are decoded; for other files, the error names the format."""
 
 import bz2
 import gzip
@@ -33,12 +33,20 @@ def archive(kind):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_a_mark_decides_the_encoding(encoding, capsys):
+def test_the_byte_order_mark_gives_the_encoding(encoding, messages):
     assert decode_text(TEXT.encode(encoding), "a.txt") == TEXT
     if encoding in ("utf-16", "utf-32"):  # in the other order of bytes, too
         other = f"{encoding}-be"
         assert decode_text("\ufeff".encode(other) + TEXT.encode(other), "a.txt") == TEXT
-    assert capsys.readouterr().err == ""
+    assert messages() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "encoding"), [(b"\x805", "€5", "cp1252"), (b"\x80\x81", "\x80\x81", "latin-1")]
+)
+def test_other_encodings_are_guessed_with_a_warning(content, text, encoding, messages):
+    assert decode_text(content, "a.txt") == text
+    assert messages() == [f"a.txt is not UTF-8; read as {encoding}"]
 
 
 @pytest.mark.parametrize(
@@ -66,14 +74,14 @@ def test_a_mark_decides_the_encoding(encoding, capsys):
     ],
     ids=lambda value: re.sub(r"\W+", "-", value[:40]) if isinstance(value, str) else "",
 )
-def test_what_is_no_plain_text_is_refused_by_its_name(content, said):
+def test_the_error_names_the_format_of_other_files(content, said):
     with pytest.raises(ValueError, match=f"^a.txt: {said}") as caught:
         decode_text(content, "a.txt")
     assert str(caught.value).count("\n") == 0
 
 
 @pytest.mark.parametrize("name", ["whole.txt", "ptb.valid.txt"])
-def test_packed_files_are_refused_where_texts_are_read(tmp_path, name):
+def test_packed_files_are_refused_as_texts(tmp_path, name):
     for other in ("whole.txt", "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"):
         (tmp_path / other).write_bytes(gzip.compress(LINES) if other == name else LINES)
     with pytest.raises(ValueError, match=f"{name}: came a gzip file"):
@@ -86,11 +94,11 @@ def test_a_pipe_is_refused_before_anything_is_read(tmp_path):
         read(tmp_path / "pipe")
 
 
-def test_a_bell_is_no_reason_to_refuse_a_text():
+def test_a_text_may_contain_a_bell():
     assert decode_text(b"ding \x07\n", "a.txt") == "ding \x07\n"
 
 
-def test_the_line_ends_of_windows_are_told(tmp_path, capsys):
+def test_windows_line_ends_are_reported(tmp_path, capsys):
     path = tmp_path / "a.txt"
     path.write_bytes(LINES.replace(b"\n", b"\r\n"))
     assert len(read(path).alphabet) == len(set(LINES)) + 1
@@ -101,7 +109,7 @@ def test_the_line_ends_of_windows_are_told(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_characters_that_training_never_sees_are_counted(tmp_path, capsys):
+def test_characters_missing_from_training_are_counted(tmp_path, capsys):
     path = tmp_path / "a.txt"
     path.write_text("ab" * 450 + "abxyx" * 10 + "ab" * 24 + "xy")
     Chars(5, 10, 0, str(path))
@@ -111,7 +119,7 @@ def test_characters_that_training_never_sees_are_counted(tmp_path, capsys):
     ]
 
 
-def test_a_text_too_short_for_its_streams_or_its_measure(tmp_path, capsys):
+def test_a_text_that_is_too_short_for_its_batch_or_its_measure(tmp_path, capsys):
     path = tmp_path / "a.txt"
     path.write_text("ab" * 50)
     with pytest.raises(ValueError, match=r"batch=91: as many streams .* training part's 90 characters; a smaller"):
