@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthgrad_lab.data.text import decoded
+from synthgrad_lab.data.text import decode_text
 from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task
 from synthgrad_lab.running.record import note
 
@@ -57,7 +57,7 @@ def read(place: Path) -> Text:
     if place.is_dir():
         parts = [_penn(place, kind) for kind in PENN]
     elif place.is_file():
-        whole = decoded(place.read_bytes(), str(place))
+        whole = decode_text(place.read_bytes(), str(place))
         if (ends := whole.count("\r\n")) and ends == whole.count("\n"):
             note(f"text={place}: its {ends:,} lines end in two characters, \\r\\n; dos2unix {place} makes it one")
         first, second = (round(len(whole) * share) for share in (SHARES[0], SHARES[0] + SHARES[1]))
@@ -87,7 +87,7 @@ def _penn(folder: Path, kind: str) -> str:
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
         note(f"{path} is not the published file (MD5 {found}, not {md5}): do not compare its bits with others'")
-    text = "".join(line.strip() + "\n" for line in decoded(content, str(path)).splitlines())
+    text = "".join(line.strip() + "\n" for line in decode_text(content, str(path)).splitlines())
     if found == md5 and len(text) != symbols:
         raise ValueError(f"{path} gives {len(text)} symbols, not {symbols}")
     return text
