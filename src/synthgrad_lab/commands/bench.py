@@ -1,18 +1,15 @@
-"""The command ``synthgrad bench``: measure, show, keep, draw."""
+"""The command ``bench``: measure, show, keep, draw."""
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Callable, Sequence
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthgrad_lab.running.gathered import merge
-from synthgrad_lab.running.jsonl import to_json
-from synthgrad_lab.running.record import environment
+from synthgrad_lab.commands.words import Command, Group, Json, Leaf, to_write, with_options
+from synthgrad_lab.families import FAMILIES
 
-Row = dict[str, Any]
-Bar = Callable[[int], None]
 NAMES = (
     *("bench", "network", "case", "cell", "units", "width", "T", "method", "depth", "schedule", "stages"),
     *("unlock", "bytes"),
@@ -20,122 +17,77 @@ NAMES = (
 """Columns that say what a row is about; the others are measured."""
 
 
-def do_bench(options: Namespace) -> None:
+@dataclass(frozen=True)
+class Bench(Command):
     """Run a benchmark."""
-    from synthgrad_lab.reporting import documents as page
-    from synthgrad_lab.reporting.tables import bench
-    from synthgrad_lab.running.console import Bars
 
-    told: dict[str, Any] = {}
-    with Bars() as bars:
+    record: str | None = None
+    """Also write the rows to this .jsonl file, and pictures beside it."""
+    json: Json = False
 
-        def bar(name: str, total: int) -> Bar:
-            advance = bars.bar(name, total)
-            return lambda done: advance(done, float("nan"))
+    def __call__(self) -> None:
+        """Measure, show, keep."""
+        from synthgrad_lab.reporting.documents import markdown
+        from synthgrad_lab.reporting.tables import bench
+        from synthgrad_lab.running.console import Bars
+        from synthgrad_lab.running.gather import merge
+        from synthgrad_lab.running.jsonl import to_json
+        from synthgrad_lab.running.record import environment
 
-        rows, timelines = BENCHES[options.what](options, bar)
-    if options.record:
-        kept = [{"bench": options.what, **row, "environment": environment()} for row in rows]
-        merge(Path(options.record), kept, name=what_is_measured)
-        told["drawn"] = _draw(Path(options.record), timelines)
-    if options.what == "faults":
-        told |= rows[0]  # one run: its numbers are the result
-    if options.json:
-        print(to_json({"bench": options.what, **told, "rows": rows, "environment": environment()}))
-    else:
-        print(page.markdown(bench(rows)), end="")
+        name, benchmark = self.what, getattr(self, "benchmark")  # noqa: B009, the field of `with_options`
+        record = None if self.record is None else to_write("record", self.record)
+        with Bars() as bars:
 
+            def bar(label: str, total: int) -> Any:
+                advance = bars.bar(label, total)
+                return lambda done: advance(done, math.nan)
 
-def what_is_measured(row: Row) -> tuple[Any, ...]:
-    """What tells a row of a record from the others: measured once more, it takes the old one's place."""
-    return tuple(row.get(name) for name in NAMES)
+            rows, timelines = benchmark.measure(bar)
+        drawn: list[str] = []
+        if record:
+            kept = [{"bench": name, **row, "environment": environment()} for row in rows]
+            merge(record, kept, name=lambda row: tuple(row.get(column) for column in NAMES))
+            drawn = _draw(record, timelines)
+        if self.json:
+            extra = {"drawn": drawn} if record else {}
+            print(to_json({"bench": name, **extra, "rows": rows, "environment": environment()}))
+        else:
+            print(markdown(bench(rows)), end="")
+
+    @property
+    def what(self) -> str:
+        """The benchmark's name."""
+        kind = type(getattr(self, "benchmark"))  # noqa: B009
+        return next(name for family in FAMILIES for name, each in family.benches.items() if each is kind)
 
 
 def _draw(record: Path, timelines: dict[str, Any]) -> list[str]:
-    """Beside the record: a picture of the schedules, and a trace for Perfetto of each."""
+    """Draw the schedules beside the record, and write a trace of each for Perfetto."""
     if not timelines:
         return []
     from synthgrad.checkpoint import write_atomically
     from synthgrad_lab.reporting.figures import svg
+    from synthgrad_lab.running.jsonl import to_json
     from synthgrad_lab.stages.trace import chrome, drawn, longest_step
 
-    picture = record.with_suffix(".svg")
-    write_atomically(picture, svg(drawn(timelines, 2.5 * longest_step(timelines))))
-    paths = [picture]
+    paths = [record.with_suffix(".svg")]
+    write_atomically(paths[0], svg(drawn(timelines, 2.5 * longest_step(timelines))))
     for name, events in timelines.items():
         paths.append(record.with_name(f"{record.stem}-{name.replace(', ', '-').replace(' ', '-')}.trace.json"))
         write_atomically(paths[-1], to_json(chrome(events)).encode())
     return [str(path) for path in paths]
 
 
-def _step(options: Namespace, bar: Any) -> tuple[list[Row], Any]:
-    from synthgrad_lab.feedforward.bench.step import bench_step
-
-    rows = []
-    for width in options.widths or (256, 1024):
-        rows += bench_step(width, options.repeats or 15, bar(f"width {width}", options.repeats or 15))
-    return rows, {}
+def _leaf(kind: type[Any]) -> Leaf:
+    return lambda words: with_options(Bench, "benchmark", kind(), kind.__doc__ or "")
 
 
-def _methods(options: Namespace, bar: Any) -> tuple[list[Row], Any]:
-    from synthgrad_lab.feedforward.bench.methods import bench_methods
-    from synthgrad_lab.feedforward.recipes import RECIPES
-
-    return bench_methods(repeats=options.repeats or 15, progress=bar("networks", len(RECIPES))), {}
-
-
-def _recurrent(options: Namespace, bar: Any) -> tuple[list[Row], Any]:
-    from synthgrad_lab.recurrent.bench import CELLS, bench_recurrent
-
-    rows = []
-    for units in options.widths or (32, 256):
-        rows += bench_recurrent(units, repeats=options.repeats or 15, progress=bar(f"{units} units", len(CELLS)))
-    return rows, {}
-
-
-def _clocks(options: Namespace, bar: Any) -> tuple[list[Row], Any]:
-    from synthgrad_lab.clocks.bench import LENGTHS, bench_clocks
-
-    return bench_clocks(progress=bar("T", len(LENGTHS))), {}
-
-
-def _memory(options: Namespace, bar: Any) -> tuple[list[Row], Any]:
-    from synthgrad_lab.feedforward.bench.memory import DEPTHS, bench_memory
-
-    return bench_memory(progress=bar("memory", 2 * len(DEPTHS))), {}
-
-
-def _stages(options: Namespace, bar: Any) -> tuple[list[Row], Any]:
-    from synthgrad_lab.stages.bench import schedules as stages
-
-    repeats = options.repeats or 3
-    if options.emulate:
-        lengths: Sequence[int] = options.stages or (2, 4, 8)
-        return stages.bench_emulated(lengths, repeats, progress=bar("runs", 4 * repeats * len(lengths)))
-    rows, timelines = stages.bench_real(repeats, progress=bar("runs", 5 * repeats))
-    return [*rows, *stages.bench_links()], timelines
-
-
-def _faults(options: Namespace, bar: Any) -> tuple[list[Row], Any]:
-    from synthgrad_lab.stages.bench.faults import bench_faults
-
-    return [bench_faults(options.unlock, options.faults, progress=bar("faults", options.faults))], {}
-
-
-def _scale(options: Namespace, bar: Any) -> tuple[list[Row], Any]:
-    from synthgrad_lab.stages.bench.scale import bench_scale
-
-    lengths: Sequence[int] = options.stages or (2, 4, 8, 16)
-    return bench_scale(lengths, progress=bar("chains", len(lengths))), {}
-
-
-BENCHES: dict[str, Callable[[Namespace, Any], tuple[list[Row], Any]]] = {
-    "step": _step,
-    "memory": _memory,
-    "methods": _methods,
-    "recurrent": _recurrent,
-    "clocks": _clocks,
-    "stages": _stages,
-    "faults": _faults,
-    "scale": _scale,
-}
+def group() -> Group:
+    """All benchmarks; a name that two families have is given once, for both (``clocks``)."""
+    text = "Run a benchmark: cost in time, memory, throughput, faults.\n\nExample: synthgrad bench stages --emulate"
+    leaves = {
+        name: ((kind.__doc__ or "").split("\n")[0], _leaf(kind))
+        for family in FAMILIES
+        for name, kind in family.benches.items()
+    }
+    return Group(text, "benchmark", leaves)

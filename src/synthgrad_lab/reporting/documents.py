@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,14 +95,14 @@ def fill(page: Path, tables: Mapping[str, Table], results: Path) -> None:
     write_atomically(page, filled(page.read_text("utf-8"), tables, results).encode())
 
 
-def filled(text: str, tables: Mapping[str, Table], results: Path, without: str = "") -> str:
-    """The text with its tables as the records have them; those of the file ``without`` stay as they are."""
+def filled(text: str, tables: Mapping[str, Table], results: Path, without: Container[str] = ()) -> str:
+    """The text with its tables as the records have them; those of the files ``without`` stay as they are."""
 
     def place(match: re.Match[str]) -> str:
         name, older = match[1], bool(match[2])
         if name not in tables:
             raise ValueError(f"unknown table {name!r}; there are: {', '.join(tables)}")
-        return match[0] if tables[name].records == without else tables[name].text(name, older, results)
+        return match[0] if tables[name].records in without else tables[name].text(name, older, results)
 
     return PLACE.sub(place, text)
 

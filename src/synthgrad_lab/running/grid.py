@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from synthgrad_lab.running.console import Bars
-from synthgrad_lab.running.loop import Diverged, Interrupted, resume, run
+from synthgrad_lab.running.loop import resume, run
 from synthgrad_lab.running.run_folder import begun, ended, is_run_of, put_aside
 from synthgrad_lab.running.settings import Settings
+from synthgrad_lab.running.stops import Diverged, Interrupted
 
 log = logging.getLogger(__name__)
 _LISTED = 16  # runs whose bars stay on the screen when they have ended

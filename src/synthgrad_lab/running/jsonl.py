@@ -7,8 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from synthgrad.checkpoint import write_atomically
-
 Row = dict[str, Any]
 """A record, or a row of a table, by column name."""
 
@@ -28,6 +26,8 @@ def _plain(value: Any) -> Any:
 
 def lines_to(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write a file of JSON lines, whole or not at all."""
+    from synthgrad.checkpoint import write_atomically  # needs torch, which a command's --help must not wait for
+
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(to_json(row) + "\n" for row in rows).encode())
     return path

@@ -19,17 +19,10 @@ from synthgrad import checkpoint
 from synthgrad_lab.running.record import Record, environment
 from synthgrad_lab.running.run_folder import check_free, check_version, claim, ended, first_line, owned
 from synthgrad_lab.running.settings import Settings, Training, located
+from synthgrad_lab.running.stops import Diverged, Interrupted
 
 Progress = Callable[[int, float], None]
 """Called after each step with the steps done and the last measure (of images: validation error in percent)."""
-
-
-class Interrupted(Exception):
-    """Ctrl-C: the run has stopped between two steps, with its record and checkpoint whole."""
-
-
-class Diverged(ArithmeticError):
-    """The loss is not a number any more."""
 
 
 def run(settings: Settings, progress: Progress = lambda step, error: None) -> dict[str, Any]:

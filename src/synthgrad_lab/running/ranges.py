@@ -50,8 +50,8 @@ def check_number(name: str, value: float, allowed: Range, whole: bool) -> None:
         ValueError: as ``check_ranges``.
     """
     if not (allowed.low <= value <= allowed.high and value < math.inf):
-        low, high = (f"{limit:,.12g}".replace(",", "") for limit in allowed)
-        wanted = f"from {low} to {high}" if allowed.high < math.inf else f"a number of at least {low}"
+        low, high = allowed
+        wanted = f"from {low} to {high}" if high < math.inf else f"a number of at least {low}"
         raise ValueError(f"{name}={value}: it must be {wanted}")
     if whole and not isinstance(value, numbers.Integral):
         raise ValueError(f"{name}={value}: it must be a whole number")

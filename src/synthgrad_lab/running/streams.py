@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import errno
 import io
+import logging
 import os
 import select
 import sys
@@ -101,3 +102,20 @@ class _Raw(io.FileIO):
         while (count := super().write(data)) is None:  # the descriptor does not block, and is full
             select.select([], [self], [])
         return count
+
+
+@contextmanager
+def log_to_stderr(level: int = logging.INFO) -> Iterator[None]:
+    """Print the log records of ``synthgrad`` and ``synthgrad_lab`` on standard error, a plain line each."""
+    handler = logging.StreamHandler(sys.stderr)
+    loggers = [logging.getLogger(name) for name in ("synthgrad", "synthgrad_lab")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, old in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(old)
