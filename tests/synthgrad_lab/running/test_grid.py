@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from synthgrad_lab.running.grid import run_cells
+from synthgrad_lab.running.grid import run_grid
 from synthgrad_lab.running.record import Record
 
 
 def test_finished_cells_are_kept_and_changed_ones_put_aside(tiny, tmp_path):
     cells = {name: tiny(name) for name in ("bprop", "no-bprop")}
-    first = run_cells(cells, tmp_path / "cells")
-    assert run_cells(cells, tmp_path / "cells") == first
-    changed = run_cells({"bprop": replace(cells["bprop"], steps=6)}, tmp_path / "cells")
+    first = run_grid(cells, tmp_path / "cells")
+    assert run_grid(cells, tmp_path / "cells") == first
+    changed = run_grid({"bprop": replace(cells["bprop"], steps=6)}, tmp_path / "cells")
     assert changed["bprop"]["steps"] == 6
     assert len(list((tmp_path / "cells").glob("bprop.*/record.jsonl"))) == 1
 
@@ -24,7 +24,7 @@ def test_finished_cells_are_kept_and_changed_ones_put_aside(tiny, tmp_path):
 def test_a_diverging_cell_fails_the_call_when_the_others_have_ended(tiny, tmp_path):
     kept = []
     with pytest.raises(ArithmeticError, match="the loss is nan"):
-        run_cells(
+        run_grid(
             {"bad": tiny("bprop", **{"optimizer.lr": 1e38}), "good": tiny("bprop")},
             tmp_path / "cells",
             workers=1,
@@ -56,7 +56,7 @@ def test_ctrl_c_stops_all_cells_and_the_same_call_goes_on(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "the same command goes on" in told
+    assert "the same command resumes" in told
     assert "Traceback" not in told
     assert "interrupted" in last_kinds(folder)
     done = subprocess.run([COMMAND, *words], capture_output=True, text=True)

@@ -12,9 +12,11 @@ import torch
 
 from synthgrad import checkpoint
 from synthgrad_lab.feedforward.training import rows_of
-from synthgrad_lab.running.loop import Diverged, Interrupted, recorded, resume, run
+from synthgrad_lab.running.loop import run
 from synthgrad_lab.running.record import Record
 from synthgrad_lab.running.settings import vary
+from synthgrad_lab.running.stops import Diverged, Interrupted
+from tests.helpers.runs import recorded, resume
 
 TIMES = {"seconds", "seconds_per_step", "record"}
 
@@ -59,7 +61,7 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(tiny, met
         if step == 13:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(Interrupted, match=r"stopped at step 1[34] of 24; go on with resume="):
+    with pytest.raises(Interrupted, match=r"stopped at step 1[34] of 24; resume with --resume "):
         run(cut, interrupt)
     assert Record(Path(cut.out)).read()[-1]["kind"] == "interrupted"
     torch.rand(17)  # a resumed run depends on nothing that happened meanwhile
@@ -95,7 +97,7 @@ def test_a_finished_run_is_not_run_again(tiny):
 
 def test_a_folder_with_a_run_is_not_overwritten(tiny):
     run(tiny())
-    with pytest.raises(FileExistsError, match="resume="):
+    with pytest.raises(FileExistsError, match="--resume "):
         run(tiny(seed=1))
 
 
@@ -115,7 +117,7 @@ def test_a_full_disk_loses_nothing_already_recorded(tiny):
     code = (
         "import resource, sys\nfrom synthgrad_lab.cli import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
-        f"sys.exit(main(['run', 'mnist-fcn', 'method=cdni', 'steps=40', 'eval_every=1', 'out={tiny().out}']))"
+        f"sys.exit(main('run mnist-fcn --method cdni --steps 40 --run.eval-every 1 --out {tiny().out}'.split()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
@@ -144,8 +146,8 @@ def test_the_order_of_the_data_depends_on_seed_and_step_alone(tiny, start):
         ({"layers": 1}, "layers=1"),
         ({"optimizer.lr": -1.0}, "lr=-1"),
         ({"optimizer.lr": float("nan")}, "lr=nan"),
-        ({"mixing.lam": 1.5}, "lam=1.5"),
-        ({"mixing.lam": 0.5}, "unlock=fused"),
+        ({"mixing.lam": (1.5,)}, "lam=1.5"),
+        ({"mixing.lam": (0.5,)}, "unlock=fused"),
         ({"run.device": "tpu9"}, "device=tpu9"),
         ({"run.device": "cuda:7"}, "device=cuda:7"),
     ],

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from synthgrad.checkpoint import write_atomically
 from synthgrad_lab.running.jsonl import to_json
 from synthgrad_lab.running.record import Record
 
@@ -28,9 +29,9 @@ def test_rewinding_drops_what_a_resumed_run_will_write_again(tmp_path):
 
 
 def test_a_failed_replacement_leaves_the_old_file_and_nothing_else(tmp_path):
-    replace(tmp_path / "file", b"old")
+    write_atomically(tmp_path / "file", b"old")
     with pytest.raises(TypeError):
-        replace(tmp_path / "file", "not bytes")  # pyright: ignore[reportArgumentType]
+        write_atomically(tmp_path / "file", "not bytes")  # pyright: ignore[reportArgumentType]
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"old")]
 
 

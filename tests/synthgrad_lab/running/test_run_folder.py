@@ -15,12 +15,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from synthgrad import checkpoint
 from synthgrad_lab.cli import main
 from synthgrad_lab.feedforward import settings as config
-from synthgrad_lab.running.grid import run_cells
-from synthgrad_lab.running.loop import Interrupted, recorded, resume, run
+from synthgrad_lab.running.grid import run_grid
+from synthgrad_lab.running.loop import run
 from synthgrad_lab.running.record import Record
 from synthgrad_lab.running.run_folder import owned
+from synthgrad_lab.running.settings import vary
+from synthgrad_lab.running.stops import Interrupted
 from synthgrad_lab.stages import training as launched
 from synthgrad_lab.stages.settings import Launch
+from tests.helpers.runs import recorded, resume
 
 SIMULATED = Launch(on="simulated", stages=2)
 PROGRAM = """
@@ -68,10 +71,10 @@ def test_a_folder_has_one_owner_until_that_process_ends_however_it_ends(tiny):
         before = Record(Path(s.out)).path.read_bytes()
         with pytest.raises(BlockingIOError, match="in use by a run under way"):
             resume(Path(s.out))
-        with pytest.raises(FileExistsError, match="resume="):
+        with pytest.raises(FileExistsError, match="--resume "):
             run(s)
         with pytest.raises(BlockingIOError, match="in use by a run under way"):
-            run_cells({Path(s.out).name: s}, Path(s.out).parent, workers=1)
+            run_grid({Path(s.out).name: s}, Path(s.out).parent, workers=1)
         assert Record(Path(s.out)).path.read_bytes() == before
     finally:
         killed(process)
@@ -125,9 +128,9 @@ def test_a_run_killed_before_its_first_checkpoint_is_gone_on_with(tiny, tmp_path
     assert process.returncode == -signal.SIGKILL
     assert not (Path(s.out) / checkpoint.NAME).exists()
     assert steps_of(s) == [10]
-    with pytest.raises(FileExistsError, match=rf"synthgrad run resume={s.out} goes on with it"):
+    with pytest.raises(FileExistsError, match=rf"synthgrad run --resume {s.out} resumes it"):
         run(s)
-    assert main(["run", f"resume={s.out}", "--json"]) == 0
+    assert main(["run", "--resume", str(s.out), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["test_error"] == whole["test_error"]
     assert steps_of(s) == [10, 20, 30]
@@ -148,7 +151,7 @@ def test_a_record_that_is_none_of_ours_is_not_overwritten(tiny):
     s = tiny("bprop", steps=3)
     Path(s.out).mkdir()
     Record(Path(s.out)).path.write_text("[1, 2]\n")
-    with pytest.raises(FileExistsError, match=r"record.jsonl that is not a run's; choose another out="):
+    with pytest.raises(FileExistsError, match=r"record.jsonl that is not a run's; choose another --out"):
         run(s)
     assert Record(Path(s.out)).path.read_text() == "[1, 2]\n"
 
@@ -157,7 +160,7 @@ def test_a_broken_checkpoint_says_what_to_do(tiny):
     s = tiny("bprop")
     interrupted(s, 11)
     (Path(s.out) / checkpoint.NAME).write_bytes(b"")
-    with pytest.raises(ValueError, match=f"without the file, resume={s.out} begins at the first step") as caught:
+    with pytest.raises(ValueError, match=f"without the file, --resume {s.out} begins at the first step") as caught:
         resume(Path(s.out))
     assert "anew" not in str(caught.value)
     (Path(s.out) / checkpoint.NAME).unlink()
@@ -169,21 +172,21 @@ def test_each_command_names_the_other_for_the_others_folder(tiny, tmp_path, caps
     staged, plain = tiny(steps=3, name="staged"), tiny("bprop", steps=3, name="plain")
     launched.run(staged, SIMULATED)
     run(plain)
-    assert main(["run", f"resume={staged.out}"]) == 1
+    assert main(["run", "--resume", str(staged.out)]) == 1
     told = capsys.readouterr().err
     assert (
         told
-        == f"synthgrad: {staged.out} holds a run in stages: synthgrad launch resume={staged.out} goes on with it\n"
+        == f"synthgrad: {staged.out} holds a run in stages: synthgrad launch --resume {staged.out} resumes it\n"
     )
-    assert main(["launch", f"resume={plain.out}"]) == 1
+    assert main(["launch", "--resume", str(plain.out)]) == 1
     told = capsys.readouterr().err
     assert (
         told
-        == f"synthgrad: {plain.out} holds a run in one process: synthgrad run resume={plain.out} goes on with it\n"
+        == f"synthgrad: {plain.out} holds a run in one process: synthgrad run --resume {plain.out} resumes it\n"
     )
-    with pytest.raises(FileExistsError, match=f"synthgrad launch resume={staged.out} goes on"):
+    with pytest.raises(FileExistsError, match=f"synthgrad launch --resume {staged.out} resumes"):
         run(replace(plain, out=staged.out))
-    with pytest.raises(FileExistsError, match=f"synthgrad run resume={plain.out} goes on"):
+    with pytest.raises(FileExistsError, match=f"synthgrad run --resume {plain.out} resumes"):
         launched.run(replace(staged, out=plain.out), SIMULATED)
 
 
@@ -240,13 +243,13 @@ def test_records_carry_their_commit_and_version(tiny, monkeypatch):
     s = tiny("local-loss", steps=20, **{"run.checkpoint_every": 5})
     interrupted(s, 7)
     (first,) = Record(Path(s.out)).read("settings")
-    assert first["recipe_version"] == config.VERSIONS["local-loss"] == 2
+    assert first["version"] == config.Settings.versions["local-loss"] == 2
     assert first["environment"]["torch"]
-    monkeypatch.setitem(config.VERSIONS, "local-loss", 3)
+    monkeypatch.setitem(config.Settings.versions, "local-loss", 3)
     with pytest.raises(ValueError, match="begun with version 2 of its recipe, and the code has version 3"):
         resume(Path(s.out))
     # Whoever runs cells does not take it for today's run, either.
-    done = run_cells({"run": replace(s, steps=4)}, Path(s.out).parent, workers=1)
+    done = run_grid({"run": replace(s, steps=4)}, Path(s.out).parent, workers=1)
     assert done["run"]["steps"] == 4
     (aside,) = Path(s.out).parent.glob("run.*")
     assert Record(aside).read("settings") == [first]
@@ -269,9 +272,9 @@ def test_the_commit_is_the_codes_own(monkeypatch, tmp_path):
 def test_cells_are_the_same_wherever_the_working_folder_is(tiny, tmp_path, monkeypatch):
     s = tiny("bprop", steps=3)
     monkeypatch.chdir(tmp_path)
-    first = run_cells({"one": s}, Path("cells"), workers=1)
+    first = run_grid({"one": s}, Path("cells"), workers=1)
     kept = (tmp_path / "cells" / "one" / "record.jsonl").read_bytes()
-    assert run_cells({"one": s}, tmp_path / "cells", workers=1) == first
+    assert run_grid({"one": s}, tmp_path / "cells", workers=1) == first
     assert (tmp_path / "cells" / "one" / "record.jsonl").read_bytes() == kept
     assert asdict(recorded(tmp_path / "cells" / "one"))["out"] == str(tmp_path / "cells" / "one")
 

@@ -1,67 +1,87 @@
-from dataclasses import dataclass
-from typing import Literal
+import dataclasses
+import math
+from dataclasses import asdict, dataclass, field
 
 import pytest
 
-from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.running.settings import BadSetting, describe, override, words
+from synthgrad_lab.families import FAMILIES, recipes
+from synthgrad_lab.running.ranges import Count, Share
+from synthgrad_lab.running.settings import Checked, Settings, built, epochs_to_steps, flat, located, vary
 
 
 @dataclass(frozen=True)
-class Example:
-    count: int = 3
-    """How many."""
-    rate: float = 0.5
-    """How fast,
-    in two lines."""
-    kind: Literal["round", "square"] = "round"
-    """Which."""
+class Inner(Checked):
+    rate: Share = 0.5
+    sizes: tuple[Count, ...] = (1, 2)
+
+
+@dataclass(frozen=True)
+class Outer(Checked):
+    count: Count = 3
+    inner: Inner = field(default_factory=Inner)
     path: str | None = None
-    """Where."""
-    loud: bool = False
-    """Whether."""
 
 
-@pytest.mark.parametrize(
-    ("word", "key", "value"),
-    [
-        ("count=7", "count", 7),
-        ("count=1e4", "count", 10_000),
-        ("rate=3e-4", "rate", 3e-4),
-        ("kind=square", "kind", "square"),
-        ("path=a=b", "path", "a=b"),
-        ("path=none", "path", None),
-        ("loud=true", "loud", True),
-    ],
-)
-def test_values_take_their_fields_types(word, key, value):
-    assert getattr(override(Example(), words([word])), key) == value
+def test_varying_changes_nested_settings_by_dotted_names_and_nothing_else():
+    found = vary(Outer(), {"count": 7, "inner.rate": 0.25})
+    assert found == Outer(7, Inner(0.25))
+    assert vary(found, {}) == found
+    with pytest.raises(TypeError, match="cuont"):
+        vary(Outer(), {"cuont": 7})
+    with pytest.raises(AttributeError, match="outer"):
+        vary(Outer(), {"outer.rate": 7})
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["cuont=7"], "did you mean 'count'"),
-        (["kind=squrae"], "did you mean 'square'"),
-        (["zzz=1"], "there are: count, rate"),
-        (["count=many"], "count=many: wanted a whole number"),
-        (["count=1.5"], "count=1.5: wanted a whole number"),
-        (["count=inf"], "wanted a whole number"),
-        (["rate=fast"], "rate=fast: wanted a number"),
-        (["loud=perhaps"], "wanted true or false"),
-        (["count"], "not of the form key=value"),
-        (["=3"], "not of the form key=value"),
-        (["count=1", "count=2"], "given twice"),
-    ],
-)
-def test_bad_words_are_answered_with_what_was_meant(arguments, message):
-    with pytest.raises(BadSetting, match=message):
-        override(Example(), words(arguments))
+def test_settings_come_back_from_their_record():
+    config = Outer(4, Inner(1.0, (5,)), "a")
+    assert built(Outer, {**asdict(config), "inner": {"rate": 1.0, "sizes": [5]}}) == config
+    assert built(Outer, {"inner": {}}) == Outer()  # newer settings have their defaults
+    with pytest.raises(ValueError, match="recorded with settings that no longer exist: gone"):
+        built(Outer, {"gone": 1})
+    with pytest.raises(ValueError, match="recorded with settings that no longer exist: gone"):
+        built(Outer, {"inner": {"gone": 1}})
 
 
-def test_fields_are_described_by_the_text_below_them():
-    assert describe(Example())[:2] == [("count", "3", "How many."), ("rate", "0.5", "How fast, in two lines.")]
+def test_flat_names_are_dotted():
+    names = {"count": 3, "inner.rate": 0.5, "inner.sizes": (1, 2), "path": None}
+    assert flat(Outer()) == flat(asdict(Outer())) == names
 
 
-def test_every_setting_of_a_recipe_says_what_it_is():
-    assert all(text for _, _, text in describe(mnist_fcn()))
+@pytest.mark.parametrize("recipe", recipes())
+def test_every_recipe_comes_back_from_its_record(recipe):
+    family = recipes()[recipe]
+    for method in family.methods:
+        settings = family.defaults(recipe, {"method": method})
+        assert (settings.recipe, settings.method, settings.family) == (recipe, method, family.name)
+        assert family.settings.from_record(asdict(settings)) == settings
+    assert family.defaults(recipe, {"method": "nonsense"}) == family.defaults(recipe, {})
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_setting_of_every_family_is_explained_below_it(family):
+    import inspect
+
+    def explained(cls):
+        source = "".join(inspect.getsource(each) for each in cls.__mro__ if dataclasses.is_dataclass(each))
+        for f in dataclasses.fields(cls):
+            if dataclasses.is_dataclass(f.type) or "field(default_factory" in source.split(f"    {f.name}:")[1][:90]:
+                continue
+            below = source.split(f"    {f.name}:")[1].split("\n", 1)[1]
+            assert below.lstrip().startswith('"""'), f"{cls.__module__}.{cls.__name__}.{f.name}"
+
+    explained(family.settings)
+    for name, value in vars(family.settings()).items():
+        if dataclasses.is_dataclass(value):
+            explained(type(value))
+            assert name in {f.name for f in dataclasses.fields(family.settings)}
+
+
+def test_paths_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert located(Settings(out="a", data_dir=None)).out == str(tmp_path / "a")
+    assert located(Settings()) == Settings()
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(None, 7), (1.0, 10), (2.5, 25), (1e-9, 1), (math.inf, 7), (-1.0, 7)])
+def test_epochs_count_as_steps(epochs, steps):
+    assert epochs_to_steps(epochs, examples=109, batch=10, steps=7) == steps
