@@ -19,7 +19,6 @@ from synthgrad_lab.running.grid import run_grid
 from synthgrad_lab.running.loop import run
 from synthgrad_lab.running.record import Record
 from synthgrad_lab.running.run_folder import owned
-from synthgrad_lab.running.settings import vary
 from synthgrad_lab.running.stops import Interrupted
 from synthgrad_lab.stages import training as launched
 from synthgrad_lab.stages.settings import Launch

@@ -64,7 +64,10 @@ def test_every_setting_of_every_family_is_explained_below_it(family):
     def explained(cls):
         source = "".join(inspect.getsource(each) for each in cls.__mro__ if dataclasses.is_dataclass(each))
         for f in dataclasses.fields(cls):
-            if dataclasses.is_dataclass(f.type) or "field(default_factory" in source.split(f"    {f.name}:")[1][:90]:
+            if (
+                dataclasses.is_dataclass(f.type)
+                or "field(default_factory" in source.split(f"    {f.name}:")[1][:90]
+            ):
                 continue
             below = source.split(f"    {f.name}:")[1].split("\n", 1)[1]
             assert below.lstrip().startswith('"""'), f"{cls.__module__}.{cls.__name__}.{f.name}"
@@ -82,6 +85,8 @@ def test_paths_are_made_absolute(tmp_path, monkeypatch):
     assert located(Settings()) == Settings()
 
 
-@pytest.mark.parametrize(("epochs", "steps"), [(None, 7), (1.0, 10), (2.5, 25), (1e-9, 1), (math.inf, 7), (-1.0, 7)])
+@pytest.mark.parametrize(
+    ("epochs", "steps"), [(None, 7), (1.0, 10), (2.5, 25), (1e-9, 1), (math.inf, 7), (-1.0, 7)]
+)
 def test_epochs_count_as_steps(epochs, steps):
     assert epochs_to_steps(epochs, examples=109, batch=10, steps=7) == steps
