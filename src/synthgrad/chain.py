@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from synthgrad.interface.interface import Interface
-from synthgrad.interface.message import Answer
+from synthgrad.interface.message import CachedPrediction
 
 
 def unlocked(
@@ -133,7 +133,7 @@ def fused(
     return h
 
 
-def _sent(interface: Interface, h: Tensor, context: Any, answer: Answer | None = None) -> Tensor:
+def _sent(interface: Interface, h: Tensor, context: Any, answer: CachedPrediction | None = None) -> Tensor:
     """The sender's loss; where nothing below learns, a zero that may be differentiated all the same."""
     if torch.is_grad_enabled() and not h.requires_grad:
         return h.new_zeros((), requires_grad=True)

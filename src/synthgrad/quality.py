@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -70,16 +70,13 @@ def probe(
         none), on a message that something learns from, and the loss depends on it. Several calls: the last one.
     """
     with _undisturbed(*modules, *interfaces.values()):
-        # One interface may have several names.
-        tapped = {id(interface): interface.tap() for interface in {id(i): i for i in interfaces.values()}.values()}
-        taps = {name: tapped[id(interface)] for name, interface in interfaces.items()}
-        try:
+        with ExitStack() as stack:
+            # One interface may have several names.
+            recorded = {i: stack.enter_context(i.recording()) for i in dict.fromkeys(interfaces.values())}
             with torch.enable_grad():
                 value = loss()
-        finally:
-            for interface in interfaces.values():
-                interface.untap()
-        seen = {name: tap[-1] for name, tap in taps.items() if tap and tap[-1][0].requires_grad}
+        last = {name: recorded[i][-1] for name, i in interfaces.items() if recorded[i]}
+        seen = {name: (h, context) for name, (h, context) in last.items() if h.requires_grad}
         if not seen:
             return {}
         gradients = torch.autograd.grad(value, [h for h, _ in seen.values()], allow_unused=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from synthgrad.interface.interface import GradientModel, Interface
+from synthgrad.interface.interface import Interface
+from synthgrad.interface.message import GradientModel
 from synthgrad.quality import Quality, probe
 
 

@@ -1,4 +1,4 @@
-"""A copy of a gradient model that stands still for a while: what senders learn from is then no moving target."""
+"""A frozen copy of a gradient model, refreshed now and then, so that senders do not learn from a moving target."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 
-class Target(nn.Module):
+class TargetModel(nn.Module):
     """A frozen copy of M, refreshed every ``every`` gradients.
 
     Args:
         model: M, a module.
-        every: gradients between two copies.
+        every: gradients between two refreshes.
 
     References:
         Mnih et al. 2015 (target networks); for synthetic gradients, Pemberton and Costa 2024.
@@ -32,20 +32,20 @@ class Target(nn.Module):
             )
         self.every = every
         self.copy = copy.deepcopy(model).requires_grad_(False)
-        self._live = (model,)  # in a tuple: it is not ours to register
+        self._live = (model,)  # in a tuple, so that it is not registered as a child: the interface owns it
         self.register_buffer("gradients", torch.tensor(0))
 
     @torch.no_grad()
     def forward(self, h: Tensor, context: Any) -> Tensor:
-        """What M answered when the copy was taken; a critic's ``loss_scale`` is today's."""
+        """The prediction of the copy; only a critic's ``loss_scale`` is the current one."""
         for copied, live in zip(self.copy.modules(), self._live[0].modules(), strict=True):
             if hasattr(live, "loss_scale"):
                 copied.loss_scale = live.loss_scale
         return self.copy(h, context)
 
     @torch.no_grad()
-    def follow(self, model: Any) -> None:
-        """Count a gradient; take the copy of M anew when its time has come."""
+    def count_gradient(self, model: Any) -> None:
+        """Count a gradient; at every ``every``-th one copy M again."""
         self.gradients += 1
         if self.gradients % self.every == 0:
             self.copy.load_state_dict(model.state_dict())

@@ -1,4 +1,4 @@
-"""The unit in which a gradient model predicts: it must not care how a loss is scaled, nor how large a batch is."""
+"""The unit in which a gradient model predicts: it takes out the scale of the loss and the size of the batch."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from synthgrad.interface.numbers import root_mean_square, waits_for
+from synthgrad.interface.numbers import waits_for
 
-YOUNG, ONE_MAY, FIRST_MAY = 10, 10.0, 32.0
-"""A gradient counts for at most ONE_MAY times the size so far; of the first YOUNG ones, for FIRST_MAY times."""
-FITS = 0.5
-"""The squared logarithm up to which a prediction of a gradient's size is good: a factor of two."""
-DOUBT = 0.1
-"""Evidence above which a loss is taken for a sum over the batch; by default torch's losses are means."""
+EARLY, GROWTH, EARLY_GROWTH = 10, 10.0, 32.0
+"""A gradient counts for at most GROWTH times the size so far; the first EARLY ones for EARLY_GROWTH times."""
+GOOD_FIT = 0.5
+"""The squared logarithmic error up to which a gradient's size counts as well predicted: a factor of two."""
+SUM_THRESHOLD = 0.1
+"""Evidence above which the loss is taken for a sum over the batch; the prior is a mean, torch's default."""
 
 
-class Followed(NamedTuple):
-    """What a unit has seen, by its place in the buffer ``seen``."""
+class UnitState(NamedTuple):
+    """The numbers of a ``Unit``, in the order of its buffer ``seen``."""
 
     as_mean: float
-    """Running root mean square of n·δ over batches of n: an example's gradient if the loss is a mean."""
+    """Running root mean square of n·δ over batches of n: one example's gradient if the loss is a mean."""
     as_sum: float
-    """The same of δ itself: an example's gradient if the loss is a sum."""
+    """Running root mean square of δ itself: one example's gradient if the loss is a sum."""
     gradients: float
-    """How many counted."""
+    """Number of gradients counted."""
     evidence: float
     """How much better ``as_sum`` has predicted the gradients' sizes than ``as_mean``: a running sum of errors."""
     size: float
-    """Examples in the last one's batch."""
+    """Examples in the last gradient's batch."""
     base: float
     """The unit for a batch of one."""
     is_sum: float
-    """Whether the loss is taken for a sum (1), so that the unit is the same for every batch, or for a mean (0)."""
+    """1 if the loss is taken for a sum, so that the unit is the same for every batch; 0 for a mean."""
 
 
-class Taken(NamedTuple):
-    """What one gradient has made of a unit."""
+class UnitUpdate(NamedTuple):
+    """The change that one gradient has made to a unit."""
 
-    start: Followed
-    after: Followed
+    before: UnitState
+    after: UnitState
 
 
 class Statistics(nn.Module):
-    """A module whose own buffers stay in single precision at least, whatever it is cast to.
+    """A module whose own buffers stay in single precision at least, whatever dtype it is cast to.
 
-    A running mean in half precision stands still, or reaches zero.
+    In half precision a running mean would stop moving, or reach zero.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Statistics:
@@ -61,22 +61,23 @@ class Statistics(nn.Module):
 
 
 class Unit(Statistics):
-    """Follows the size of the gradients that arrive, as an exponential mean of their mean square.
+    """Measures the size of the arriving gradients, as an exponential mean of their mean square.
 
     A mean-reduced loss makes gradients 1/batch small, a GradScaler makes them 65,536 times larger; a model that
     predicts δ/unit sees neither. The unit is kept per example: a short last batch has larger gradients under a mean
-    loss and the same ones under a sum, and which of the two it is shows as soon as the batch's size varies. The
-    factor says how the unit relates to the root mean square: at 32, targets are of size 1/32, which Adam at a
-    usual rate can reach within a few steps, as M must to keep up with the parts (docs/log.md has the measurements).
+    loss and the same ones under a sum. The unit finds out which of the two it is once batch sizes vary.
+
+    At a factor of 32, M's targets are of size 1/32. Adam at a usual rate reaches them within a few steps, and so M
+    keeps up with the parts (docs/log.md has the measurements).
 
     Args:
-        fixed: a unit that never moves; None follows the gradient.
-        factor: the unit in root mean squares.
-        decay: how much of the mean square is kept per gradient.
+        fixed: a unit that never moves; None measures the gradients.
+        factor: the unit in root mean squares of the gradient.
+        decay: the share of the mean square that each gradient keeps.
     """
 
     seen: Tensor
-    """The numbers of a ``Followed``."""
+    """The numbers of a ``UnitState``."""
 
     def __init__(self, fixed: float | None = None, factor: float = 32.0, decay: float = 0.99):
         super().__init__()
@@ -86,94 +87,89 @@ class Unit(Statistics):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be a positive number")
         self.fixed, self.factor, self.decay = fixed, factor, decay
-        self.told = False
-        """Whether only ``tell`` moves the unit. A bootstrapped gradient, which holds M's own answer, must not
-        decide in which unit M answers: the two would drive each other up."""
-        self.register_buffer("seen", torch.tensor(Followed(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0)))
+        self.external = False
+        """Whether only ``observe`` moves the unit, not ``update``. A bootstrapped gradient contains M's own
+        prediction, so it must not set the unit of M's predictions: the two would drive each other up."""
+        self.register_buffer("seen", torch.tensor(UnitState(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0)))
 
     @property
     def value(self) -> Tensor:
         """The unit, a scalar, for batches as large as the last one; 1 before the first gradient."""
-        known = self.known
-        return torch.where(known > 0, known, 1.0)
+        value = self.value_or_zero
+        return torch.where(value > 0, value, 1.0)
 
     @property
-    def known(self) -> Tensor:
-        """The same, but 0 before the first gradient: it can't be said yet how large one is."""
-        return self.seen.new_tensor(self.of(int(self.seen[4].item())))
+    def value_or_zero(self) -> Tensor:
+        """The unit, a scalar, for batches as large as the last one; 0 before the first gradient."""
+        return self.seen.new_tensor(self.for_batch(int(self.seen[4].item())))
 
     @property
-    def begun(self) -> bool:
-        """Whether a gradient has arrived, or none is needed."""
+    def ready(self) -> bool:
+        """Whether the unit is known: it is fixed, or a gradient has arrived."""
         return self.fixed is not None or self.seen[2].item() > 0
 
-    @property
-    def weight(self) -> Tensor:
-        """Of what has been seen so far in the running mean, from 0 to 1: Adam's correction."""
-        return 1 - self.decay ** self.seen[2]
-
-    def of(self, size: int) -> float | Tensor:
-        """The unit for a batch of this size, 0 before the first gradient; a tensor where a device had to wait."""
+    def for_batch(self, size: int) -> float | Tensor:
+        """The unit for a batch of this size, 0 before the first gradient; a tensor on an accelerator."""
         if self.fixed is not None:
             return self.fixed
         size = max(size, 1)
         if waits_for(self.seen):
-            seen = Followed(*self.seen.tolist())
+            seen = UnitState(*self.seen.tolist())
             return seen.base if seen.is_sum else seen.base / size
         return torch.where(self.seen[6] > 0, self.seen[5], self.seen[5] / size)
 
-    def follow(self, rms: Tensor | float, size: int = 1, before: Taken | None = None) -> Taken | None:
-        """Take in one gradient's root mean square, unless the unit only moves when it is told.
+    def update(self, rms: Tensor | float, size: int = 1, last: UnitUpdate | None = None) -> UnitUpdate | None:
+        """Count one gradient that has arrived, by its root mean square; does nothing if the unit is ``external``.
 
-        A size that is not finite is left out, and so is zero: a gradient of nothing but zeros (the neighbour's
-        own M has not moved yet) says nothing of the unit.
+        Sizes that are not finite are left out, and so is zero: a gradient of zeros only (from a neighbour whose own
+        M has not moved yet) says nothing about the unit.
 
         Args:
-            rms: over all elements of the gradient.
+            rms: root mean square over all elements of the gradient.
             size: examples in its batch.
-            before: what ``follow`` returned for an earlier part of the same gradient: this one takes its place,
-                unless another gradient has come since.
+            last: the result of ``update`` for an earlier part of the same gradient. The new ``rms`` replaces that
+                part's, unless another gradient has come since.
 
         Returns:
-            What to give back as ``before`` if more of the gradient comes.
+            The value for ``last``, if more of the same gradient follows.
         """
-        return None if self.told else self.tell(rms, size, before)
+        return None if self.external else self.observe(rms, size, last)
 
-    def tell(self, rms: Tensor | float, size: int = 1, before: Taken | None = None) -> Taken | None:
-        """Take in the root mean square of a gradient that comes from a loss alone; see ``follow``."""
+    def observe(self, rms: Tensor | float, size: int = 1, last: UnitUpdate | None = None) -> UnitUpdate | None:
+        """Count a gradient even if the unit is ``external``; arguments as in ``update``."""
         if self.fixed is not None:
             return None
-        now, rms = Followed(*self.seen.tolist()), float(rms)
-        if before is not None and now != before.after:
-            return before
-        start = now if before is None else before.start
-        after = self._after(start, rms, max(size, 1)) if 0 < rms < math.inf else start
+        now, rms = UnitState(*self.seen.tolist()), float(rms)
+        if last is not None and now != last.after:
+            return last
+        before = now if last is None else last.before
+        after = self._after(before, rms, max(size, 1)) if 0 < rms < math.inf else before
         with torch.no_grad():
             self.seen.copy_(self.seen.new_tensor(after).clamp(max=torch.finfo(self.seen.dtype).max))
-        return Taken(start, Followed(*self.seen.tolist()))
+        return UnitUpdate(before, UnitState(*self.seen.tolist()))
 
-    def _after(self, seen: Followed, rms: float, size: int) -> Followed:
-        corrected, young = math.sqrt(1 - self.decay**seen.gradients), seen.gradients < YOUNG
+    def _after(self, seen: UnitState, rms: float, size: int) -> UnitState:
+        corrected, early = math.sqrt(1 - self.decay**seen.gradients), seen.gradients < EARLY
         roots, errors = [], []
         for root, x in zip(seen[:2], (rms * size, rms), strict=True):
             if root > 0:
-                if young:  # the first one may have been the outlier
-                    root = min(root, FIRST_MAY * x * corrected)
-                x = min(x, (FIRST_MAY if young else ONE_MAY) * root / corrected)
+                if early:  # the first one may have been the outlier
+                    root = min(root, EARLY_GROWTH * x * corrected)
+                x = min(x, (EARLY_GROWTH if early else GROWTH) * root / corrected)
                 errors.append(math.log(x * corrected / root) ** 2)
             roots.append(math.hypot(math.sqrt(self.decay) * root, math.sqrt(1 - self.decay) * x))
         after = seen._replace(as_mean=roots[0], as_sum=roots[1], gradients=seen.gradients + 1, size=size)
         return self._with_base(after._replace(evidence=self._evidence(seen, size, errors)))
 
-    def _evidence(self, seen: Followed, size: int, errors: list[float]) -> float:
-        """How well a mean and a sum predict a gradient of another batch size; nothing new where neither does."""
-        if len(errors) < 2 or size == seen.size or min(errors) > FITS:
+    def _evidence(self, seen: UnitState, size: int, errors: list[float]) -> float:
+        """Compare how well a mean and a sum predict a batch of another size; unchanged if neither predicts it."""
+        if len(errors) < 2 or size == seen.size or min(errors) > GOOD_FIT:
             return seen.evidence
         better = max(-1.0, min(1.0, errors[0] - errors[1]))
         return 0.9 * seen.evidence + better * min(1.0, size / 8)
 
-    def _with_base(self, seen: Followed) -> Followed:
-        is_sum = seen.evidence > DOUBT
+    def _with_base(self, seen: UnitState) -> UnitState:
+        is_sum = seen.evidence > SUM_THRESHOLD
         root = seen.as_sum if is_sum else seen.as_mean
         return seen._replace(
             base=self.factor * root / math.sqrt(1 - self.decay**seen.gradients), is_sum=float(is_sum)
@@ -182,14 +178,14 @@ class Unit(Statistics):
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: dict[str, Any], prefix: str, *others: Any
     ) -> None:
-        """A fixed unit stays what it was set to, whatever was saved."""
+        """Load the state; a fixed unit keeps its value, whatever was saved."""
         if self.fixed is not None:
             state_dict = {**state_dict, f"{prefix}seen": self.seen}
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 class LossUnit(nn.Module):
-    """The unit of a model that brings one along with each answer; here is that of its last answer, to look at."""
+    """The unit of a model that attaches one to each prediction (a critic); its value is that of the last one."""
 
     fixed = "by the loss"
 
@@ -197,14 +193,16 @@ class LossUnit(nn.Module):
         super().__init__()
         self.value = torch.tensor(0.0)
 
-    def of(self, size: int) -> float:
-        """The unit of the last answer."""
+    def for_batch(self, size: int) -> float:
+        """The unit of the last prediction."""
         return self.value.item()
 
-    def tell(self, rms: Tensor | float, size: int = 1, before: Taken | None = None) -> None:
-        """Nothing: the gradients that arrive do not decide it."""
-
-    follow = tell
+    def update(self, rms: Tensor | float, size: int = 1, last: UnitUpdate | None = None) -> None:
+        """Do nothing: the arriving gradients do not set this unit."""
 
 
-__all__ = ["LossUnit", "Unit", "root_mean_square"]
+def attached_unit(model: Any) -> LossUnit | None:
+    """Find the unit of a model that attaches its own, also inside a wrapper; None if there is none."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    found = (getattr(module, "units", None) for module in modules)
+    return next((units for units in found if isinstance(units, LossUnit)), None)

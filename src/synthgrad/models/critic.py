@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
-from synthgrad.interface.message import BROUGHT, Brought, usable
+from synthgrad.interface.message import ATTACHED_UNITS, AttachedUnit, copy_if_inference
 from synthgrad.interface.numbers import finite, waits_for
 from synthgrad.interface.units import LossUnit
 from synthgrad.models.context import NO_LABEL
@@ -102,17 +102,17 @@ class Critic(nn.Module):
             raise ValueError("a critic predicts a loss, and needs the context that the loss needs: the labels")
         learning = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         if not len(h):
-            self._bring(self.loss_scale)
+            self._attach_unit(self.loss_scale)
             return torch.zeros_like(h)
         # Tensors are saved as they are: an activation checkpoint around would run again for this inner pass alone.
         with torch.inference_mode(False), torch.enable_grad(), saved_tensors_hooks(_same, _same):
-            leaf, context = usable(h.detach()).requires_grad_(), usable(context)
+            leaf, context = copy_if_inference(h.detach()).requires_grad_(), copy_if_inference(context)
             loss = self._loss(self.head(leaf), context)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf, create_graph=learning)
             if not waits_for(loss) or not finite(loss.detach()):  # as of labels that are all ignored: 0 / 0
                 gradient = gradient + 0.0 * loss.detach().sum()
             weight = self._weight(loss, gradient, context)
-            brought = self._bring(weight * self.loss_scale)
+            attached = self._attach_unit(weight * self.loss_scale)
             if not loss.dim():  # in units of one example's loss, as the losses of examples are by themselves
                 gradient = gradient / weight
             if not learning:
@@ -120,7 +120,7 @@ class Critic(nn.Module):
             if self.anchor == 0:
                 return gradient
             mean = loss / len(h) if not loss.dim() and self.reduction == "sum" else loss.mean()
-            return _Anchored.apply(gradient, mean * self.anchor, brought)  # pyright: ignore[reportReturnType]
+            return _Anchored.apply(gradient, mean * self.anchor, attached)  # pyright: ignore[reportReturnType]
 
     @property
     def criterion(self) -> Criterion | None:
@@ -163,13 +163,13 @@ class Critic(nn.Module):
             return 1 / math.sqrt(n * (counted.item() or n))
         return (n * counted.clamp(min=1)).rsqrt()
 
-    def _bring(self, unit: float | Tensor) -> Brought:
-        """Say the unit of this answer to the interface that asks for it."""
+    def _attach_unit(self, unit: float | Tensor) -> AttachedUnit:
+        """Attach the unit to this prediction, for the interface that runs the critic."""
         self.units.value = torch.as_tensor(unit)
-        brought, holder = Brought(unit), BROUGHT.get()
-        if holder is not None:
-            holder.append(brought)
-        return brought
+        attached, collected = AttachedUnit(unit), ATTACHED_UNITS.get()
+        if collected is not None:
+            collected.append(attached)
+        return attached
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -180,8 +180,8 @@ class _Anchored(torch.autograd.Function):
     """The answer, whose backward pass, whatever regresses it, also differentiates the anchor's loss, once."""
 
     @staticmethod
-    def forward(ctx: Any, answer: Tensor, loss: Tensor, brought: Brought) -> Tensor:
-        ctx.dtype, ctx.brought = loss.dtype, brought
+    def forward(ctx: Any, answer: Tensor, loss: Tensor, attached: AttachedUnit) -> Tensor:
+        ctx.dtype, ctx.attached = loss.dtype, attached
         ctx.set_materialize_grads(False)
         return answer.view_as(answer)
 
@@ -191,5 +191,5 @@ class _Anchored(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, None]:
         if gradient is None:  # what arrived was not finite: it teaches nothing
             return None, None, None
-        due, ctx.brought.anchored = ctx.brought.anchored, False
+        due, ctx.attached.anchor_due = ctx.attached.anchor_due, False
         return gradient, gradient.new_ones((), dtype=ctx.dtype) if due else None, None

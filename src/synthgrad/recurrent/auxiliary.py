@@ -5,8 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from synthgrad.interface.interface import GradientModel
-from synthgrad.interface.message import ask
+from synthgrad.interface.message import GradientModel, predict
 from synthgrad.interface.numbers import root_mean_square
 from synthgrad.recurrent.recurrent import RecurrentInterface
 
@@ -52,7 +51,7 @@ class AuxiliaryTask(nn.Module):
         known = future.unit
         unit = known or 1.0
         seen = start.begun.view_as(start.begun)
-        error = ask(self.model, seen, start.context) - answer / unit
+        error = predict(self.model, seen, start.context) - answer / unit
         size = self.weight * root_mean_square(error.detach()) * known
 
         def weighed(gradient: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge
 from synthgrad.interface.numbers import wide
 
 if TYPE_CHECKING:
-    from synthgrad.interface.units import Taken
+    from synthgrad.interface.units import UnitUpdate
 
 SAMPLED = 10
 """One chunk in ten is measured, at random, and so are the first ten: on a small state it costs as much as M."""
@@ -44,7 +44,7 @@ class Chunk:
         self.fused = self.sent = self.arrived = self.again = False
         self.given: Tensor | None = None
         """The sum of the gradients that have arrived."""
-        self.taken: Taken | None = None
+        self.taken: UnitUpdate | None = None
         """What they have made of the unit."""
         self.later: list[Tensor] = []
         """The share of the start's gradient that comes from what was sent."""

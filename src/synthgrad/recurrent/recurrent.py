@@ -13,11 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from synthgrad.interface.autograd import pulled_back
-from synthgrad.interface.compiled import untraced
+from synthgrad.interface.autograd import pull_back
+from synthgrad.interface.compiled import uncompiled
+from synthgrad.interface.graph import predict_for_sender
 from synthgrad.interface.interface import Interface
-from synthgrad.interface.message import attached, dot
+from synthgrad.interface.message import check_attached, dot
 from synthgrad.interface.numbers import root_mean_square, wide
+from synthgrad.interface.regression import gradient_for_sender
 from synthgrad.interface.units import Statistics, Unit
 from synthgrad.quality import Quality, compare
 from synthgrad.recurrent.chunk import Chunk, Start, leading_to
@@ -105,7 +107,7 @@ class RecurrentInterface(Statistics):
         self.scale, self.gamma, self.limit, self.trust = scale, gamma, limit, trust
         self.batch_dim, self.only = batch_dim, only
         if isinstance(interface.units, Unit) and interface.units.fixed is None:
-            interface.units.told = True
+            interface.units.external = True
         self.register_buffer("seen", torch.zeros(2))  # running ‖δ̂ - δ‖² and ‖δ‖²
         self.register_buffer("shared", torch.zeros(2))  # the same of ⟨δ̂, δ⟩ and ‖δ̂‖², over fewer chunks
         self.chunks = 0
@@ -134,7 +136,7 @@ class RecurrentInterface(Statistics):
         """⟨δ̂, δ⟩ / ⟨δ̂, δ̂⟩ over the last hundred chunks, from 0 to 1: δ̂'s factor with ``trust``; 1 before any."""
         return (self.shared[0] / self.shared[1]).clamp(0, 1).nan_to_num(1.0)
 
-    @untraced
+    @uncompiled
     def receive(self, state: Any, context: Any = None, done: Tensor | None = None, initial: Any = None) -> Any:
         """The state at a chunk's start, as a leaf of the chunk's graph; what reaches it teaches M.
 
@@ -174,7 +176,7 @@ class RecurrentInterface(Statistics):
                 start.begun = pack(state, self.batch_dim, self.only)
         return state
 
-    @untraced
+    @uncompiled
     def send(self, state: Any, context: Any = None, done: Tensor | None = None) -> Float[Tensor, ""]:
         """The loss term of a chunk's end, ⟨scale·δ̂, h_T⟩.
 
@@ -195,24 +197,25 @@ class RecurrentInterface(Statistics):
         ends = None if done is None else batch_of_ends(done, len(message))[:, None]
         if ends is not None:
             message = torch.where(ends, message.detach(), message)
-        attached(message)
+        check_attached(message)
         chunks = list(leading_to(message))
         again = torch._C._current_graph_task_id() >= 0 and any(c.again or c.sent for c, _ in chunks)
         with torch.no_grad():
-            answer, unit = self.interface._sent(message, context)
+            found = predict_for_sender(self.interface, message, context)
+            answer = gradient_for_sender(self.interface, found.prediction, found.unit, found.good, message.dtype)
             factor = self._factor(answer)
             answer = answer * factor
             if ends is not None:
                 answer = answer.masked_fill(ends, 0.0)
         if not again:  # and an activation checkpoint does not run this once more, on the way back
-            self.answer, self.unit, self.factor = answer, unit, factor
+            self.answer, self.unit, self.factor = answer, found.unit, factor
             self.paired = not chunks or any(self.start is not None and c is self.start.chunk for c, _ in chunks)
         return dot(message, self._left_out(message, answer, chunks, again)) * self.scale
 
     def _factor(self, answer: Tensor) -> float | Tensor:
         factor, units = 1.0, self.interface.units
-        if isinstance(units, Unit) and units.told:
-            largest = self.limit * units.of(len(answer)) / units.factor
+        if isinstance(units, Unit) and units.external:
+            largest = self.limit * units.for_batch(len(answer)) / units.factor
             factor = (largest / root_mean_square(answer)).clamp(max=1).nan_to_num(0.0)
         return factor * self.slope if self.trust else factor
 
@@ -221,18 +224,18 @@ class RecurrentInterface(Statistics):
         apart, units, sent = self.scale != self.gamma, self.interface.units, answer
         for chunk, edge in chunks:
             chunk.sent = chunk.whole = True
-            if isinstance(units, Unit) and units.begun:
+            if isinstance(units, Unit) and units.ready:
                 chunk.blind = False
             if chunk.rows is not None and len(chunk.rows) != len(answer):
                 chunk.rows = None  # examples have left the batch: which is which is not known
             if chunk.rows is not None:
                 sent = sent.masked_fill(chunk.rows[:, None], 0.0)
-            elif apart and not again and (back := pulled_back(message, edge, answer)) is not None:
+            elif apart and not again and (back := pull_back(message, edge, answer)) is not None:
                 chunk.later.append(self.gamma * back)
                 chunk.missing.append((self.gamma - self.scale) * back)
         return sent
 
-    @untraced
+    @uncompiled
     def forward(self, state: Any, context: Any = None) -> Any:
         """The state between two steps inside a chunk (fused): BP(λ) with the interface's ``lam``; teaches M.
 
@@ -297,17 +300,17 @@ class RecurrentInterface(Statistics):
 
     def _opened(self, message: Tensor, context: Any, again: int | None) -> Start:
         """A chunk begins. What will arrive is completed by what ``scale`` has left out, and measured."""
-        received, prediction = self.interface.received(message, context)
+        received, prediction = self.interface.receive_with_prediction(message, context)
         arrival: Any = getattr(received.grad_fn, "arrival")  # noqa: B009
         answer = (wide(prediction) * arrival.unit).to(message.dtype)
         units, apart = self.interface.units, self.scale != self.gamma
-        told = isinstance(units, Unit) and units.told
+        told = isinstance(units, Unit) and units.external
         chunk = Chunk(
             self.chunks if again is None else again,
             len(message),
             message.device,
             apart or not told,
-            told and not units.begun,
+            told and not units.ready,
             torch._C._current_graph_task_id() < 0,
         )
         chunk.again, arrival.chunk = again is not None, chunk
@@ -336,10 +339,10 @@ class RecurrentInterface(Statistics):
     def _measure(self, chunk: Chunk, answer: Tensor, delta: Tensor) -> None:
         """Compare what was expected at a chunk's start with what arrived; let M's unit follow the losses' part."""
         units = self.interface.units
-        if chunk.measured and isinstance(units, Unit) and units.told:
+        if chunk.measured and isinstance(units, Unit) and units.external:
             own = chunk.own(delta, self.scale != self.gamma)
             if own is not None:
-                chunk.taken = units.tell(root_mean_square(own), len(delta), chunk.taken)
+                chunk.taken = units.observe(root_mean_square(own), len(delta), chunk.taken)
         if chunk.rows is not None and chunk.sent:
             if chunk.rows.all():
                 return

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synthgrad.interface.autograd import pulled_back
-from synthgrad.interface.message import ask
+from synthgrad.interface.autograd import pull_back
+from synthgrad.interface.message import predict
 from synthgrad.models import MLP
 from synthgrad.recurrent.chunk import Start
 from synthgrad.recurrent.recurrent import RecurrentInterface
@@ -97,14 +97,14 @@ class EligibilityTraces:
         """∂(unit i of the end)/∂start of each example."""
         unit = torch.zeros_like(end)
         unit[:, i] = 1.0
-        found = pulled_back(end, start, unit) if end.requires_grad else None
+        found = pull_back(end, start, unit) if end.requires_grad else None
         return torch.zeros_like(start) if found is None else found
 
     def _teach(self, start: Start, owed: Tensor) -> None:
         """When δ arrives, add what it says about earlier states to the gradient of M's last layer."""
         message, chunk = start.received, start.chunk
         with torch.no_grad():
-            answer = ask(self.model, message, start.context)
+            answer = predict(self.model, message, start.context)
         counted: list[bool] = []
         me = weakref.ref(self)  # a hook that holds its own tensor, or its owner, is never freed
 
@@ -112,7 +112,7 @@ class EligibilityTraces:
             traces = me()
             if traces is None or not delta.isfinite().all():
                 return
-            unit = traces.future.interface.units.of(len(delta)) or 1.0
+            unit = traces.future.interface.units.for_batch(len(delta)) or 1.0
             # The constant part counts once, however many gradients arrive; this hook runs after the chunk's own.
             error = (answer if not counted else 0.0) - delta / unit
             counted.append(True)

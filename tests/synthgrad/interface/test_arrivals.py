@@ -21,7 +21,7 @@ def warm(make, **settings):
     for p in interface.parameters():
         nn.init.normal_(p, std=0.3)
     if make is not MODELS["critic"]:
-        interface.units.tell(torch.tensor(0.1), 8)
+        interface.units.observe(torch.tensor(0.1), 8)
     return interface
 
 

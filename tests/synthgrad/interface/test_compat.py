@@ -302,5 +302,5 @@ def test_functional_call_sends_with_its_own_weights():
     fast = {name: value.detach() + 1 for name, value in interface.named_parameters()}
     torch.func.functional_call(interface, fast, (h,)).sum().backward()
     torch.testing.assert_close(h.grad, h.detach() @ torch.ones(4, 4) + 1)
-    _, used = interface.received(h)
+    _, used = interface.receive_with_prediction(h)
     assert (used == 0).all()

@@ -169,7 +169,7 @@ def test_a_receiver_asks_m_as_it_is_now(change, wrapped):
     interface.send(h, CONTEXT)
     change(h, model)
     model.zero_grad()
-    received, used = interface.received(h, CONTEXT)
+    received, used = interface.receive_with_prediction(h, CONTEXT)
     assert torch.equal(used, model(h.detach(), CONTEXT).detach())
     received.square().sum().backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -193,7 +193,7 @@ def test_threads_that_share_an_interface_get_their_own_answers():
         for _ in range(100):
             h = torch.randn(5, 4, generator=g, requires_grad=True)
             interface.send(h * 1.0).backward()
-            _, used = interface.received(h)
+            _, used = interface.receive_with_prediction(h)
             if not torch.equal(used, interface.gradient_model(h.detach()).detach()):
                 errors.append(seed)
 

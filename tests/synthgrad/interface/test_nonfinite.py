@@ -128,7 +128,7 @@ def test_one_overflowing_activation_under_a_grad_scaler_leaves_all_finite():
 def test_half_precision_is_cut_off_at_its_range_and_counted():
     interface = Interface(Linear(64))
     nn.init.normal_(interface.gradient_model.layers[0].weight)
-    interface.units.tell(torch.tensor(1e5))
+    interface.units.observe(torch.tensor(1e5))
     h = torch.randn(256, 64).half().requires_grad_()
     term = interface.send(h)
     term.backward()

@@ -249,7 +249,7 @@ def test_a_cast_does_not_cast_the_statistics(cast):
     for step in range(500):
         size = 1e-3 * 10 ** (-step / 500)
         interface.receive(torch.randn(3, 4, dtype=dtype)).backward(torch.full((3, 4), size, dtype=dtype))
-        expected.follow(torch.tensor(size), 3)
+        expected.update(torch.tensor(size), 3)
     assert interface.unit.item() == pytest.approx(expected.value.item(), rel=0.01)
 
 
@@ -261,7 +261,7 @@ def test_a_fixed_unit_stays_and_a_followed_one_goes_on_when_loaded():
     fixed.load_state_dict(state)
     assert fixed.unit == 2
     assert followed.unit == 1  # as before the first gradient
-    assert followed.units.known == 0
+    assert followed.units.value_or_zero == 0
 
 
 def test_a_recurrent_interface_keeps_the_unit_that_was_learnt():

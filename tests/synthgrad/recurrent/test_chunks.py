@@ -252,7 +252,7 @@ def test_traces_carry_the_factor_of_what_was_really_sent(equal, limit, trust):
         loss = out.sin().sum() / 3 + future.send(state)
         traces.carry(state)
         start.received.register_hook(
-            lambda d, h=h: errors.append((model(h, None) - d / future.interface.units.of(3)).detach())
+            lambda d, h=h: errors.append((model(h, None) - d / future.interface.units.for_batch(3)).detach())
         )
         loss.backward()
         jacobians.append(J)
