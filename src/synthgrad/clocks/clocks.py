@@ -1,4 +1,4 @@
-"""Networks on clocks of their own, joined by messages: the wiring."""
+"""The wiring of networks that run at different rates and send each other messages."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from synthgrad.clocks.stream import Edge, Member, Stream
+from synthgrad.clocks.stream import Connection, Member, Stream
 from synthgrad.interface.interface import Interface
 from synthgrad.recurrent.recurrent import RecurrentInterface
 
 
 class Clocks(nn.Module):
-    """A system of networks that tick at different rates: a directed graph, with cycles if you like.
+    """A system of networks that tick at different rates: a directed graph, which may have cycles.
 
-    Time goes in steps 1, 2, …. In each, the networks whose turn it is tick, in the order in which they were
-    added; then those are updated that are due. A message waits until its receiver's next tick, which gets all that
-    wait, in order: at the same step if the receiver was added after the sender, else at a later one.
+    Time runs in steps 1, 2, …. At each step the networks whose turn it is tick, in the order in which they were
+    added; then the networks whose update is due are updated. A message waits until its receiver's next tick, which
+    gets all waiting messages in order: at the same step if the receiver was added after the sender, else later.
 
     References:
         Jaderberg et al. 2017, the multi-network system.
@@ -27,7 +27,7 @@ class Clocks(nn.Module):
         super().__init__()
         self.networks, self.interfaces = nn.ModuleDict(), nn.ModuleDict()
         self.members: dict[str, Member] = {}
-        self.edges: dict[tuple[str, str], Edge] = {}
+        self.connections: dict[tuple[str, str], Connection] = {}
 
     def add(
         self,
@@ -41,19 +41,19 @@ class Clocks(nn.Module):
         """Add a network: a module called as ``network(inbox, state, data)``, which returns a ``Tick``.
 
         Args:
-            name: what its messages' senders and receivers call it.
-            network: ``inbox`` has a list of messages for every sender that has sent any; ``state`` is what its
-                last tick returned, at first None; ``data`` is what the stream's step was given.
-            every: it ticks at every so many steps, after them: ``every=4`` at steps 4, 8, 12, ….
-            update: it is updated after every so many of its ticks.
-            optimizer: of its parameters, of its ``recurrent``, and of the interfaces over which it *receives*: M
-                has its gradient when the receiver has been differentiated. None: it does not learn, and its
-                parameters' gradients are dropped.
-            recurrent: what stands for the losses after an update, on the way from its state; None truncates there.
+            name: the network's name in messages and connections.
+            network: ``inbox`` has a list of messages for every sender that has sent any; ``state`` is the state of
+                its last tick, at first None; ``data`` is the argument of ``Stream.step``.
+            every: steps between two ticks: with ``every=4`` it ticks at steps 4, 8, 12, ….
+            update: ticks between two updates.
+            optimizer: for its parameters, its ``recurrent``, and the interfaces over which it *receives*: M has
+                its gradient when the receiver has been differentiated. None: it does not learn, and its parameters'
+                gradients are dropped.
+            recurrent: predicts the gradient of the losses after an update, at its state; None truncates there.
 
         Raises:
-            ValueError: for a network that would never tick or be updated, a name that is taken, a ``recurrent``
-                whose parameters the optimizer has not.
+            ValueError: if the network would never tick or be updated, the name is taken, or the optimizer lacks
+                the parameters of ``recurrent``.
         """
         for key, value in (("every", every), ("update", update)):
             if not isinstance(value, int) or value < 1:
@@ -65,35 +65,35 @@ class Clocks(nn.Module):
             raise ValueError(f"there is a network {name!r} already")
         if not name.isidentifier() or hasattr(self.networks, name):
             raise ValueError(
-                f"a network cannot be called {name!r}; wanted a name as Python's, not one of its methods"
+                f"a network cannot be called {name!r}; wanted an identifier that nn.ModuleDict does not use"
             )
         if recurrent is not None:
-            _owned(name, name, optimizer, recurrent)
+            _check_optimizer(name, name, optimizer, recurrent)
         self.networks[name] = network
         self.members[name] = Member(network, every, update, optimizer, recurrent)
         if recurrent is not None:
             self.interfaces[name] = recurrent
 
     def connect(self, sender: str, receiver: str, interface: Interface | None = None, cut: bool = False) -> None:
-        """Let one network send to another; a second call puts another edge in the first one's place.
+        """Connect a sender to a receiver; a second call replaces the first connection.
 
         Args:
             sender: its name.
             receiver: its name.
-            interface: predicts the message's gradient, so that neither waits for the other's update; without one
-                the gradient itself comes back, and both must be updated at the same steps; nothing comes back for
-                a message that is still waiting then.
-            cut: no gradient comes back at all.
+            interface: predicts the message's gradient, so that neither network waits for the other's update.
+                Without one the true gradient comes back, so both must be updated at the same steps; a message that
+                still waits then gets no gradient.
+            cut: whether no gradient comes back at all.
 
         Raises:
-            ValueError: if a name is unknown, the clocks do not fit, or the
-                receiver's optimizer has not the interface's parameters.
+            ValueError: if a name is unknown, the clocks do not fit, or the receiver's optimizer lacks the
+                interface's parameters.
         """
         for name in (sender, receiver):
             if name not in self.members:
                 raise ValueError(f"there is no network {name!r}; there are: {', '.join(self.members) or 'none'}")
         if interface is not None and cut:
-            raise ValueError(f"{sender} → {receiver}: an edge has an interface or is cut, not both")
+            raise ValueError(f"{sender} → {receiver}: a connection has an interface or is cut, not both")
         a, b = self.members[sender], self.members[receiver]
         if interface is None and not cut and a.period != b.period:
             raise ValueError(
@@ -101,27 +101,33 @@ class Clocks(nn.Module):
                 f"every {a.period} and {receiver} every {b.period} steps; give an interface, or cut=True"
             )
         if interface is not None:
-            _owned(sender, receiver, b.optimizer, interface)
+            _check_optimizer(sender, receiver, b.optimizer, interface)
             self.interfaces[f"{sender} {receiver}"] = interface
-        elif f"{sender} {receiver}" in self.interfaces:  # of an edge whose place this one takes
+        elif f"{sender} {receiver}" in self.interfaces:  # of the connection that this one replaces
             del self.interfaces[f"{sender} {receiver}"]
-        self.edges[sender, receiver] = interface or cut
+        self.connections[sender, receiver] = interface or cut
 
-    def stream(self, steps: int | None = None, heard: Callable[[int, str, str], None] | None = None) -> Stream:
-        """A new stream through the system, from its beginning.
+    def stream(self, steps: int | None = None, on_event: Callable[[int, str, str], None] | None = None) -> Stream:
+        """Begin a new stream through the system.
 
         Args:
-            steps: how many there will be, if that is known, to refuse a network that would never be updated.
-            heard: called with the time, a network's name, and ``tick``, ``send RECEIVER`` or ``update``.
+            steps: number of steps to come, if known; a network that would never be updated in them is refused.
+            on_event: called with the time, a network's name, and ``tick``, ``send RECEIVER`` or ``update``.
+
+        Raises:
+            ValueError: if a network would never tick or be updated in ``steps`` steps.
         """
         for name, member in self.members.items():
             if steps is not None and steps < (needed := member.period if member.optimizer else member.every):
                 what = "be updated" if member.optimizer else "tick"
                 raise ValueError(f"network {name!r} would never {what} in {steps} steps; it takes {needed}")
-        return Stream(self, self.members, self.edges, heard or (lambda time, name, what: None))
+        return Stream(self, self.members, self.connections, on_event or (lambda time, name, what: None))
 
 
-def _owned(sender: str, receiver: str, optimizer: torch.optim.Optimizer | None, interface: nn.Module) -> None:
+def _check_optimizer(
+    sender: str, receiver: str, optimizer: torch.optim.Optimizer | None, interface: nn.Module
+) -> None:
+    """Check that the receiver's optimizer trains the interface's parameters."""
     groups = optimizer.param_groups if optimizer else ()
     trained = {id(parameter) for group in groups for parameter in group["params"]}
     if optimizer is None or any(p.requires_grad and id(p) not in trained for p in interface.parameters()):

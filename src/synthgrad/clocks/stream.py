@@ -1,4 +1,4 @@
-"""A stream through networks on clocks of their own: who ticks, sends, receives and is updated when."""
+"""A stream through networks that run at different rates: it decides who ticks, sends, receives and learns when."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from torch.utils._pytree import tree_map
 from synthgrad.interface.interface import Interface
 from synthgrad.recurrent.recurrent import RecurrentInterface
 
-Edge: TypeAlias = Interface | bool
-"""How a message's gradient comes back; without an interface, whether the edge is cut."""
+Connection: TypeAlias = Interface | bool
+"""The way back for a message's gradient: an interface, or without one, whether the connection is cut."""
 
 
 class Tick(NamedTuple):
-    """What a network gives when it ticks."""
+    """The result of one tick of a network."""
 
     state: Any = None
     """For its next tick: a tensor, or a tuple, list or dict of tensors."""
     sends: Mapping[str, Any] | None = None
     """Messages by receiver: a tensor, or a pair of it and its context."""
     loss: Tensor | None = None
-    """A scalar; its update minimizes the sum of them."""
+    """A scalar; each update minimizes the sum of them since the last one."""
     out: Any = None
-    """For whoever drives the stream."""
+    """Returned by ``Stream.step``."""
 
 
 @dataclass(frozen=True)
@@ -50,29 +50,29 @@ class Member:
 
 @dataclass
 class Stream:
-    """Where a system is on its way through a stream."""
+    """One run of a system through a stream of data: its time, the networks' states, the messages under way."""
 
     system: nn.Module
     """All networks and interfaces; in eval mode nothing learns."""
     members: Mapping[str, Member]
-    edges: Mapping[tuple[str, str], Edge]
-    heard: Callable[[int, str, str], None]
+    connections: Mapping[tuple[str, str], Connection]
+    on_event: Callable[[int, str, str], None]
     time: int = 0
     """Steps done."""
     states: dict[str, Any] = field(default_factory=dict)
     waiting: dict[tuple[str, str], deque[Any]] = field(default_factory=dict)
     losses: dict[str, Tensor] = field(default_factory=dict)
-    begun: set[str] = field(default_factory=set)
+    ticked: set[str] = field(default_factory=set)
     """Networks that have ticked since their last update."""
 
     def step(self, data: Any = None) -> dict[str, Any]:
-        """One step of time.
+        """Run one step of time.
 
         Args:
-            data: what every network that ticks may see.
+            data: passed to every network that ticks.
 
         Returns:
-            ``out`` of every network that has ticked.
+            ``out`` of every network that has ticked, by name.
         """
         self.time += 1
         outs = {}
@@ -83,22 +83,22 @@ class Stream:
         return outs
 
     def end(self) -> None:
-        """The stream has ended: all learn from what they have got, nothing is sent on, and all start anew."""
-        self._update([name for name in self.members if name in self.begun], True)
+        """End the stream: networks learn from their losses so far, nothing is sent, and all state is reset."""
+        self._update([name for name in self.members if name in self.ticked], True)
         self.time = 0
         self.states, self.waiting = {}, {}
 
     def _tick(self, name: str, member: Member, data: Any) -> Any:
-        self.heard(self.time, name, "tick")
+        self.on_event(self.time, name, "tick")
         state = self.states.get(name)
-        if name not in self.begun and member.recurrent is not None and self._learning():
+        if name not in self.ticked and member.recurrent is not None and self._learning():
             state = member.recurrent.receive(state)
-        self.begun.add(name)
+        self.ticked.add(name)
         inbox: dict[str, list[Tensor]] = {}
-        for (sender, receiver), edge in self.edges.items():
+        for (sender, receiver), connection in self.connections.items():
             if receiver == name and (queue := self.waiting.pop((sender, receiver), None)):
-                through = edge.receive if isinstance(edge, Interface) else lambda h, context: h
-                inbox[sender] = [through(h, context) for h, context in queue]
+                receive = connection.receive if isinstance(connection, Interface) else lambda h, context: h
+                inbox[sender] = [receive(h, context) for h, context in queue]
         tick = member.network(inbox, state, data)
         loss = tick.loss
         for receiver, sent in (tick.sends or {}).items():
@@ -111,19 +111,19 @@ class Stream:
         return tick.out
 
     def _send(self, sender: str, receiver: str, h: Tensor, context: Any) -> Tensor | None:
-        """Let a message wait for its receiver; the sender's loss term."""
-        edge = self.edges.get((sender, receiver))
-        if edge is None:
+        """Queue a message for its receiver; return the sender's loss term, if there is one."""
+        connection = self.connections.get((sender, receiver))
+        if connection is None:
             raise ValueError(f"{sender!r} sends to {receiver!r}, to which it is not connected")
-        self.heard(self.time, sender, f"send {receiver}")
+        self.on_event(self.time, sender, f"send {receiver}")
         context = _detached(context)
-        term = edge.send(h, context) if isinstance(edge, Interface) else None
+        term = connection.send(h, context) if isinstance(connection, Interface) else None
         queue = self.waiting.setdefault((sender, receiver), deque())
-        queue.append((h.detach() if edge else h, context))
+        queue.append((h.detach() if connection else h, context))
         return term
 
     def _update(self, due: list[str], ended: bool) -> None:
-        """Differentiate all that is due at once: networks joined without an interface share a graph."""
+        """Update networks by one backward pass: those joined without an interface share a graph."""
         members = {name: self.members[name] for name in due}
         losses = [self.losses.pop(name) for name in due if name in self.losses]
         for name, member in members.items():
@@ -138,16 +138,16 @@ class Stream:
                 else:
                     member.optimizer.step()
                     member.optimizer.zero_grad()
-                    self.heard(self.time, name, "update")
+                    self.on_event(self.time, name, "update")
         for name in due:
-            self.begun.discard(name)
+            self.ticked.discard(name)
             self.states[name] = _detached(self.states.get(name))
         for (sender, _), queue in self.waiting.items():
             if sender in members:
                 queue.extend([(h.detach(), context) for h, context in (queue.popleft() for _ in range(len(queue)))])
 
     def _forget(self, member: Member) -> None:
-        """Drop the gradients of a network that does not learn, but for what another one's optimizer moves."""
+        """Drop the gradients of a network without an optimizer, except those that another one's optimizer uses."""
         optimizers = [m.optimizer for m in self.members.values() if m.optimizer is not None]
         moved = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
         for parameter in member.network.parameters():
@@ -158,27 +158,27 @@ class Stream:
         return torch.is_grad_enabled() and self.system.training
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream is.
+        """The time, the networks' states and the waiting messages.
 
         Raises:
-            ValueError: between a network's updates, when what it has yet to learn from cannot be saved.
+            ValueError: between a network's updates, since the graphs it has yet to learn from cannot be saved.
         """
-        if self.begun:
+        if self.ticked:
             cycle = lcm(*(member.period for member in self.members.values()))
             raise ValueError(
-                f"{', '.join(sorted(self.begun))}: under way; a stream can be saved every {cycle} steps"
+                f"{', '.join(sorted(self.ticked))}: between updates; a stream can be saved every {cycle} steps"
             )
         return {
             "time": self.time,
             "states": dict(self.states),
-            "waiting": {edge: list(queue) for edge, queue in self.waiting.items()},
+            "waiting": {key: list(queue) for key, queue in self.waiting.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a ``state_dict``."""
+        """Restore a ``state_dict``."""
         self.time, self.states = state["time"], dict(state["states"])
-        self.waiting = {edge: deque(queue) for edge, queue in state["waiting"].items()}
-        self.losses, self.begun = {}, set()
+        self.waiting = {key: deque(queue) for key, queue in state["waiting"].items()}
+        self.losses, self.ticked = {}, set()
 
 
 def _detached(tree: Any) -> Any:

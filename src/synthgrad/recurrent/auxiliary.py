@@ -47,10 +47,10 @@ class AuxiliaryTask(nn.Module):
                 "the chunk sent last is not the one received last; call auxiliary() for one stream alone"
             )
         if start is None or answer is None or not self.training:
-            return future.seen.new_zeros(())
+            return future.agreement.errors.new_zeros(())
         known = future.unit
         unit = known or 1.0
-        seen = start.begun.view_as(start.begun)
+        seen = start.restarted.view_as(start.restarted)
         error = predict(self.model, seen, start.context) - answer / unit
         size = self.weight * root_mean_square(error.detach()) * known
 

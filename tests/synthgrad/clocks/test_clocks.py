@@ -1,4 +1,4 @@
-"""Networks on clocks of their own learn, with exact M's, as if they were one graph; who hears what when."""
+"""With exact gradient models, networks on different clocks learn as one graph does; messages arrive in time."""
 
 import io
 from collections.abc import Callable
@@ -18,7 +18,7 @@ BATCH, WIDTH = 3, 2
 
 
 class Net(nn.Module):
-    """Hears all, remembers, says something else to each receiver; ``show`` sees all that it passes on."""
+    """Reads its inbox and state, and sends each receiver another message; ``show`` is called with all it sends."""
 
     def __init__(self, *receivers):
         super().__init__()
@@ -35,7 +35,7 @@ class Net(nn.Module):
 
 
 class Seen:
-    """All that was passed on, and what gradient reached it: an M that is never wrong."""
+    """Records each tensor that is passed on and the gradient that reaches it; ``exact`` is a perfect M."""
 
     def __init__(self):
         self.passed, self.gradients = [], []
@@ -51,8 +51,8 @@ class Seen:
         return self.gradients[(torch.stack(self.passed) - h).abs().amax((1, 2)).argmin()]
 
 
-class Still(torch.optim.SGD):
-    """Moves nothing and forgets nothing: gradients add up."""
+class Accumulate(torch.optim.SGD):
+    """Updates nothing and keeps the gradients, so that they add up."""
 
     def step(self, closure=None):
         pass
@@ -69,8 +69,8 @@ def adam(parameters):
     return torch.optim.Adam(parameters, lr=0.01)
 
 
-def joined(nets, times, edge=lambda: None, future=lambda: None, optimizer: Callable = Still) -> Any:
-    """Nets by name, each on its clock; with interfaces for all they say (edge) and all they remember (future)."""
+def joined(nets, times, edge=lambda: None, future=lambda: None, optimizer: Callable = Accumulate) -> Any:
+    """Joins nets on their clocks, with ``edge`` for each connection and ``future`` for each net's own state."""
     clocks, edges = Clocks(), {(a, b): edge() for a, net in nets.items() for b in net.say}
     for name, net in nets.items():
         own, incoming = future(), [each for (_, b), each in edges.items() if b == name]
@@ -110,7 +110,7 @@ def gradients(clocks):
     return [torch.zeros_like(p) if p.grad is None else p.grad for p in clocks.networks.parameters()]
 
 
-# --- exact M's ---------------------------------------------------------------------------------------------
+# --- exact gradient models ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("T", [1, 2, 5])
@@ -152,18 +152,18 @@ def test_with_exact_models_any_clocks_give_the_gradients_of_one_graph(graph):
     run(many.stream(12), inputs(12))
     for found, wanted in zip(gradients(many), expected, strict=True):
         assert torch.allclose(found, wanted, rtol=0, atol=1e-12)
-    for name, (every, update) in times.items():  # and the targets were what M said
+    for name, (every, update) in times.items():  # and the targets were M's predictions
         own = many.members[name].recurrent
-        assert own.chunks == 12 // (every * update) - 1
-        assert own.chunks == 0 or own.r2 == pytest.approx(1)
-    assert not any(each.regression_loss > 1e-12 for each in many.edges.values())
+        assert own.numbers.count == 12 // (every * update) - 1
+        assert own.numbers.count == 0 or own.r2 == pytest.approx(1)
+    assert not any(each.regression_loss > 1e-12 for each in many.connections.values())
 
 
-# --- who ticks, sends, hears when --------------------------------------------------------------------------
+# --- order of events ----------------------------------------------------------------------------------------
 
 
-class Teller(nn.Module):
-    """Says what time it is; puts out what it is told, and how often it has ticked."""
+class Clock(nn.Module):
+    """Sends the time; its output is the count of its ticks and the times in its inbox."""
 
     def __init__(self, *receivers):
         super().__init__()
@@ -172,12 +172,12 @@ class Teller(nn.Module):
     def forward(self, inbox, state, data):
         count = 1 if state is None else state + 1
         said = {to: (data + 0 * self.weight).expand(1, 1) for to in self.receivers}
-        told = {sender: [int(h) for h in messages] for sender, messages in inbox.items()}
-        return Tick(count, said, self.weight + sum(h.sum() for m in inbox.values() for h in m), (count, told))
+        received = {sender: [int(h) for h in messages] for sender, messages in inbox.items()}
+        return Tick(count, said, self.weight + sum(h.sum() for m in inbox.values() for h in m), (count, received))
 
 
 @given(graphs(), st.data(), st.integers(1, 14), st.booleans())
-def test_each_message_arrives_once_and_in_order_and_all_happens_in_time(graph, data, steps, together):
+def test_each_message_arrives_once_and_in_order_and_every_event_is_on_time(graph, data, steps, together):
     times, says = graph
     times = {name: (every, 12 // every if together else update) for name, (every, update) in times.items()}
     names, edges = list(times), [(a, b) for a in times for b in says[a]]
@@ -185,41 +185,41 @@ def test_each_message_arrives_once_and_in_order_and_all_happens_in_time(graph, d
     clocks, found = Clocks(), {edge: Interface(Linear(1)) for edge in edges if kinds[edge] == "interface"}
     period = {name: every * update for name, (every, update) in times.items()}
     for name in names:
-        learns = nn.ModuleList([Teller(*says[name]), *(each for (_, b), each in found.items() if b == name)])
+        learns = nn.ModuleList([Clock(*says[name]), *(each for (_, b), each in found.items() if b == name)])
         clocks.add(name, learns[0], *times[name], optimizer=sgd(learns.parameters()))
     for a, b in edges:
         interface = found.get((a, b))
         clocks.connect(a, b, interface, cut=interface is None and (kinds[a, b] == "cut" or period[a] != period[b]))
     events = []
-    stream = clocks.stream(heard=lambda *event: events.append(event))
+    stream = clocks.stream(on_event=lambda *event: events.append(event))
     outs = [stream.step(torch.tensor(float(t))) for t in range(1, steps + 1)]
 
-    told = {(name, t): {} for name in names for t in range(1, steps + 5)}  # by whom, and when they said it
+    received = {(name, t): {} for name in names for t in range(1, steps + 5)}  # by sender, the times of sending
     for a, b in edges:
         for t in range(times[a][0], steps + 1, times[a][0]):
             first = t if names.index(a) < names.index(b) else t + 1
-            told[b, first + -first % times[b][0]].setdefault(a, []).append(t)
+            received[b, first + -first % times[b][0]].setdefault(a, []).append(t)
     expected = []
     for t in range(1, steps + 1):
         now = [name for name in names if t % times[name][0] == 0]
-        assert list(outs[t - 1].items()) == [(name, (t // times[name][0], told[name, t])) for name in now]
+        assert list(outs[t - 1].items()) == [(name, (t // times[name][0], received[name, t])) for name in now]
         for name in now:
             expected += [(t, name, "tick"), *((t, name, f"send {to}") for to in says[name])]
         expected += [(t, name, "update") for name in names if t % period[name] == 0]
     assert events == expected
     waiting = {edge: [int(h) for h, _ in queue] for edge, queue in stream.waiting.items()}
-    assert waiting == {(a, b): said for (b, t), each in told.items() if t > steps for a, said in each.items()}
+    assert waiting == {(a, b): said for (b, t), each in received.items() if t > steps for a, said in each.items()}
 
 
-# --- the end -----------------------------------------------------------------------------------------------
+# --- the end ------------------------------------------------------------------------------------------------
 
 
-def test_at_the_end_all_learn_from_what_they_have_got(equal):
-    """As if their windows ended there; nothing is asked of M then."""
-    nets, found, asked = {"a": Net("b"), "b": Net("b", "a")}, [], []
+def test_at_the_end_all_learn_from_their_losses_so_far(equal):
+    """As if an update were due there; M is not run then."""
+    nets, found, calls = {"a": Net("b"), "b": Net("b", "a")}, [], []
     futures = [
         lambda: None,
-        lambda: RecurrentInterface(Interface(lambda h, context: asked.append(h) or h, unit=1.0)),
+        lambda: RecurrentInterface(Interface(lambda h, context: calls.append(h) or h, unit=1.0)),
     ]
     for update, future in zip((5, 7), futures, strict=True):
         clocks = joined(nets, {"a": (1, update), "b": (1, update)}, future=future)
@@ -230,28 +230,28 @@ def test_at_the_end_all_learn_from_what_they_have_got(equal):
         clocks.zero_grad()
     assert equal(*found)
     assert all(g.any() for g in found[0])
-    assert asked == []
+    assert calls == []
 
 
-def test_after_the_end_all_is_as_at_the_beginning(equal):
+def test_after_the_end_a_stream_begins_again(equal):
     nets, events = {name: Net("a", "f") for name in "abcdef"}, []
     clocks = joined(nets, {name: (2, 2) for name in nets}, learnt, lambda: RecurrentInterface(learnt()))
-    stream = clocks.stream(heard=lambda *event: events.append(event))
+    stream = clocks.stream(on_event=lambda *event: events.append(event))
     first = run(stream, inputs(7))
     assert stream.waiting
-    assert stream.begun
+    assert stream.ticked
     events.clear()
     stream.end()
     assert events == [(7, name, "update") for name in nets]
-    assert (stream.time, stream.states, stream.waiting, stream.losses, stream.begun) == (0, {}, {}, {}, set())
-    stream.end()  # nothing has begun
+    assert (stream.time, stream.states, stream.waiting, stream.losses, stream.ticked) == (0, {}, {}, {}, set())
+    stream.end()  # no network has ticked
     assert len(events) == len(nets)
     for before, again in zip(first, run(stream, inputs(7)), strict=True):
         assert before.keys() == again.keys()
         assert equal([*before.values()], [*again.values()])
 
 
-# --- what is refused ---------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -274,7 +274,7 @@ def test_a_stream_too_short_for_a_network_is_refused():
         clocks.stream(6)
 
 
-def test_what_does_not_fit_together_is_refused_and_leaves_no_trace():
+def test_connections_that_do_not_fit_are_refused_and_change_nothing():
     clocks, nets, interface = Clocks(), {name: Net("b") for name in "abc"}, learnt()
     with pytest.raises(ValueError, match="there is no network 'a'; there are: none"):
         clocks.connect("a", "a")
@@ -291,28 +291,28 @@ def test_what_does_not_fit_together_is_refused_and_leaves_no_trace():
             clocks.connect(*edge)
     with pytest.raises(ValueError, match=r"a → b: .*a is every 4 and b every 2 steps; give an interface, or cut"):
         clocks.connect("a", "b")
-    for receiver in "bc":  # b's optimizer has not the interface's parameters, c has no optimizer
+    for receiver in "bc":  # b's optimizer lacks the interface's parameters, c has no optimizer
         with pytest.raises(ValueError, match=rf"a → {receiver}: .*parameters belong in {receiver}'s optimizer"):
             clocks.connect("a", receiver, interface)
-    assert clocks.edges == {}
+    assert clocks.connections == {}
     with pytest.raises(ValueError, match="'a' sends to 'b', to which it is not connected"):
         run(clocks.stream(), inputs(1))
     clocks.connect("a", "c")  # the same period
     clocks.connect("c", "a", interface)
 
 
-# --- saved and resumed -------------------------------------------------------------------------------------
+# --- saved and resumed --------------------------------------------------------------------------------------
 
 
-def in_full(seed):
-    """Two nets that talk to each other and one to itself, with M's and futures, updated every 2 and 3 steps."""
+def full_system(seed):
+    """Two nets that send to each other, one also to itself, with all interfaces; updated every 2 and 3 steps."""
     torch.manual_seed(seed)
     nets = {"a": Net("b"), "b": Net("b", "a")}
     return joined(nets, {"a": (1, 2), "b": (3, 1)}, learnt, lambda: RecurrentInterface(learnt(), scale=0.1), adam)
 
 
-def test_a_stream_saved_and_resumed_goes_on_bit_for_bit(equal):
-    clocks, x = in_full(0), inputs(18)
+def test_a_stream_saved_and_resumed_continues_bit_for_bit(equal):
+    clocks, x = full_system(0), inputs(18)
     stream = clocks.stream()
     run(stream, x[:6])
     file = io.BytesIO()
@@ -321,10 +321,10 @@ def test_a_stream_saved_and_resumed_goes_on_bit_for_bit(equal):
     assert stream.waiting.keys() == {("b", "a"), ("b", "b")}
     outs = [h for out in run(stream, x[6:]) for h in out.values()]
     file.seek(0)
-    other = in_full(1)
+    other = full_system(1)
     system, optimizers, where = torch.load(file, weights_only=True)
     resumed = other.stream()
-    run(resumed, x[:1])  # forgotten again
+    run(resumed, x[:1])  # overwritten by load_state_dict
     other.load_state_dict(system)
     for optimizer, state in zip(optimizers_of(other), optimizers, strict=True):
         optimizer.load_state_dict(state)
@@ -334,21 +334,21 @@ def test_a_stream_saved_and_resumed_goes_on_bit_for_bit(equal):
     assert equal(parameters(other), parameters(clocks))
 
 
-def test_between_updates_there_is_nothing_to_save():
-    stream, x = in_full(0).stream(), inputs(6)
+def test_a_stream_cannot_be_saved_between_updates():
+    stream, x = full_system(0).stream(), inputs(6)
     for t in range(6):
-        assert t % 2 or stream.state_dict()["time"] == t  # a is in its window at 1, 3, 5; b never is
+        assert t % 2 or stream.state_dict()["time"] == t  # a is between updates at 1, 3, 5; b never is
         run(stream, x[t : t + 1])
         if t % 2 == 0:
-            with pytest.raises(ValueError, match="a: under way; a stream can be saved every 6 steps"):
+            with pytest.raises(ValueError, match="a: between updates; a stream can be saved every 6 steps"):
                 stream.state_dict()
 
 
-# --- evaluation --------------------------------------------------------------------------------------------
+# --- evaluation ---------------------------------------------------------------------------------------------
 
 
 def evaluated(clocks, how, x):
-    """What a stream of its own puts out, in which nothing is learnt."""
+    """The outputs of a separate stream without learning."""
     clocks.train(how != "eval")
     with torch.set_grad_enabled(how == "eval"):
         stream = clocks.stream()
@@ -360,15 +360,15 @@ def evaluated(clocks, how, x):
 
 @pytest.mark.parametrize("how", ["eval", "no_grad"])
 def test_evaluation_learns_nothing_and_messages_arrive_unchanged(equal, how):
-    clocks, x = in_full(0), inputs(12)
-    run(clocks.stream(), x)  # M's say something, units are known
+    clocks, x = full_system(0), inputs(12)
+    run(clocks.stream(), x)  # the models have learnt something, units are known
     before = [torch.as_tensor(value).clone() for value in clocks.state_dict().values()]
     answers = [each.answer for each in clocks.interfaces.values() if isinstance(each, RecurrentInterface)]
     found = evaluated(clocks, how, x)
     assert equal([torch.as_tensor(value) for value in clocks.state_dict().values()], before)
     assert all(p.grad is None for p in clocks.parameters())
     now = [each.answer for each in clocks.interfaces.values() if isinstance(each, RecurrentInterface)]
-    assert all(a is b for a, b in zip(now, answers, strict=True))  # M is not even asked
+    assert all(a is b for a, b in zip(now, answers, strict=True))  # M was not even run
     plain = joined(dict(clocks.networks.items()), {"a": (1, 99), "b": (3, 33)})
     assert equal(found, evaluated(plain, how, x))
 
@@ -377,7 +377,7 @@ def test_evaluation_learns_nothing_and_messages_arrive_unchanged(equal, how):
 def test_a_stream_evaluated_between_two_steps_does_not_disturb_the_one_under_way(equal, how):
     found, x = [], inputs(12)
     for disturbed in (False, True):
-        clocks = in_full(0)
+        clocks = full_system(0)
         stream = clocks.stream()
         for each in x:
             if disturbed:
@@ -387,11 +387,11 @@ def test_a_stream_evaluated_between_two_steps_does_not_disturb_the_one_under_way
     assert equal(*found)
 
 
-# --- what comes back over an edge --------------------------------------------------------------------------
+# --- the gradient over a connection-------------------------------------------------------------------------
 
 
 class Source(nn.Module):
-    """Says x, and beside it what M may see of it."""
+    """Sends x, and a context for M."""
 
     def __init__(self, context):
         super().__init__()
@@ -426,16 +426,16 @@ def source_and_sink(model, context, update, steps):
     return clocks, errors
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_m_learns_what_comes_back_and_sees_the_context(told):
-    model = Linear(WIDTH, context=WIDTH if told else 0)
-    _, errors = source_and_sink(model, lambda h, y: y if told else None, 1000, 150)
+@pytest.mark.parametrize("labels", [True, False])
+def test_m_learns_the_returning_gradient_and_sees_the_context(labels):
+    model = Linear(WIDTH, context=WIDTH if labels else 0)
+    _, errors = source_and_sink(model, lambda h, y: y if labels else None, 1000, 150)
     assert errors[0] == pytest.approx(1)
-    assert sum(errors[-20:]) / 20 < (0.01 if told else 0.5)
-    assert (sum(errors[-20:]) / 20 > 0.1) != told
+    assert sum(errors[-20:]) / 20 < (0.01 if labels else 0.5)
+    assert (sum(errors[-20:]) / 20 > 0.1) != labels
 
 
-def test_a_context_is_told_and_nothing_is_learnt_through_it(equal):
+def test_no_gradient_flows_through_a_context(equal):
     found = []
     for context in (lambda h, y: h * 2.0, lambda h, y: h.detach() * 2.0):
         torch.manual_seed(0)
@@ -444,7 +444,7 @@ def test_a_context_is_told_and_nothing_is_learnt_through_it(equal):
     assert equal(*found)
 
 
-def test_no_gradient_comes_back_over_a_cut_edge():
+def test_no_gradient_comes_back_over_a_cut_connection():
     nets = {"a": Net("b"), "b": Net()}
     for cut in (False, True):
         clocks = joined(nets, {"a": (1, 3), "b": (1, 3)})
@@ -455,17 +455,17 @@ def test_no_gradient_comes_back_over_a_cut_edge():
 
 
 @pytest.mark.parametrize("beyond", ["its own loss", "an interface"])
-def test_a_network_without_an_optimizer_stays_and_lets_gradients_through(equal, beyond):
-    """What its loss and M say reaches those who sent to it."""
+def test_a_network_without_an_optimizer_does_not_change_and_passes_gradients_on(equal, beyond):
+    """The gradients of its loss and of M reach its senders."""
     nets, found, events = {"a": Net("b"), "b": Net("c"), "c": Net()}, [], []
     before = [p.clone() for p in nets["b"].parameters()]
     for frozen in (False, True):
         clocks, interface = Clocks(), Interface(lambda h, context: torch.ones_like(h), unit=1.0)
         for name, net in nets.items():
-            clocks.add(name, net, 1, 2, None if frozen and name == "b" else Still(net.parameters()))
+            clocks.add(name, net, 1, 2, None if frozen and name == "b" else Accumulate(net.parameters()))
         clocks.connect("a", "b")
         clocks.connect("b", "c", interface if beyond == "an interface" else None)
-        run(clocks.stream(heard=lambda *event: events.append(event)), inputs(4))
+        run(clocks.stream(on_event=lambda *event: events.append(event)), inputs(4))
         found.append([g.clone() for g in gradients(clocks)[:4]])  # a's
         clocks.zero_grad()
         if frozen:
@@ -475,8 +475,8 @@ def test_a_network_without_an_optimizer_stays_and_lets_gradients_through(equal, 
     assert equal([*nets["b"].parameters()], before)
 
 
-def test_an_empty_batch_goes_through_and_teaches_nothing(equal):
-    clocks = in_full(0)
+def test_an_empty_batch_passes_and_teaches_nothing(equal):
+    clocks = full_system(0)
     before = parameters(clocks)
     outs = run(clocks.stream(), torch.zeros(12, 0, WIDTH, dtype=F64))
     assert [len(out) for out in outs] == [1, 1, 2] * 4
@@ -507,7 +507,7 @@ def test_a_network_without_an_optimizer_keeps_no_gradients():
         assert all(p.grad is None for p in fast.parameters())
 
 
-def test_an_edge_that_takes_anothers_place_takes_its_interface_too():
+def test_a_replaced_connection_loses_its_interface():
     clocks, interface = Clocks(), Interface(Linear(4))
     a, b = Speaker("b"), Speaker(sender="a")
     clocks.add("a", a)

@@ -135,7 +135,7 @@ def test_chunks_that_are_given_up_are_freed():
         del begun, out
     gc.collect()
     assert [each() is None for each in old] == [True] * 4 + [False]
-    assert len(future._numbers) <= 2
+    assert len(future.numbers.living) <= 2
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.3])
@@ -150,7 +150,7 @@ def test_a_chunk_in_a_checkpoint_is_the_chunk(equal, scale):
         other = twin_core(x, twin.receive(other.detach()))
         (other.square().sum() + twin.send(other)).backward()
     assert equal(*([p.grad for m in pair for p in m.parameters()] for pair in ((core, future), (twin_core, twin))))
-    assert future.chunks == twin.chunks == 20
+    assert future.numbers.count == twin.numbers.count == 20
     assert future.interface.unit == twin.interface.unit
 
 
@@ -172,7 +172,7 @@ def test_without_gradients_it_is_the_identity(context):
         assert future(state) is state
         assert future.send(state) == 0
         assert auxiliary(future) == 0
-    assert future.chunks == 0
+    assert future.numbers.count == 0
 
 
 def test_eval_keeps_the_graph_of_all_tensors_whatever_is_sent(equal):
@@ -238,7 +238,7 @@ def test_traces_carry_the_factor_of_what_was_really_sent(equal, limit, trust):
         out, state = core(torch.randn(2, 3, 2, dtype=F64), state)
         (out.sin().sum() / 3 + future.send(state)).backward()
     model.zero_grad()
-    future.shared.requires_grad_(False)
+    future.agreement.products.requires_grad_(False)
     errors, jacobians, factors, features = [], [], [], []
     traces.traces = None
     for _ in range(3):

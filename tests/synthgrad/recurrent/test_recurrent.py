@@ -358,7 +358,7 @@ def test_refused():
     for gamma in (-0.1, 1.5, math.nan):
         with pytest.raises(ValueError, match=f"gamma is {gamma}; it discounts"):
             RecurrentInterface(Interface(Fixed(3, 3)), gamma=gamma)
-    with pytest.raises(ValueError, match=r"scale is 0.1 and would discount .* give it to Recurrent"):
+    with pytest.raises(ValueError, match=r"scale is 0.1 and would discount .* give it to RecurrentInterface"):
         RecurrentInterface(Interface(Fixed(3, 3), scale=0.1))
 
 
