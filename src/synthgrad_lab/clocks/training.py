@@ -33,7 +33,7 @@ class TwoClocks:
         torch.manual_seed(s.seed)
         self.random = torch.Generator().manual_seed(s.seed)
         self.system, self.optimizers = system(s)
-        self.stream = self.system.stream(heard=self._heard)
+        self.stream = self.system.stream(on_event=self._heard)
         self.updates = {"A": 0, "B": 0}
         self.heard: list[dict[str, Any]] = []
         self.curve: list[list[float]] = []
@@ -131,7 +131,7 @@ class TwoClocks:
 
 def on_noise(s: Settings, heard: Callable[[int, str, str], None] | None = None) -> Callable[[], None]:
     """A new system on random images; each call is one round."""
-    stream = system(s)[0].stream(heard=heard)
+    stream = system(s)[0].stream(on_event=heard)
     random = torch.Generator().manual_seed(s.seed)
     x, y = torch.rand(500, 1, 28, 28, generator=random), torch.randint(0, 10, (500,), generator=random)
 
