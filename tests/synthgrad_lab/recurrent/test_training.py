@@ -278,7 +278,7 @@ def test_a_probe_compares_with_full_backprop_boundary_by_boundary(tiny):
 def test_an_r2_that_stays_below_zero_is_told_of_once(tiny, capsys):
     training = after(tiny())
     for error, points, told in ((2.0, 2, 0), (0.5, 1, 0), (2.0, 5, 1), (0.5, 1, 0), (2.0, 3, 1)):
-        training.future.seen.copy_(torch.tensor([error, 1.0]))
+        training.future.agreement.errors.copy_(torch.tensor([error, 1.0]))
         for _ in range(points):
             training.point()
         assert capsys.readouterr().err.count("R² of the synthetic gradient stays below zero") == told
