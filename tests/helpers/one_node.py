@@ -50,10 +50,10 @@ class Bench:
         packet = Packet(PacketKind.GRADIENT, self.k + 1, generation, number, echo, number, tensors=(delta,))
         self.down_in.put(replace(packet, **changes))
 
-    def word_below(self, generation=1, **changes):
+    def heartbeat_below(self, generation=1, **changes):
         self.up_in.put(Packet(PacketKind.HEARTBEAT, self.k - 1, generation, **changes))
 
-    def word_above(self, generation=1, **changes):
+    def heartbeat_above(self, generation=1, **changes):
         self.down_in.put(Packet(PacketKind.HEARTBEAT, self.k + 1, generation, **changes))
 
     def turn(self):

@@ -13,8 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from synthgrad.stages import Policy, launch
-from synthgrad.stages.runners import nursery
-from synthgrad.stages.runners import processes as supervisor
+from synthgrad.stages.runners import process_starter, run_folder
 from tests.helpers import chains
 
 STEPS = 200
@@ -39,11 +38,13 @@ def place(monkeypatch):
     """Where temporary folders are made (a short path: it holds sockets); nothing is left there, nor a process."""
     folder = Path(tempfile.mkdtemp(prefix="test-"))
     mkdtemp = partial(tempfile.mkdtemp, dir=folder)
-    monkeypatch.setattr(supervisor, "tempfile", SimpleNamespace(mkdtemp=mkdtemp))
+    monkeypatch.setattr(run_folder, "tempfile", SimpleNamespace(mkdtemp=mkdtemp))
     # Pytest writes every test's name into the environment; a server for each would be a waste.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     own = {*os.environ} - {*environment}
-    monkeypatch.setattr(nursery, "_environment", lambda: {n: v for n, v in os.environ.items() if n not in own})
+    monkeypatch.setattr(
+        process_starter, "_environment", lambda: {n: v for n, v in os.environ.items() if n not in own}
+    )
     yield folder
     left = [path.name for path in folder.glob("synthgrad-*")]
     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Parts in processes of their own: simulated in this one, a process each, or on a Ray cluster. See README.md."""
+"""Stages in processes of their own: simulated in one process, in a process each, or on Ray. See README.md."""
 
 from synthgrad.stages.launch import launch as launch
 from synthgrad.stages.outcome import Outcome as Outcome

@@ -1,4 +1,4 @@
-"""Whether a step is finite, and buffers that a bad one must not spoil."""
+"""Checks that tensors are finite, and buffers that a bad step must not spoil."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from synthgrad.interface.numbers import finite
 
 
 def is_finite(t: object) -> bool:
-    """Whether nothing in it is inf or NaN; what is no tensor of numbers with a point is."""
+    """Whether it has no inf and no NaN; anything but a tensor of floating-point or complex numbers has none."""
     if not isinstance(t, Tensor) or not (t.is_floating_point() or t.is_complex()) or t.numel() == 0:
         return True
     t = t.detach()
-    return bool(finite(t if t.element_size() > 1 else t.float()))  # norms know no float8
+    return bool(finite(t if t.element_size() > 1 else t.float()))  # torch has no norm of float8
 
 
 def are_finite(gradients: Iterable[Tensor]) -> bool:
-    """The same of all of them, by their norm."""
+    """Whether all of them are finite; one norm is enough where it does not overflow."""
     dense = [g.detach() for g in gradients]
     dense = [g.coalesce().values() if g.is_sparse else g for g in dense]
     if not dense:
@@ -29,16 +29,16 @@ def are_finite(gradients: Iterable[Tensor]) -> bool:
 
 
 class Buffers:
-    """The last good values of a module's buffers (running means, say): a forward pass writes to them at once."""
+    """Keeps the last good values of a module's buffers (running means, say), which a forward pass overwrites."""
 
     def __init__(self) -> None:
         self.kept: list[tuple[Tensor, int, Tensor]] = []
 
     def keep(self, module: nn.Module) -> None:
-        """Take the values that they have now for good.
+        """Keep the buffers' present values.
 
-        Only what was written to since the last time is copied. A norm's running means are always: torch writes to
-        them without a new version.
+        Only buffers that were written to since the last call are copied. Those of norms are always copied: torch
+        writes to them without a new version.
         """
         before = {id(kept[0]): kept for kept in self.kept}
         self.kept = []
@@ -51,6 +51,6 @@ class Buffers:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Go back to them."""
+        """Give the buffers their kept values."""
         for buffer, _, values in self.kept:
             buffer.copy_(values)

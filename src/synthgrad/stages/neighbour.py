@@ -1,69 +1,95 @@
-"""What a stage knows of a neighbour: whether it is there, in which life, and how far it has come."""
+"""Follows a neighbouring stage: whether it is alive, which generation it is, and what it has received."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 
 from synthgrad.stages.channels import Packet
 from synthgrad.stages.policy import Policy
 
-_LEARNT = 10
-"""Packets after which it is known how often a neighbour speaks."""
+_WINDOW = 10
+"""Packets over which a neighbour's usual interval is averaged."""
 
 
 class Neighbour:
     """Follows the packets of one neighbour.
 
     Args:
-        policy: how long silence is borne.
+        policy: how long it may be silent.
         now: the time.
     """
 
     def __init__(self, policy: Policy, now: Callable[[], float]):
         self.policy, self.now = policy, now
         self.generation = 0
-        self.last: float | None = None
-        self.usual, self.packets = 0.0, 0
-        """Time between two of its packets, a running mean, and how many have come."""
+        self.created = now()
+        self.last_heard: float | None = None
+        self.usual_interval, self.intervals = 0.0, 0
+        """Seconds between two of its packets, a running mean, and how many intervals are in it."""
         self.ended = False
-        self.under_way: deque[int] = deque()
-        """Steps of the messages that it has been sent and not yet taken in."""
-        self.began = now()
+        self.unreceived: deque[int] = deque()
+        """Steps of the messages that were sent to it and that it has not received yet."""
 
-    def heard(self, packet: Packet, mine: int | None = None) -> bool:
-        """Take in a packet; False if it is of an earlier life, and void.
+    def observe(self, packet: Packet, own_generation: int | None = None) -> bool:
+        """Note a packet that came from it.
 
         Args:
             packet: what came.
-            mine: this stage's own generation, if the packet's ``ack`` may be about its messages.
+            own_generation: this stage's generation, if the packet's ``ack`` may be about this stage's messages.
+
+        Returns:
+            Whether the packet is valid; False if an earlier process of the neighbour sent it.
         """
         if packet.generation < self.generation:
             return False
         now = self.now()
         if packet.generation > self.generation:
             if self.generation or packet.generation > 1:
-                self.under_way.clear()  # what it had not taken in died with it
+                self.unreceived.clear()  # they were lost with its earlier process
             self.generation = packet.generation
-        elif self.last is not None:
-            self.packets += 1
-            interval = now - self.last
-            if self.packets > _LEARNT:  # an outage must not make the next one look usual
-                interval = min(interval, max(self.policy.silence_timeout, 3 * self.usual))
-            self.usual += (interval - self.usual) / min(self.packets, _LEARNT)
-        self.last, self.ended = now, packet.ended
-        if packet.echo == mine and packet.ack in self.under_way:
-            while self.under_way.popleft() != packet.ack:
+        elif self.last_heard is not None:
+            self.intervals += 1
+            interval = now - self.last_heard
+            if self.intervals > _WINDOW:  # an outage must not make the next one look usual
+                interval = min(interval, max(self.policy.silence_timeout, 3 * self.usual_interval))
+            self.usual_interval += (interval - self.usual_interval) / min(self.intervals, _WINDOW)
+        self.last_heard, self.ended = now, packet.ended
+        if packet.echo == own_generation and packet.ack in self.unreceived:
+            while self.unreceived.popleft() != packet.ack:
                 pass
         return True
 
-    def room(self, queue: int) -> bool:
-        """Whether it may be sent one more message before it has taken in the others."""
-        return len(self.under_way) < queue
+    def has_room(self, queue: int) -> bool:
+        """Whether it may be sent one more message."""
+        return len(self.unreceived) < queue
 
-    def out(self, cut: bool) -> bool:
-        """Whether it is dead or hung: its connection is cut, or it is silent too long."""
-        if self.last is None:
-            return self.now() - self.began > self.policy.start_within
-        silent = self.now() - self.last
-        return silent > max(self.policy.silence_timeout, 5 * self.usual) or (cut and not self.ended)
+    def is_down(self, cut: bool) -> bool:
+        """Whether it is dead or hung: its connection is cut, or it has been silent for too long."""
+        if self.last_heard is None:
+            return self.now() - self.created > self.policy.start_within
+        silence = self.now() - self.last_heard
+        return silence > max(self.policy.silence_timeout, 5 * self.usual_interval) or (cut and not self.ended)
+
+
+class ListeningClock:
+    """Counts the seconds in which this stage could hear its neighbours.
+
+    A stage that was stopped, asleep or deep in a step did not listen, so its neighbours' silence meanwhile says
+    nothing about them. Of the time between two calls, therefore, at most ``most`` seconds count.
+
+    Args:
+        most: the most seconds that count between two calls.
+    """
+
+    def __init__(self, most: float):
+        self.most = most
+        self.time, self.last_call = 0.0, time.monotonic()
+
+    def __call__(self) -> float:
+        """The time."""
+        now = time.monotonic()
+        self.time += min(now - self.last_call, self.most)
+        self.last_call = now
+        return self.time

@@ -1,4 +1,4 @@
-"""What a launch tells while it runs, what it leaves behind, and how it can fail."""
+"""What a launch reports while it runs, what it returns, and the errors with which it fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from synthgrad.stages.counters import Counters
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("synthgrad.stages")
 State = Literal["starting", "running", "ended", "down"]
 
 
@@ -18,7 +18,7 @@ class Status:
 
     k: int
     state: State
-    """out: dead or hung, and not yet back."""
+    """down: dead or hung, and not running again yet."""
     generation: int
     """How often it has been started."""
     counters: Counters
@@ -39,68 +39,71 @@ class StageEvent:
 
 @dataclass(frozen=True)
 class Restart:
-    """A stage was out, and came back."""
+    """A stage was down, and runs again."""
 
     k: int
     why: str
     """killed by signal 9, hung, …"""
     at: float
-    """Seconds since the launch when it was noticed."""
+    """Seconds from the launch until the failure was noticed."""
     steps_lost: int
     """Steps that it had made since its last checkpoint."""
     seconds: float
-    """From the notice to its next turn."""
+    """From the moment when the failure was noticed until its next step."""
 
 
 @dataclass
 class Outcome:
-    """What a launch leaves."""
+    """The result of a launch."""
 
     states: list[dict[str, Any]]
-    """Of every stage, what ``Stage.load_state_dict`` takes."""
+    """The state of each stage, for ``Stage.load_state_dict``."""
     counters: list[Counters]
     restarts: list[Restart] = field(default_factory=list)
     events: list[list[StageEvent]] = field(default_factory=list)
-    """Of every stage, the last of what it did."""
+    """The latest part of each stage's timeline."""
     seconds: float = 0.0
 
-    def judged(self, steps: int, ordered: bool = False) -> Outcome:
-        """Say what has been lost, so that it is not lost in silence.
+    def report_losses(self, steps: int, expected: bool = False) -> Outcome:
+        """Log what was lost, and fail if a stage is hardly trained.
 
         Args:
             steps: of the run.
-            ordered: whether faults were asked for, as in a simulation: then lost steps are no surprise.
+            expected: whether faults were asked for, as in a simulation: then lost steps are no surprise.
+
+        Returns:
+            This outcome.
 
         Raises:
-            StageFailed: if a stage made less than half of the steps that it was sent, or none.
+            StageFailed: if a stage made less than half of the steps for which it was sent messages, or none.
         """
         sent = steps
-        for k, told in enumerate(self.counters):
-            made = told.steps - told.replayed
-            if made < max(1.0, sent / 2) and not ordered:
+        for k, counters in enumerate(self.counters):
+            made = counters.steps - counters.replayed
+            if made < max(1.0, sent / 2) and not expected:
                 raise StageFailed(
                     f"stage {k} is hardly trained: it was sent {sent} messages and made {made} steps (missed "
-                    f"{told.missed} of {steps}, refused {told.refused}); was it killed, or long out? The error's "
-                    "outcome has what there is; a smaller checkpoint_every loses less",
+                    f"{counters.missed} of {steps}, refused {counters.refused}); was it killed, or down for long? "
+                    "This error's outcome holds the states of all stages; a smaller checkpoint_every loses less",
                     self,
                 )
             counts = {
-                f"missed {told.missed} of {steps} steps": told.missed and not ordered,
-                f"refused {told.refused} packets": told.refused,
-                f"learnt nothing {told.nonfinite} times, since something was not finite": told.nonfinite,
+                f"missed {counters.missed} of {steps} steps": counters.missed and not expected,
+                f"refused {counters.refused} packets": counters.refused,
+                f"learnt nothing {counters.nonfinite} times, from inf or NaN": counters.nonfinite,
             }
             if lost := [text for text, count in counts.items() if count]:
                 _log.warning("stage %d has %s", k, "; has ".join(lost))
-            sent = max(made - told.dropped, 0)
+            sent = max(made - counters.dropped, 0)
         return self
 
 
 class StageFailed(RuntimeError):
-    """A stage fails every time, and the text ends with its own traceback; or it has hardly learnt.
+    """A stage fails every time (the text ends with its traceback), or has hardly learnt.
 
     Args:
         text: what happened.
-        outcome: where all stages have ended, what they leave.
+        outcome: the launch's result, if all stages have ended.
     """
 
     def __init__(self, text: str, outcome: Outcome | None = None):
@@ -109,4 +112,4 @@ class StageFailed(RuntimeError):
 
 
 class Stopped(Exception):
-    """Ctrl-C: every stage has stopped between two steps, with its checkpoint."""
+    """The launch was interrupted (Ctrl-C); its text says which stages stopped with a fresh checkpoint."""

@@ -172,10 +172,10 @@ def test_where_nothing_has_a_gradient_the_optimizer_is_left_alone(chain):
 
 
 def test_the_first_parameter_that_is_spoilt_is_named(warm):
-    assert warm.spoilt() == ""
+    assert warm.nonfinite_parameter() == ""
     with torch.no_grad():
         next(warm.above.parameters()).fill_(math.inf)
-    assert warm.spoilt().startswith("above.gradient_model")
+    assert warm.nonfinite_parameter().startswith("above.gradient_model")
 
 
 def test_only_buffers_that_are_written_to_are_copied():

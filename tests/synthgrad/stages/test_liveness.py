@@ -17,11 +17,11 @@ import pytest
 from synthgrad.stages import Policy, StageFailed, launch
 from synthgrad.stages.channels import Links, Packet, PacketKind
 from synthgrad.stages.channels.in_process import Queue
-from synthgrad.stages.counters import NUMBERS, Counters
-from synthgrad.stages.runners import nursery
-from synthgrad.stages.runners import supervised as watched
-from synthgrad.stages.runners.awake import Awake
-from synthgrad.stages.runners.worker import Plan, Worker
+from synthgrad.stages.counters import REPORT_FIELDS, Counters
+from synthgrad.stages.neighbour import ListeningClock
+from synthgrad.stages.runners import process_starter, supervised
+from synthgrad.stages.runners.plan import Plan
+from synthgrad.stages.runners.worker import Worker
 from tests.helpers import chains, processes
 from tests.helpers.processes import STEPS, Watch, alive, gone_within, kill, paused, run
 
@@ -33,7 +33,7 @@ _in_time, place = processes._in_time, processes.place
 def test_a_step_longer_than_hang_after_is_no_hang():
     outcome = run(partial(chains.build, slow={1: 0.4}), 6, hang_timeout=0.1)
     assert outcome.restarts == []
-    assert [told.steps for told in outcome.counters] == [6] * 3
+    assert [counters.steps for counters in outcome.counters] == [6] * 3
 
 
 def stuck(k, stage, at, **settings):
@@ -77,7 +77,7 @@ def test_in_the_middle_of_a_step_a_stage_says_that_it_is_alive(tmp_path):
     worker = Worker(plan, 2, 1, given, given.links)
     h, y = chains.data(5)
     given.up.put(Packet(PacketKind.MESSAGE, 1, 1, 5, tensors=(h, y)))
-    thread = threading.Thread(target=worker.run, args=(lambda told: None, stop.is_set, lambda: False))
+    thread = threading.Thread(target=worker.run, args=(lambda report: None, stop.is_set, lambda: False))
     thread.start()
     try:
         assert begun.wait(60)
@@ -99,7 +99,7 @@ def test_in_the_middle_of_a_step_a_stage_says_that_it_is_alive(tmp_path):
 # --- sleep -------------------------------------------------------------------------------------------------
 
 
-class Fake(watched.Watched):
+class Fake(supervised.SupervisedStage):
     """A stage whose numbers are the test's."""
 
     def __init__(self, **policy):
@@ -108,19 +108,19 @@ class Fake(watched.Watched):
         self.start()
 
     def tell(self, turned, **own):
-        told = {**vars(Counters()), "turned": turned, "stepped": 5, "allowed": 0.0, "ended": 0.0, **own}
-        self.numbers = [float({"generation": self.generation, **told}[name]) for name in NUMBERS]
+        numbers = {**vars(Counters()), "turned": turned, "stepped": 5, "allowed": 0.0, "ended": 0.0, **own}
+        self.numbers = [float({"generation": self.generation, **numbers}[name]) for name in REPORT_FIELDS]
 
-    def begin(self):
+    def spawn(self):
         pass
 
-    def dead(self):
+    def cause_of_death(self):
         return None
 
     def kill(self):
         self.kills += 1
 
-    last_words = stop = end = wait = pid = None
+    traceback = stop = end = wait = pid = None
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def clock(monkeypatch):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr(watched, "time", clock)
+    monkeypatch.setattr(supervised, "time", clock)
     return clock
 
 
@@ -144,17 +144,17 @@ def test_after_a_sleep_a_stage_has_its_whole_patience_again(clock):
     stage.tell(clock.now)
     clock.now += 3600  # the lid was closed
     for _ in range(99):
-        stage.look(0.0)
+        stage.check(0.0)
         clock.now += 0.1
     assert stage.kills == 0
     stage.tell(clock.now)
     for _ in range(99):
         clock.now += 0.1
-        stage.look(0.0)
+        stage.check(0.0)
     assert stage.kills == 0
     for _ in range(4):
         clock.now += 0.1
-        stage.look(0.0)
+        stage.check(0.0)
     assert stage.kills == 1
 
 
@@ -164,10 +164,10 @@ def test_a_stage_may_say_that_it_needs_longer(clock, allowed, silence_timeout):
     stage.tell(clock.now, allowed=allowed)
     for _ in range(int(silence_timeout)):
         clock.now += 1.0
-        stage.look(0.0)
+        stage.check(0.0)
     assert stage.kills == 0
     clock.now += 1.0
-    stage.look(0.0)
+    stage.check(0.0)
     assert stage.kills == 1
 
 
@@ -179,8 +179,8 @@ def test_to_a_stage_that_slept_its_neighbours_have_not_been_silent(monkeypatch):
             return self.now
 
     time_ = Time()
-    monkeypatch.setattr("synthgrad.stages.runners.awake.time", time_)
-    awake = Awake(0.5)
+    monkeypatch.setattr("synthgrad.stages.neighbour.time", time_)
+    awake = ListeningClock(0.5)
     time_.now += 0.25
     assert awake() == 0.25
     time_.now += 1000
@@ -207,8 +207,8 @@ def test_a_last_stage_that_dies_near_the_end_does_not_end_untrained_in_silence(t
         StageFailed, match=r"stage 2 is hardly trained: it was sent .* smaller checkpoint_every"
     ) as error:
         run(build, checkpoint_every=1000)
-    told = error.value.outcome.counters[2]
-    assert told.missed == STEPS - told.steps > 100
+    counters = error.value.outcome.counters[2]
+    assert counters.missed == STEPS - counters.steps > 100
     assert error.value.outcome.restarts
     assert chains.parameters_of(error.value.outcome)
 
@@ -217,10 +217,10 @@ def test_steps_that_were_missed_are_counted_and_said(tmp_path, caplog):
     build = partial(dying, stage=2, at=100, mark=tmp_path / "mark")
     with caplog.at_level(logging.WARNING, "synthgrad"):
         outcome = run(build, checkpoint_every=1)
-    told = outcome.counters[2]
-    assert told.missed == STEPS - told.steps
+    counters = outcome.counters[2]
+    assert counters.missed == STEPS - counters.steps
     lines = [record.getMessage() for record in caplog.records]
-    assert lines == ([f"stage 2 has missed {told.missed} of {STEPS} steps"] if told.missed else [])
+    assert lines == ([f"stage 2 has missed {counters.missed} of {STEPS} steps"] if counters.missed else [])
 
 
 # --- what a stage has started ------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_a_build_that_no_process_could_import_is_refused_at_once(monkeypatch):
         run(lambda k: chains.build(k))
     monkeypatch.setitem(sys.modules, "__main__", type(sys)("__main__"))
     build = partial(chains.build)
-    nursery.importable(build)
+    process_starter.check_importable(build)
 
     def of_main(k):
         return chains.build(k)
@@ -282,7 +282,7 @@ def test_a_build_that_no_process_could_import_is_refused_at_once(monkeypatch):
     sys.modules["__main__"].of_main = of_main
     for wrong in (of_main, partial(of_main), partial(chains.build, seen=of_main)):
         with pytest.raises(ValueError, match=r"build is of __main__, which has no file here.*put it into a module"):
-            nursery.importable(wrong)
+            process_starter.check_importable(wrong)
 
 
 def test_a_script_without_a_guard_is_told_so(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from synthgrad.stages.channels import PacketKind
-from synthgrad.stages.counters import Turn
+from synthgrad.stages.node import TurnResult
 from tests.helpers import chains
 from tests.helpers.one_node import F64, STEPS, Bench, steps
 
@@ -39,14 +39,14 @@ WRONG = {
 def test_a_wrong_message_is_refused_and_counted(wrong):
     bench = Bench(2)
     bench.message(0)
-    assert bench.turn() is Turn.STEPPED
+    assert bench.turn() is TurnResult.STEPPED
     before = chains.parameters([bench.node.stage])
     bench.message(1, **wrong)
-    assert bench.turn() is Turn.WAITED
+    assert bench.turn() is TurnResult.WAITED
     assert bench.counters.refused == 1
     assert all(map(torch.equal, chains.parameters([bench.node.stage]), before))
     bench.message(2)
-    assert bench.turn() is Turn.STEPPED
+    assert bench.turn() is TurnResult.STEPPED
     assert (bench.counters.refused, bench.counters.clock) == (1, 3)
 
 
@@ -115,10 +115,10 @@ def test_a_gradient_before_the_first_message_teaches_nothing():
 def test_whatever_number_a_word_says_it_is_a_word(step):
     bench = Bench(1)
     for number in (0, 1):
-        bench.word_below(step=step)
-        bench.word_above(step=step, ack=step, echo=1)
+        bench.heartbeat_below(step=step)
+        bench.heartbeat_above(step=step, ack=step, echo=1)
         bench.message(number)
-        assert bench.turn() is Turn.STEPPED
+        assert bench.turn() is TurnResult.STEPPED
     assert bench.counters.refused == 0
 
 
@@ -127,7 +127,7 @@ def test_a_smaller_last_batch_is_welcome():
     for step, count in ((0, 8), (1, 3), (2, 8)):
         h, y = chains.data(step)
         bench.message(step, tensors=(h[:count], y[:count]))
-        assert bench.turn() is Turn.STEPPED
+        assert bench.turn() is TurnResult.STEPPED
         bench.gradient(step, tensors=(DELTA[:count],))
     bench.turn()
     assert (bench.counters.refused, bench.counters.lost, bench.counters.learnt) == (0, 0, 3)
@@ -138,11 +138,13 @@ def test_a_smaller_last_batch_is_welcome():
 
 def test_a_stage_waits_while_the_one_above_has_no_room():
     bench = Bench(0, queue=3)
-    assert [bench.turn() for _ in range(6)] == [Turn.STEPPED] * 4 + [Turn.WAITED] * 2  # 3 and one in hand
+    assert [bench.turn() for _ in range(6)] == [TurnResult.STEPPED] * 4 + [
+        TurnResult.WAITED
+    ] * 2  # 3 and one in hand
     assert steps(bench.sent_up()) == [0, 1, 2]
     assert bench.counters.queue == 4
-    bench.word_above(echo=1, ack=1)  # has taken in two
-    assert [bench.turn() for _ in range(3)] == [Turn.STEPPED] * 2 + [Turn.WAITED]
+    bench.heartbeat_above(echo=1, ack=1)  # has taken in two
+    assert [bench.turn() for _ in range(3)] == [TurnResult.STEPPED] * 2 + [TurnResult.WAITED]
     assert steps(bench.sent_up()) == [3, 4]
     assert bench.counters.dropped == 0
 
@@ -152,8 +154,8 @@ def test_its_first_word_makes_no_room():
     bench = Bench(0, queue=3)
     for _ in range(6):
         bench.turn()
-    bench.word_above(echo=1, ack=-1)
-    assert bench.turn() is Turn.WAITED
+    bench.heartbeat_above(echo=1, ack=-1)
+    assert bench.turn() is TurnResult.WAITED
     assert steps(bench.sent_up()) == [0, 1, 2]
 
 
@@ -161,18 +163,18 @@ def test_a_new_life_above_makes_room():
     bench = Bench(0, queue=3)
     for _ in range(6):
         bench.turn()
-    bench.word_above(generation=2)
-    assert [bench.turn() for _ in range(4)] == [Turn.STEPPED] * 3 + [Turn.WAITED]
+    bench.heartbeat_above(generation=2)
+    assert [bench.turn() for _ in range(4)] == [TurnResult.STEPPED] * 3 + [TurnResult.WAITED]
 
 
 def test_an_impatient_stage_drops_its_oldest_message():
     stage = chains.build(0)
     stage.patient = False
     bench = Bench(0, stage=stage, queue=2)
-    assert [bench.turn() for _ in range(7)] == [Turn.STEPPED] * 7
+    assert [bench.turn() for _ in range(7)] == [TurnResult.STEPPED] * 7
     assert steps(bench.sent_up()) == [0, 1]
     assert bench.counters.dropped == 3
-    bench.word_above(echo=1, ack=1)
+    bench.heartbeat_above(echo=1, ack=1)
     bench.turn()
     assert steps(bench.sent_up()) == [5, 6]
 
@@ -181,15 +183,15 @@ def test_an_impatient_stage_drops_its_oldest_message():
 def test_nobody_waits_for_a_stage_above_that_is_gone_or_has_ended(ended):
     """Also where it has ended, and this one has been thrown back to an older checkpoint."""
     bench = Bench(0, queue=2)
-    bench.word_above(echo=1, ended=ended)
+    bench.heartbeat_above(echo=1, ended=ended)
     for _ in range(3):
         bench.turn()
     bench.up_out.cut = not ended
-    assert [bench.turn() for _ in range(5)] == [Turn.STEPPED] * 5
+    assert [bench.turn() for _ in range(5)] == [TurnResult.STEPPED] * 5
     assert bench.counters.dropped == 4
-    bench.word_above(generation=2)  # it is back
+    bench.heartbeat_above(generation=2)  # it is back
     bench.up_out.cut = False
-    assert [bench.turn() for _ in range(4)] == [Turn.STEPPED] + [Turn.WAITED] * 3
+    assert [bench.turn() for _ in range(4)] == [TurnResult.STEPPED] + [TurnResult.WAITED] * 3
     assert steps(bench.sent_up()) == [0, 1, 6, 7]
 
 
@@ -259,7 +261,7 @@ def words(queue):
 def test_a_stage_that_waits_says_a_word_now_and_then():
     bench = Bench(1, heartbeat_interval=5.0)
     for _ in range(11):
-        assert bench.turn() is Turn.WAITED
+        assert bench.turn() is TurnResult.WAITED
     for queue in (bench.up_out, bench.down_out):
         found = words(queue)
         assert len(found) == 3
@@ -284,7 +286,7 @@ def test_a_word_says_what_has_been_taken_in():
     bench.turn()
     word = words(bench.down_out)[-1]
     assert (word.echo, word.ack) == (2, 4)
-    bench.word_below(generation=3)  # of whose messages none has come yet
+    bench.heartbeat_below(generation=3)  # of whose messages none has come yet
     bench.turn()
     word = words(bench.down_out)[-1]
     assert (word.echo, word.ack) == (3, -1)
@@ -295,17 +297,17 @@ def test_the_end_is_said_after_the_last_message_not_before():
     for step in (STEPS - 2, STEPS - 1):
         bench.message(step)
         bench.turn()
-    assert bench.turn() is Turn.ENDED  # but there is no room above for the last message
+    assert bench.turn() is TurnResult.ENDED  # but there is no room above for the last message
     assert not bench.node.done
     sent = list(iter(bench.up_out.get, None))
     assert [packet.kind for packet in sent] == [PacketKind.MESSAGE, PacketKind.HEARTBEAT]
     assert not any(packet.ended for packet in sent)
     assert [packet.step for packet in sent] == [STEPS - 2] * 2
-    bench.word_above(echo=1, ack=STEPS - 2)
-    assert [bench.turn() for _ in range(2)] == [Turn.ENDED] * 2
+    bench.heartbeat_above(echo=1, ack=STEPS - 2)
+    assert [bench.turn() for _ in range(2)] == [TurnResult.ENDED] * 2
     assert not bench.node.done  # it has gone, but who knows whether it has arrived
-    bench.word_above(echo=1, ack=STEPS - 1)
-    assert bench.turn() is Turn.ENDED
+    bench.heartbeat_above(echo=1, ack=STEPS - 1)
+    assert bench.turn() is TurnResult.ENDED
     assert bench.node.done
     sent = list(iter(bench.up_out.get, None))
     assert [packet.kind for packet in sent] == [PacketKind.MESSAGE, *[PacketKind.HEARTBEAT] * 3]
@@ -316,17 +318,17 @@ def test_the_end_is_said_after_the_last_message_not_before():
 def test_the_end_comes_from_below_or_with_the_last_step():
     last = Bench(1)
     last.message(STEPS - 1)
-    assert [last.turn(), last.turn()] == [Turn.STEPPED, Turn.ENDED]
-    told = Bench(1)
-    told.message(3)
-    told.word_below(ended=True)
-    assert [told.turn(), told.turn()] == [Turn.STEPPED, Turn.ENDED]
-    for bench in (last, told):
-        assert bench.node.over
+    assert [last.turn(), last.turn()] == [TurnResult.STEPPED, TurnResult.ENDED]
+    notified = Bench(1)
+    notified.message(3)
+    notified.heartbeat_below(ended=True)
+    assert [notified.turn(), notified.turn()] == [TurnResult.STEPPED, TurnResult.ENDED]
+    for bench in (last, notified):
+        assert bench.node.ended
         assert words(bench.up_out)[-1].ended
         assert words(bench.down_out)[-1].ended
         bench.message(5)
-        assert bench.turn() is Turn.ENDED
+        assert bench.turn() is TurnResult.ENDED
 
 
 def test_a_stage_that_has_ended_still_learns_from_gradients():
@@ -334,5 +336,5 @@ def test_a_stage_that_has_ended_still_learns_from_gradients():
     bench.message(STEPS - 1)
     bench.turn()
     bench.gradient(STEPS - 1)
-    assert bench.turn() is Turn.ENDED
+    assert bench.turn() is TurnResult.ENDED
     assert bench.counters.learnt == 1

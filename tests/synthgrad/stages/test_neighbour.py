@@ -20,67 +20,67 @@ def said(generation=1, **changes):
 def test_until_its_first_word_a_neighbour_may_take_long():
     it, now = neighbour(start_within=50.0, silence_timeout=1.0)
     now.time = 50.0
-    assert not it.out(cut=False)
+    assert not it.is_down(cut=False)
     now.time = 50.1
-    assert it.out(cut=False)
+    assert it.is_down(cut=False)
 
 
 def test_a_silent_neighbour_is_out():
     it, now = neighbour(silence_timeout=2.0)
-    it.heard(said())
+    it.observe(said())
     now.time = 2.0
-    assert not it.out(cut=False)
+    assert not it.is_down(cut=False)
     now.time = 2.1
-    assert it.out(cut=False)
-    it.heard(said())
-    assert not it.out(cut=False)
+    assert it.is_down(cut=False)
+    it.observe(said())
+    assert not it.is_down(cut=False)
 
 
 def test_a_cut_one_is_out_at_once_unless_it_has_ended():
     it, _ = neighbour()
-    it.heard(said())
-    assert it.out(cut=True)
-    it.heard(said(ended=True))
-    assert not it.out(cut=True)
+    it.observe(said())
+    assert it.is_down(cut=True)
+    it.observe(said(ended=True))
+    assert not it.is_down(cut=True)
 
 
 def test_a_slow_speaker_is_borne_longer():
     it, now = neighbour(silence_timeout=1.0)
     for _ in range(30):
-        it.heard(said())
+        it.observe(said())
         now.time += 4.0
     now.time += 15.9
-    assert not it.out(cut=False)
+    assert not it.is_down(cut=False)
     now.time += 0.2
-    assert it.out(cut=False)
+    assert it.is_down(cut=False)
 
 
 def test_an_outage_is_not_what_is_usual():
     it, now = neighbour(silence_timeout=1.0)
     for _ in range(30):
-        it.heard(said())
+        it.observe(said())
         now.time += 0.1
     now.time += 1000.0
-    it.heard(said())
+    it.observe(said())
     now.time += 1.1
-    assert it.out(cut=False)
+    assert it.is_down(cut=False)
 
 
 def test_room_is_made_by_what_is_taken_in():
     it, _ = neighbour()
-    it.heard(said())
-    it.under_way.extend([3, 4, 7])
+    it.observe(said())
+    it.unreceived.extend([3, 4, 7])
     for ack, echo, left in ((9, 1, [3, 4, 7]), (4, 2, [3, 4, 7]), (4, 1, [7]), (3, 1, [7]), (7, 1, [])):
-        it.heard(said(ack=ack, echo=echo), mine=1)
-        assert list(it.under_way) == left
-    assert it.room(1)
+        it.observe(said(ack=ack, echo=echo), own_generation=1)
+        assert list(it.unreceived) == left
+    assert it.has_room(1)
 
 
 def test_words_from_below_are_about_no_messages():
     it, _ = neighbour()
-    it.under_way.append(-1)
-    it.heard(said(ack=-1))
-    assert list(it.under_way) == [-1]
+    it.unreceived.append(-1)
+    it.observe(said(ack=-1))
+    assert list(it.unreceived) == [-1]
 
 
 @pytest.mark.parametrize(
@@ -89,11 +89,11 @@ def test_words_from_below_are_about_no_messages():
 def test_what_a_neighbour_had_not_taken_in_dies_with_it(first, second, forgotten):
     it, _ = neighbour()
     if first:
-        it.heard(said(first))
-    it.under_way.append(5)
-    assert it.heard(said(second))
-    assert bool(it.under_way) != forgotten
-    assert not it.heard(said(second - 1))
+        it.observe(said(first))
+    it.unreceived.append(5)
+    assert it.observe(said(second))
+    assert bool(it.unreceived) != forgotten
+    assert not it.observe(said(second - 1))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from synthgrad.stages.channels import PacketKind
-from synthgrad.stages.counters import Turn
+from synthgrad.stages.node import TurnResult
 from tests.helpers import chains
 from tests.helpers.one_node import F64, STEPS, Bench, primed, steps
 
@@ -18,7 +18,7 @@ def test_a_message_becomes_a_message_and_a_gradient(equal):
     bench, twin = Bench(), primed(chains.build(1))
     for step in (0, 1, 5):
         bench.message(step, generation=3)
-        assert bench.turn() is Turn.STEPPED
+        assert bench.turn() is TurnResult.STEPPED
         h, y = chains.data(step)
         done = twin.step(h.tanh(), y)
         (up,), (down,) = bench.sent_up(), bench.sent_down()
@@ -101,7 +101,7 @@ def test_one_message_that_is_not_finite_teaches_nothing_many_in_a_row_are_an_err
     before = chains.parameters([bench.node.stage])
     for step in range(9):
         bench.message(step, tensors=bad)
-        assert bench.turn() is Turn.STEPPED
+        assert bench.turn() is TurnResult.STEPPED
     assert all(map(torch.equal, chains.parameters([bench.node.stage]), before))
     assert not bench.sent_down()
     assert (bench.counters.nonfinite, bench.counters.clock) == (9, 9)
@@ -146,7 +146,7 @@ def test_a_stage_of_a_chain_of_another_length_is_refused(k, of, needs):
 
 def test_a_stage_on_synthetic_inputs_waits_for_nobody(equal):
     bench = Bench(1, complete=True)
-    assert [bench.turn() for _ in range(3)] == [Turn.STEPPED] * 3
+    assert [bench.turn() for _ in range(3)] == [TurnResult.STEPPED] * 3
     for step, packet in enumerate(bench.sent_down()):
         assert packet.step == step
         assert equal([packet.tensors[1]], [bench.node.stage.below.input_model(chains.data(step)[0])])
@@ -184,7 +184,7 @@ def test_messages_of_an_earlier_life_are_void():
     bench.message(5, generation=2)
     bench.message(6, generation=1)
     bench.message(3, generation=2)
-    assert [bench.turn() for _ in range(3)] == [Turn.STEPPED, Turn.STEPPED, Turn.WAITED]
+    assert [bench.turn() for _ in range(3)] == [TurnResult.STEPPED, TurnResult.STEPPED, TurnResult.WAITED]
     assert steps(bench.sent_down()) == [5, 3]
     assert bench.counters.refused == 0
 
@@ -194,7 +194,7 @@ def test_gradients_of_an_earlier_life_are_void():
     for step in range(2):
         bench.message(step)
         bench.turn()
-    bench.word_above(generation=2)
+    bench.heartbeat_above(generation=2)
     bench.gradient(1, generation=1)
     bench.turn()
     assert bench.counters.learnt == 0
@@ -245,10 +245,10 @@ def test_the_random_numbers_go_on_too():
 def test_a_stage_that_had_ended_has_ended():
     bench = Bench(2)
     bench.message(STEPS - 1)
-    assert bench.turn() is Turn.STEPPED
+    assert bench.turn() is TurnResult.STEPPED
     twin = Bench(2)
     twin.node.load_state_dict(bench.node.state_dict())
-    assert twin.turn() is Turn.ENDED
+    assert twin.turn() is TurnResult.ENDED
 
 
 # --- replay ------------------------------------------------------------------------------------------------
@@ -260,11 +260,11 @@ def test_while_the_stage_below_is_out_a_stage_goes_on_with_its_past(equal):
         bench.message(step)
         bench.turn()
         twin.step(chains.data(step)[0].tanh(), chains.data(step)[1])
-    assert bench.turn() is Turn.WAITED  # it is alive
+    assert bench.turn() is TurnResult.WAITED  # it is alive
     bench.sent_up()
     bench.sent_down()
     bench.down_out.cut = True
-    assert [bench.turn() for _ in range(3)] == [Turn.STEPPED] * 3
+    assert [bench.turn() for _ in range(3)] == [TurnResult.STEPPED] * 3
     for step in (2, 1, 2):
         twin.step(chains.data(step)[0].tanh(), chains.data(step)[1])
     assert equal(chains.parameters([bench.node.stage]), chains.parameters([twin]))
@@ -272,7 +272,7 @@ def test_while_the_stage_below_is_out_a_stage_goes_on_with_its_past(equal):
     bench.down_out.cut = False
     assert not bench.sent_up()
     assert not bench.sent_down()
-    assert bench.turn() is Turn.WAITED
+    assert bench.turn() is TurnResult.WAITED
     bench.message(3)
     bench.turn()
     assert steps(bench.sent_up()) == [3]
@@ -282,14 +282,14 @@ def test_while_the_stage_below_is_out_a_stage_goes_on_with_its_past(equal):
 def test_otherwise_it_waits(kind):
     bench = Bench(1, replay=0 if kind == "no replay" else 4)
     if kind == "no past":
-        bench.word_below()
+        bench.heartbeat_below()
     else:
         bench.message(0)
         bench.turn()
     if kind == "ended":
-        bench.word_below(ended=True)
+        bench.heartbeat_below(ended=True)
     bench.down_out.cut = True
-    assert bench.turn() is (Turn.ENDED if kind == "ended" else Turn.WAITED)
+    assert bench.turn() is (TurnResult.ENDED if kind == "ended" else TurnResult.WAITED)
     assert bench.counters.replayed == 0
 
 
@@ -298,35 +298,35 @@ def test_otherwise_it_waits(kind):
 
 def test_in_lockstep_the_gradient_comes_first():
     bench = Bench(0, lockstep=True)
-    assert [bench.turn() for _ in range(3)] == [Turn.STEPPED] + [Turn.WAITED] * 2
+    assert [bench.turn() for _ in range(3)] == [TurnResult.STEPPED] + [TurnResult.WAITED] * 2
     bench.gradient(0)
-    assert [bench.turn() for _ in range(2)] == [Turn.STEPPED, Turn.WAITED]
-    bench.word_above(echo=1, ack=0)
-    assert bench.turn() is Turn.WAITED
+    assert [bench.turn() for _ in range(2)] == [TurnResult.STEPPED, TurnResult.WAITED]
+    bench.heartbeat_above(echo=1, ack=0)
+    assert bench.turn() is TurnResult.WAITED
     assert bench.counters.learnt == 1
 
 
 def test_in_lockstep_a_first_word_is_no_answer():
     bench = Bench(0, lockstep=True)
     bench.turn()
-    bench.word_above()
-    assert bench.turn() is Turn.WAITED
+    bench.heartbeat_above()
+    assert bench.turn() is TurnResult.WAITED
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["and was seen to be", "unseen"])
 def test_lockstep_goes_on_when_the_stage_above_died_with_the_message(seen):
     bench = Bench(0, lockstep=True)
-    bench.word_above()
+    bench.heartbeat_above()
     bench.turn()
-    assert bench.turn() is Turn.WAITED
+    assert bench.turn() is TurnResult.WAITED
     if seen:
         bench.up_out.cut = True
-        assert bench.turn() is Turn.STEPPED
+        assert bench.turn() is TurnResult.STEPPED
         bench.up_out.cut = False
-    bench.word_above(generation=2)
+    bench.heartbeat_above(generation=2)
     step = bench.counters.clock - seen
     for expected in range(step, step + 3):
-        while bench.turn() is Turn.STEPPED:
+        while bench.turn() is TurnResult.STEPPED:
             pass
         assert steps(bench.sent_up())[-1] == bench.counters.clock - 1 >= expected
         bench.gradient(bench.counters.clock - 1, generation=2)
@@ -336,15 +336,15 @@ def test_lockstep_goes_on_when_the_stage_above_died_with_the_message(seen):
 def test_lockstep_does_not_wait_for_a_stage_that_has_ended():
     bench = Bench(0, lockstep=True)
     bench.turn()
-    bench.word_above(ended=True)
-    assert bench.turn() is Turn.STEPPED
+    bench.heartbeat_above(ended=True)
+    assert bench.turn() is TurnResult.STEPPED
 
 
 def test_in_lockstep_the_last_gradient_is_waited_for():
     bench = Bench(1, lockstep=True)
     bench.message(STEPS - 1)
     bench.turn()
-    assert bench.turn() is Turn.ENDED
+    assert bench.turn() is TurnResult.ENDED
     assert not bench.node.done
     bench.gradient(STEPS - 1)
     bench.turn()
@@ -357,26 +357,26 @@ def test_in_lockstep_the_last_gradient_is_waited_for():
 
 def test_a_stage_wakes_up_for_what_can_change_something():
     bench = Bench(1, queue=1)
-    bench.word_above()
+    bench.heartbeat_above()
     both = [bench.up_in, bench.down_in]
-    assert bench.node.waits_for() == both
+    assert bench.node.inlets_to_watch() == both
     for step in range(2):
         bench.message(step)
         bench.turn()
-    assert bench.node.waits_for() == [bench.down_in]  # there is no room above: a message could not be used
+    assert bench.node.inlets_to_watch() == [bench.down_in]  # there is no room above: a message could not be used
     bench.up_out.cut = True
-    assert bench.node.waits_for() == both
+    assert bench.node.inlets_to_watch() == both
     bench.up_out.cut = False
-    bench.word_above(generation=2)
+    bench.heartbeat_above(generation=2)
     bench.turn()
-    assert bench.node.waits_for() == both
-    bench.word_below(ended=True)
+    assert bench.node.inlets_to_watch() == both
+    bench.heartbeat_below(ended=True)
     bench.turn()
-    assert bench.node.waits_for() == [bench.down_in]
+    assert bench.node.inlets_to_watch() == [bench.down_in]
     first, last = Bench(0), Bench(2)
-    assert first.node.waits_for() == [first.down_in]
-    assert last.node.waits_for() == [last.up_in]
+    assert first.node.inlets_to_watch() == [first.down_in]
+    assert last.node.inlets_to_watch() == [last.up_in]
     impatient = Bench(1, complete=True, queue=1)
     for _ in range(4):
         impatient.turn()
-    assert impatient.node.waits_for() == [impatient.up_in, impatient.down_in]
+    assert impatient.node.inlets_to_watch() == [impatient.up_in, impatient.down_in]

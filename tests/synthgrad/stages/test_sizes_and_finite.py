@@ -10,7 +10,7 @@ from torch import nn
 
 from synthgrad import Interface, Stage, checkpoint
 from synthgrad.stages import Policy, StageFailed, launch
-from synthgrad.stages.counters import Turn
+from synthgrad.stages.node import TurnResult
 from tests.helpers import chains
 from tests.helpers.one_node import F64, Bench
 
@@ -53,8 +53,11 @@ def build(k, data=sequences):
 @pytest.mark.parametrize("lockstep", [False, True])
 def test_sequences_of_any_length_all_arrive(lockstep):
     outcome = launch(build, 2, 40, "simulated", policy=Policy(lockstep=lockstep))
-    assert [told.steps for told in outcome.counters] == [40, 40]
-    assert all(told.refused == told.missed == told.lost == told.nonfinite == 0 for told in outcome.counters)
+    assert [counters.steps for counters in outcome.counters] == [40, 40]
+    assert all(
+        counters.refused == counters.missed == counters.lost == counters.nonfinite == 0
+        for counters in outcome.counters
+    )
     assert outcome.counters[0].learnt == 40
 
 
@@ -85,7 +88,7 @@ def test_images_of_any_size_through_convolutions():
         )  # fmt: skip
 
     outcome = launch(built, 2, 30, "simulated")
-    assert [(told.steps, told.refused) for told in outcome.counters] == [(30, 0), (30, 0)]
+    assert [(counters.steps, counters.refused) for counters in outcome.counters] == [(30, 0), (30, 0)]
 
 
 def test_a_gradient_matches_its_own_message_not_the_last_one():
@@ -121,7 +124,7 @@ def test_many_messages_in_a_row_that_cannot_be_used_are_an_error_that_names_the_
     h, y = chains.data(0)
     for step in range(1, 10):
         bench.message(step, tensors=(h[:, :4], y))
-        assert bench.turn() is Turn.WAITED
+        assert bench.turn() is TurnResult.WAITED
     bench.message(10, tensors=(h[:, :4], y))
     with pytest.raises(ValueError, match=r"stage 2 cannot use .*\(8, 4\).*mat1 and mat2.*nor the 9 before it"):
         bench.turn()
@@ -148,12 +151,12 @@ def test_steps_that_were_left_out_are_missed():
         bench.message(step)
         bench.turn()
     assert bench.counters.missed == 3 + 1
-    bench.word_below(ended=True)
+    bench.heartbeat_below(ended=True)
     bench.turn()
     assert bench.counters.missed == 3 + 1 + 92
     again = Bench(2)
     again.node.load_state_dict(bench.node.state_dict())
-    again.word_below(ended=True)
+    again.heartbeat_below(ended=True)
     again.turn()
     assert again.counters.missed == bench.counters.missed
 
@@ -176,9 +179,9 @@ def test_a_sample_that_is_not_finite_spoils_nothing(equal, lockstep):
         assert all(p.isfinite().all() for p in state["part"].values())
         moments = [t for s in state["optimizer"]["state"].values() for t in s.values()]
         assert all(t.isfinite().all() for t in moments)
-    assert [told.nonfinite for told in outcome.counters] == [3, 0]
-    assert [told.steps for told in outcome.counters] == [40, 37]
-    assert [told.missed for told in outcome.counters] == [0, 3]
+    assert [counters.nonfinite for counters in outcome.counters] == [3, 0]
+    assert [counters.steps for counters in outcome.counters] == [40, 37]
+    assert [counters.missed for counters in outcome.counters] == [0, 3]
     assert outcome.counters[0].learnt == 37
 
 

@@ -165,21 +165,21 @@ def test_the_context_is_seen_by_the_model_or_not(chain, conditioned):
 def test_everything_that_takes_time_is_timed(chain, middle):
     from contextlib import contextmanager
 
-    told, inside = [], []
+    activities, inside = [], []
 
     @contextmanager
     def timed(kind):
         assert not inside
         inside.append(kind)
         yield
-        told.append(inside.pop())
+        activities.append(inside.pop())
 
     middle.timed = timed
     done = middle.step(chain.x, chain.y)
-    assert told == ["forward", "backward", "update"]
+    assert activities == ["forward", "backward", "update"]
     middle.learn(done.message, chain.y, done.message)
     middle.learn_input(chain.x, chain.x)
-    assert told[3:] == ["fit", "fit"]
+    assert activities[3:] == ["fit", "fit"]
 
 
 # --- what comes late ---------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ class Keys:
     secret: bytes = field(repr=False)
 
     @staticmethod
-    def made() -> Keys:
+    def generate() -> Keys:
         """A new pair."""
         return Keys(*zmq.curve_keypair())
 
@@ -74,7 +74,7 @@ class Hub:
             ValueError: if the address is off loopback and there are no keys.
         """
         if self.keys is None and not _at_home(address):
-            raise ValueError(f"{address} is off loopback and this run has no keys; give keys=Keys.made()")
+            raise ValueError(f"{address} is off loopback and this run has no keys; give keys=Keys.generate()")
         socket = self.context.socket(kind)
         self.sockets.append(socket)
         socket.linger = 0

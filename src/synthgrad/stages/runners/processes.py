@@ -1,39 +1,35 @@
-"""A process per stage on this machine; whoever dies or hangs is restarted from its own checkpoint.
+"""A process per stage on this machine; a stage that dies or hangs is restarted from its own checkpoint.
 
-The supervisor is not on the data path: when it dies, the stages go on to their end.
+The supervisor is not on the data path: when it dies, the stages finish their steps.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from synthgrad import checkpoint
-from synthgrad.stages.counters import NUMBERS
+from synthgrad.stages.counters import REPORT_FIELDS
 from synthgrad.stages.outcome import Outcome, Status, Stopped
 from synthgrad.stages.policy import Policy
 from synthgrad.stages.runners.interrupts import Interrupts
-from synthgrad.stages.runners.lock import locked
-from synthgrad.stages.runners.nursery import SHORT, Nursery
-from synthgrad.stages.runners.supervised import Watched
-from synthgrad.stages.runners.worker import Plan, fresh_run, state_of, work
+from synthgrad.stages.runners.plan import Plan, new_run_id
+from synthgrad.stages.runners.process_starter import ProcessStarter
+from synthgrad.stages.runners.run_folder import lock_run_folder, socket_folder, temporary_folder
+from synthgrad.stages.runners.supervised import SupervisedStage
+from synthgrad.stages.runners.worker import work
 from synthgrad.stages.stage import Stage
 
 
 class Supervisor:
-    """Starts the stages, watches them, restarts them, stops them. See ``launch`` for the arguments."""
+    """Starts the stages, checks them, restarts them, stops them. See ``launch`` for the arguments."""
 
-    look_every = 0.05
-    """Seconds between two looks at the stages."""
+    check_every = 0.05
+    """Seconds between two checks of the stages."""
 
     def __init__(
         self,
@@ -52,102 +48,102 @@ class Supervisor:
         """Run the stages to their end."""
         with contextlib.ExitStack() as stack:
             interrupts = stack.enter_context(Interrupts())
-            folder = (Path(self.folder) if self.folder else stack.enter_context(temporary())).resolve()
-            stack.enter_context(held(folder, self.resume, self.stages))
-            watched: Sequence[Watched] = ()
+            folder = (Path(self.folder) if self.folder else stack.enter_context(temporary_folder())).resolve()
+            stack.enter_context(lock_run_folder(folder, self.resume, self.stages))
+            stages: Sequence[SupervisedStage] = ()
             killed: list[int] = []
             began = time.monotonic()
             try:
                 try:
-                    watched = self.placed(folder, stack)
+                    stages = self.make_stages(folder, stack)
                     began = time.monotonic()
-                    for one in watched:
-                        one.start()
-                    self._watch(watched, began)
+                    for stage in stages:
+                        stage.start()
+                    self._supervise(stages, began)
                 finally:
-                    interrupts.stop()
-                    killed += _stop(watched, lambda: interrupts.hurried)
+                    interrupts.begin_shutdown()
+                    killed += _stop(stages, lambda: interrupts.urgent)
             except KeyboardInterrupt:
-                kept = f"; resume=True with folder={folder} goes on" if self.folder else ""
+                resume = f"; resume=True with folder={folder} resumes the run" if self.folder else ""
                 how = f", stages {killed} killed with the checkpoint that they had" if killed else ""
-                raise Stopped(f"all stages have stopped{how}{kept}") from None
+                raise Stopped(f"all stages have stopped{how}{resume}") from None
             seconds = time.monotonic() - began
             return Outcome(
-                [state_of(one.plan, one.k)["stage"] for one in watched],
-                [one.counters() for one in watched],
-                sorted((r for one in watched for r in one.restarts), key=lambda r: r.at),
-                [one.events() for one in watched],
+                [stage.plan.load_state(stage.k)["stage"] for stage in stages],
+                [stage.counters() for stage in stages],
+                sorted((restart for stage in stages for restart in stage.restarts), key=lambda r: r.at),
+                [stage.events() for stage in stages],
                 seconds,
             )
 
-    def placed(self, folder: Path, stack: contextlib.ExitStack) -> Sequence[Watched]:
-        """The stages, not started yet.
+    def make_stages(self, folder: Path, stack: contextlib.ExitStack) -> Sequence[SupervisedStage]:
+        """Make the stages, without starting them.
 
         Args:
             folder: of the run.
-            stack: closed when all have stopped.
+            stack: closed when all stages have stopped.
         """
-        sockets = short(stack)
-        nursery = Nursery(self.build)
-        stack.callback(nursery.close)
-        plan = Plan(self.build, self.stages, self.steps, self.policy, folder, fresh_run(), sockets)
-        return [_Process(plan, k, nursery) for k in range(self.stages)]
+        sockets = socket_folder(stack)
+        starter = ProcessStarter(self.build)
+        stack.callback(starter.close)
+        plan = Plan(self.build, self.stages, self.steps, self.policy, folder, new_run_id(), sockets)
+        return [_ProcessStage(plan, k, starter) for k in range(self.stages)]
 
-    def _watch(self, watched: Sequence[Watched], began: float) -> None:
+    def _supervise(self, stages: Sequence[SupervisedStage], began: float) -> None:
         while True:
-            for one in watched:
-                one.look(time.monotonic() - began)
-            self.watch([one.status() for one in watched])
-            if all(one.ended() for one in watched):
+            for stage in stages:
+                stage.check(time.monotonic() - began)
+            self.watch([stage.status() for stage in stages])
+            if all(stage.ended() for stage in stages):
                 return
-            time.sleep(self.look_every)
+            time.sleep(self.check_every)
 
 
-class _Process(Watched):
-    """A stage in a process of this machine, which tells its numbers in shared memory."""
+class _ProcessStage(SupervisedStage):
+    """A stage in a process of this machine, which reports in shared memory."""
 
-    def __init__(self, plan: Plan, k: int, nursery: Nursery):
+    def __init__(self, plan: Plan, k: int, starter: ProcessStarter):
         super().__init__(plan, k)
-        self.nursery, self.context = nursery, nursery.context
-        self.numbers = self.context.RawArray("d", len(NUMBERS))
+        self.starter, self.context = starter, starter.context
+        self.numbers = self.context.RawArray("d", len(REPORT_FIELDS))
         self.process: Any = None
 
-    def begin(self) -> None:
-        with contextlib.suppress(OSError):  # of another life, or another run
-            (self.plan.of_stage(self.k) / "error.txt").unlink(missing_ok=True)
-        # The child's end tells it when the supervisor's, held by nobody else, is gone.
-        self.mine, theirs = self.context.Pipe()
+    def spawn(self) -> None:
+        with contextlib.suppress(OSError):  # an earlier process, or an earlier run, may have left it
+            self.plan.traceback_file(self.k).unlink(missing_ok=True)
+        # Only the supervisor holds this end: when it dies, the stage sees the end of the connection.
+        self.connection, theirs = self.context.Pipe()
         process = self.context.Process(
             target=work, args=(self.plan, self.k, self.generation, self.numbers, theirs), name=f"stage {self.k}"
         )
-        self.nursery.start(process)
+        self.starter.start(process)
         theirs.close()
         if self.process is not None:
             self.process.close()
         self.process = process
 
-    def dead(self) -> str | None:
+    def cause_of_death(self) -> str | None:
         code = self.process.exitcode
         if code is None:
             return None
-        self._sweep()
+        self._kill_group()
         return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
-        self._sweep()
+        self._kill_group()
 
-    def _sweep(self) -> None:
-        """End what the stage's process has started and left: its group."""
+    def _kill_group(self) -> None:
+        """Kill the processes that the stage's process has started: they are in its group."""
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
-    def last_words(self) -> str:
+    def traceback(self) -> str:
         with contextlib.suppress(EOFError, OSError):
-            if self.mine.poll():
-                return self.mine.recv_bytes().decode(errors="replace")
+            if self.connection.poll():
+                return self.connection.recv_bytes().decode(errors="replace")
         return ""
 
     def stop(self) -> None:
@@ -169,78 +165,20 @@ class _Process(Watched):
         return self.process.pid
 
 
-def _stop(watched: Sequence[Watched], hurried: Callable[[], bool]) -> list[int]:
-    """Ask all to stop with their checkpoints; kill who does not in time, or all that are left once it is urgent.
+def _stop(stages: Sequence[SupervisedStage], urgent: Callable[[], bool]) -> list[int]:
+    """Ask all stages to stop with their checkpoints; kill those that do not in time, or all once it is urgent.
 
     Returns:
-        Who was killed.
+        The stages that were killed.
     """
-    for one in watched:
-        one.stop()
+    for stage in stages:
+        stage.stop()
     killed = []
-    deadline = time.monotonic() + max((one.silence_timeout for one in watched), default=0.0)
-    for one in watched:
-        while not (stopped := one.wait(0.1)) and time.monotonic() < deadline and not hurried():
+    deadline = time.monotonic() + max((stage.hang_timeout for stage in stages), default=0.0)
+    for stage in stages:
+        while not (stopped := stage.wait(0.1)) and time.monotonic() < deadline and not urgent():
             pass
         if not stopped:
-            killed.append(one.k)
-        one.end()
+            killed.append(stage.k)
+        stage.end()
     return killed
-
-
-def short(stack: contextlib.ExitStack) -> Path:
-    """A private folder for sockets; in /tmp, where the usual place has too long a path.
-
-    Raises:
-        ValueError: if that is none, either.
-    """
-    usual = stack.enter_context(temporary())
-    if len(os.fsencode(usual)) <= SHORT:
-        return usual
-    try:
-        return stack.enter_context(temporary("/tmp"))
-    except OSError as error:
-        raise ValueError(f"{usual} is too long for sockets, and {error}; set TMPDIR to a shorter path") from None
-
-
-@contextmanager
-def held(folder: Path, resume: bool, stages: int) -> Iterator[None]:
-    """The run's folder, for this launch alone.
-
-    Raises:
-        BlockingIOError: if a run is under way there.
-        FileExistsError: if it holds a run, and is not to be resumed.
-        ValueError: if the run in it has another number of stages.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        found = len([*folder.glob(f"stage-*/{checkpoint.NAME}")])
-        if found and not resume:
-            raise FileExistsError(f"{folder} holds a run already; resume it, or choose another folder")
-        path = folder / "launch.json"
-        before = max(found, stages)
-        if found and path.exists():
-            try:
-                before = json.loads(path.read_text())["stages"]
-            except (ValueError, KeyError, TypeError):
-                raise ValueError(
-                    f"{path} is damaged; remove it if the run has {found} stages, and resume"
-                ) from None
-        if before != stages:
-            raise ValueError(f"{folder} holds a run of {before} stages, not {stages}")
-        checkpoint.write_atomically(path, json.dumps({"stages": stages}).encode())
-        yield
-
-
-@contextmanager
-def temporary(place: str | None = None) -> Iterator[Path]:
-    """A folder for this launch. Not ``TemporaryDirectory``: a stage may still be writing while it is removed.
-
-    Args:
-        place: where it is to be made, if not in the usual place.
-    """
-    path = Path(tempfile.mkdtemp(prefix="synthgrad-", **({} if place is None else {"dir": place})))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)

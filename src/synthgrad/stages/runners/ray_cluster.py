@@ -1,7 +1,8 @@
 """An actor per stage on a Ray cluster: Ray places them and restarts their processes; tensors go over ZeroMQ.
 
-What an actor's process knows of its stage dies with it. So the driver, which asks every actor several times a
-second how it is, tells a new process to run, from the stage's checkpoint, and the neighbours where it listens now.
+A restarted process of an actor knows nothing of its stage. The supervisor asks every actor for its status several
+times a second, so it notices a new process, lets it run from the stage's checkpoint, and sends its address to the
+neighbours.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from synthgrad.stages.channels.zeromq import Keys
-from synthgrad.stages.counters import NUMBERS
+from synthgrad.stages.counters import REPORT_FIELDS
 from synthgrad.stages.outcome import StageEvent
-from synthgrad.stages.runners.processes import Supervisor, temporary
+from synthgrad.stages.runners.plan import Plan, new_run_id
+from synthgrad.stages.runners.processes import Supervisor
 from synthgrad.stages.runners.ray_actor import Outgoing, Report, StageActor
-from synthgrad.stages.runners.supervised import Watched
-from synthgrad.stages.runners.worker import Plan, fresh_run
+from synthgrad.stages.runners.run_folder import temporary_folder
+from synthgrad.stages.runners.supervised import SupervisedStage
 
 try:
     import ray
@@ -35,63 +37,61 @@ except ModuleNotFoundError as error:
 class Cluster(Supervisor):
     """Runs the stages on a Ray cluster. See ``launch``.
 
-    A process that is connected to a Ray already uses that one.
+    If this process is connected to a Ray cluster already, that one is used.
 
     Args:
-        address: of the cluster; None is one on this machine, for this launch only.
-        hosts: machines of it for one stage after the other, in turn.
-        of_all: a supervisor's own.
+        address: of the cluster; None starts one on this machine, for this launch only.
+        hosts: machines of the cluster; the stages are placed on them in turn.
+        settings: the arguments of ``Supervisor``.
 
     Raises:
         ValueError: when it runs, if there is no cluster at the address, if it has several machines and there is no
-            folder, or if it has no such host.
+            folder, or if it lacks one of the hosts.
     """
 
-    look_every = 0.2  # each look is a call to every actor
+    check_every = 0.2  # each check is a call to every actor
 
-    def __init__(self, address: str | None, hosts: Sequence[str], *of_all: Any):
-        super().__init__(*of_all)
+    def __init__(self, address: str | None, hosts: Sequence[str], *settings: Any):
+        super().__init__(*settings)
         self.address, self.hosts = address, hosts
 
-    def placed(self, folder: Path, stack: ExitStack) -> Sequence[Watched]:
-        """An actor for each stage, not started yet."""
+    def make_stages(self, folder: Path, stack: ExitStack) -> Sequence[SupervisedStage]:
+        """Make the stages, without starting their actors."""
         stack.enter_context(_connected(self.stages, self.address))
         machines = sorted(node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"])
         if self.folder is None and len(machines) > 1:
             raise ValueError(f"the cluster has {len(machines)} machines: give a folder= that all of them share")
         if missing := sorted({*self.hosts} - {*machines}):
             raise ValueError(f"hosts={missing[0]}: the cluster has {', '.join(machines)}")
-        plan = Plan(self.build, self.stages, self.steps, self.policy, folder, fresh_run(), keys=Keys.made())
-        reports: dict[int, Report] = {}
+        plan = Plan(self.build, self.stages, self.steps, self.policy, folder, new_run_id(), keys=Keys.generate())
+        addresses: dict[int, Report] = {}
         hosts = [self.hosts[k % len(self.hosts)] if self.hosts else None for k in range(self.stages)]
-        return [_Placed(plan, k, reports, host) for k, host in enumerate(hosts)]
+        return [_ActorStage(plan, k, addresses, host) for k, host in enumerate(hosts)]
 
 
-class _Placed(Watched):
-    """A stage's actor.
+class _ActorStage(SupervisedStage):
+    """A stage in an actor.
 
     Args:
         plan: of the run.
         k: the stage.
-        listening: of every stage the last report from which it could be told to run; shared by all.
-        host: where it must be.
+        addresses: for each stage, the report of its latest process that can be asked to run; all stages share it.
+        host: the machine that it must be on.
     """
 
-    def __init__(self, plan: Plan, k: int, listening: dict[int, Report], host: str | None):
+    def __init__(self, plan: Plan, k: int, addresses: dict[int, Report], host: str | None):
         super().__init__(plan, k)
-        self.listening, self.host = listening, host
+        self.addresses, self.host = addresses, host
         self.actor: Any = None
-        self.gone = True
-        """Whether there is no actor, or it has died for good."""
-        self.asked: Any = None
-        self.running: Any = None
-        self.report: Report | None = None
-        """Asked for since the last start."""
-        self.killed = self.error = ""
+        self.status_call: Any = None
+        self.run_call: Any = None
+        self.actor_dead = True  # or not started yet
+        self.report: Report | None = None  # the latest since the last start
+        self.killed_process = self.error = ""
 
-    def begin(self) -> None:
-        if self.gone:
-            # A little of a CPU, so that it goes where there are some, and a busy cluster takes it nonetheless.
+    def spawn(self) -> None:
+        if self.actor_dead:
+            # A small share of a CPU: Ray then picks a machine with CPUs, and a busy cluster still takes the actor.
             options: dict[str, Any] = {
                 "name": f"stage {self.k} of {self.plan.run.hex()}, {self.generation}",
                 "namespace": "synthgrad",
@@ -103,56 +103,57 @@ class _Placed(Watched):
                 "max_concurrency": 2,
             }
             actor: Any = ray.remote(StageActor)
-            self.actor, self.gone = actor.options(**options).remote(self.plan, self.k, host, leave), False
-        self.asked = self.running = self.report = None
+            self.actor = actor.options(**options).remote(self.plan, self.k, own_address, end_actor)
+            self.actor_dead = False
+        self.status_call = self.run_call = self.report = None
 
-    def look(self, at: float) -> None:
-        self._hear()
-        super().look(at)
+    def check(self, at: float) -> None:
+        self._receive_report()
+        super().check(at)
         outgoing = self._outgoing()
-        if self.asked is None:
-            self.asked = self.actor.status.remote(outgoing)
-        if self.report is None or self.running is not None:
+        if self.status_call is None:
+            self.status_call = self.actor.status.remote(outgoing)
+        if self.report is None or self.run_call is not None:
             return
-        if self.report.generation:  # the last life, which has failed, or is out of Ray's sight
+        if self.report.generation:  # an earlier process, which has failed, or whose result Ray has lost
             self.kill()
         elif outgoing is not None:
-            self.running = self.actor.run.remote(self.generation, outgoing)
+            self.run_call = self.actor.run.remote(self.generation, outgoing)
 
-    def _hear(self) -> None:
-        """Take in the actor's answer, if it has come."""
-        if not _ready(self.asked):
+    def _receive_report(self) -> None:
+        """Take the actor's report, if it has come."""
+        if not _ready(self.status_call):
             return
         try:
-            self._take(ray.get(self.asked))
+            self._take(ray.get(self.status_call))
         except ActorDiedError as error:
-            self.gone, self.error = True, str(error)
+            self.actor_dead, self.error = True, str(error)
         except RayError:
-            pass  # being restarted
-        self.asked = None
+            pass  # its process is being restarted
+        self.status_call = None
 
     def _take(self, report: Report) -> None:
         self.report = report
         if report.generation == 0:
-            self.listening[self.k] = report
-        if report.counters:
-            told = {**report.counters, "turned": time.monotonic() - report.counters["turned"]}
-            self.numbers = [float(told[name]) for name in NUMBERS]
+            self.addresses[self.k] = report
+        if report.numbers:
+            numbers = {**report.numbers, "turned": time.monotonic() - report.numbers["turned"]}
+            self.numbers = [float(numbers[name]) for name in REPORT_FIELDS]
 
     def _outgoing(self) -> Outgoing | None:
-        """Where the neighbours listen, if that is known of all."""
-        below, above = self.listening.get(self.k - 1), self.listening.get(self.k + 1)
+        """Where the neighbours listen; None until all their addresses are known."""
+        below, above = self.addresses.get(self.k - 1), self.addresses.get(self.k + 1)
         if (below is None and self.k > 0) or (above is None and self.k < self.plan.stages - 1):
             return None
         return Outgoing(below and below.gradients, above and above.messages)
 
-    def dead(self) -> str | None:
-        if self.gone:
+    def cause_of_death(self) -> str | None:
+        if self.actor_dead:
             return "its actor died for good"
-        if not _ready(self.running):
+        if not _ready(self.run_call):
             return None
         try:
-            answer: Any = ray.get(self.running)
+            answer: Any = ray.get(self.run_call)
         except RayError as error:
             self.error = str(error)
             return "its process or machine died" if isinstance(error, RayActorError) else "it could not be run"
@@ -161,31 +162,31 @@ class _Placed(Watched):
 
     def kill(self) -> None:
         self.error = ""
-        if self.report is not None and self.report.life != self.killed:
-            self.killed = self.report.life
+        if self.report is not None and self.report.process_id != self.killed_process:
+            self.killed_process = self.report.process_id
             ray.kill(self.actor, no_restart=False)
 
-    def last_words(self) -> str:
+    def traceback(self) -> str:
         return self.error
 
     def stop(self) -> None:
-        if self.running is not None:
+        if self.run_call is not None:
             self.actor.stop.remote()
 
     def wait(self, seconds: float) -> bool:
-        return self.actor is None or self.running is None or bool(ray.wait([self.running], timeout=seconds)[0])
+        return self.actor is None or self.run_call is None or bool(ray.wait([self.run_call], timeout=seconds)[0])
 
     def end(self) -> None:
         if self.actor is None:
             return
-        if self.running is not None:
+        if self.run_call is not None:
             with suppress(RayError):
                 self._take(ray.get(self.actor.status.remote(), timeout=1))
         ray.kill(self.actor)
 
     def events(self) -> list[StageEvent]:
-        """Its timeline, on this machine's clock as far as the machines agree on the time of day."""
-        ahead = self.report.clock - (time.time() - time.monotonic()) if self.report else 0.0
+        """Its timeline, on this machine's clock if the machines agree on the time of day."""
+        ahead = self.report.clock_offset - (time.time() - time.monotonic()) if self.report else 0.0
         return [replace(event, start=event.start + ahead, end=event.end + ahead) for event in super().events()]
 
     @property
@@ -193,13 +194,13 @@ class _Placed(Watched):
         return self.report and self.report.pid
 
 
-def host() -> str:
+def own_address() -> str:
     """This machine's address on the cluster."""
     return ray.util.get_node_ip_address()
 
 
-def leave() -> None:
-    """End the actor that this is called in, for ever."""
+def end_actor() -> None:
+    """End for good the actor in which this is called."""
     ray.kill(ray.get_runtime_context().current_actor)
 
 
@@ -209,7 +210,7 @@ def _ready(answer: Any) -> bool:
 
 @contextmanager
 def _connected(stages: int, address: str | None) -> Iterator[None]:
-    """A Ray for this launch alone, or the one at an address, which is left as it is."""
+    """Start a Ray cluster for this launch alone, or connect to the one at an address, which stays as it is."""
     if ray.is_initialized():
         there = ray.get_runtime_context().gcs_address
         if address not in (None, "auto", there):
@@ -219,14 +220,14 @@ def _connected(stages: int, address: str | None) -> Iterator[None]:
     with ExitStack() as stack:
         how: dict[str, Any] = {"address": address}
         if address is None:
-            # Within ours, since it opens its own to all; its sockets' paths may have 107 characters.
-            own = str(stack.enter_context(temporary()) / "ray")
+            # In a private folder: Ray's own may be read by all users. Paths of sockets may have 107 characters.
+            own = str(stack.enter_context(temporary_folder()) / "ray")
             how = {"address": "local", "_temp_dir": own if len(own) < 40 else None, "num_cpus": stages}
-            # Only reports go through its store; its processes are not to give way to all others.
+            # Its store holds only reports, so it may be small; its processes get the usual priority.
             how |= {"include_dashboard": False, "object_store_memory": 100 << 20}
             how["_system_config"] = {"worker_niceness": 0}
         elif address != "auto":
-            _reach(address)
+            _check_address(address)
         handler = signal.getsignal(signal.SIGTERM)
         stack.callback(ray.shutdown)
         try:
@@ -234,17 +235,19 @@ def _connected(stages: int, address: str | None) -> Iterator[None]:
         except ConnectionError as error:
             raise ValueError(f"address={address}: there is no Ray ({error})") from None
         finally:
-            # Ray's own handler would end this process without a word to the stages.
+            # Ray's own handler would end this process without stopping the stages.
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)
         yield
 
 
-def _reach(address: str) -> None:
-    """Ray itself tries for minutes, deaf to Ctrl-C."""
+def _check_address(address: str) -> None:
+    """Check that a port answers at the address: Ray itself would try for minutes, and ignore Ctrl-C."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():
-        raise ValueError(f"address={address}: wanted HOST:PORT of a Ray cluster that this machine is of, or auto")
+        raise ValueError(
+            f"address={address}: wanted HOST:PORT of a Ray cluster to which this machine belongs, or auto"
+        )
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:

@@ -1,18 +1,31 @@
-"""One stage as its supervisor sees it, wherever it runs: restarted when dead or hung, in the end given up."""
+"""A stage from its supervisor's side, wherever it runs: restarted when it is dead or hung, in the end given up."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from synthgrad.stages.counters import NUMBERS, Counters, counters_from
+from synthgrad.stages.counters import REPORT_FIELDS, Counters, Life, parse_report
 from synthgrad.stages.outcome import Restart, StageEvent, StageFailed, State, Status
-from synthgrad.stages.runners.worker import Plan, events_of
+from synthgrad.stages.runners.plan import Plan
 
 
-class Watched(ABC):
-    """Judges a stage by what it tells; how to reach it is for the subclass.
+class Outage(NamedTuple):
+    """A failure after which the stage has not made a step yet."""
+
+    why: str
+    at: float
+    """Seconds from the launch to the last failure."""
+    noticed: float
+    """When the first failure was noticed, on the monotonic clock."""
+    steps: int
+    """Steps that the stage had made by then."""
+
+
+class SupervisedStage(ABC):
+    """Judges a stage by its reports; a subclass knows how to start it, reach it and end it.
 
     Args:
         plan: of the run.
@@ -21,131 +34,135 @@ class Watched(ABC):
 
     def __init__(self, plan: Plan, k: int):
         self.plan, self.k = plan, k
-        self.numbers: Sequence[float] = [0.0] * len(NUMBERS)
-        """What it has told last; ``turned`` on this process' clock."""
-        self.generation, self.started, self.looked = 0, 0.0, 0.0
-        self.best = self.in_a_row = 0
+        self.numbers: Sequence[float] = [0.0] * len(REPORT_FIELDS)
+        """Its last report; ``turned`` is on this process' clock."""
+        self.generation, self.started, self.last_check = 0, 0.0, 0.0
+        self.most_steps = self.failures_in_a_row = 0
         self.restarts: list[Restart] = []
-        self.out: tuple[str, float, float, int] | None = None  # why, at, when noticed, steps then
+        self.outage: Outage | None = None
 
     def start(self) -> None:
         """Start it, or start it again."""
         self.generation += 1
-        self.started = self.looked = time.monotonic()
-        self.begin()
+        self.started = self.last_check = time.monotonic()
+        self.spawn()
 
     @abstractmethod
-    def begin(self) -> None:
-        """Bring it to life as ``generation``."""
+    def spawn(self) -> None:
+        """Start its process as ``generation``."""
 
     @abstractmethod
-    def dead(self) -> str | None:
-        """Why it is dead, or None."""
+    def cause_of_death(self) -> str | None:
+        """Why its process has ended; None while it is alive."""
 
     @abstractmethod
     def kill(self) -> None:
-        """End it, since it has hung."""
+        """Kill its process, because it has hung."""
 
     @abstractmethod
-    def last_words(self) -> str:
-        """The traceback that it left."""
+    def traceback(self) -> str:
+        """The traceback of its last failure, or nothing."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Ask it to stop, with its checkpoint."""
+        """Ask it to write its checkpoint and stop."""
 
     @abstractmethod
     def wait(self, seconds: float) -> bool:
-        """Wait until it has stopped, at most so long. Whether it has."""
+        """Wait until it has stopped, for at most some seconds; returns whether it has."""
 
     @abstractmethod
     def end(self) -> None:
-        """Kill it if it has not stopped, with all that it has started. It does not come back."""
+        """Kill it for good if it has not stopped, with every process that it has started."""
 
     @property
     @abstractmethod
     def pid(self) -> int | None:
         """Its process."""
 
-    def look(self, at: float) -> None:
-        """See whether it is alive; restart it if not.
+    def check(self, at: float) -> None:
+        """Check that it is alive, and restart it if not.
+
+        Args:
+            at: seconds since the launch.
 
         Raises:
-            StageFailed: if that has not helped so often.
+            StageFailed: if it has failed ``max_restarts`` times in a row already.
         """
-        told, own, here = self._said()
-        if here and self.out is not None and (own["stepped"] or own["ended"]):
-            why, since, noticed, steps = self.out
-            lost = max(steps - (told.steps - int(own["stepped"])), 0)
+        counters, life, current = self._report()
+        if current and self.outage is not None and (life.stepped or life.ended):
+            why, since, noticed, steps = self.outage
+            lost = max(steps - (counters.steps - int(life.stepped)), 0)
             self.restarts.append(Restart(self.k, why, since, lost, time.monotonic() - noticed))
-            self.out = None
-        if told.steps > self.best:
-            self.best, self.in_a_row = told.steps, 0
-        now, silence_timeout = time.monotonic(), self.silence_timeout
-        if (
-            now - self.looked > silence_timeout / 4
-        ):  # this process was stopped, or asleep; so, perhaps, was the stage
+            self.outage = None
+        if counters.steps > self.most_steps:
+            self.most_steps, self.failures_in_a_row = counters.steps, 0
+        now, timeout = time.monotonic(), self.hang_timeout
+        if now - self.last_check > timeout / 4:  # this process was stopped or asleep; perhaps the stage was, too
             self.started = now
-        self.looked = now
-        why = self.dead()
-        if why is None and now - max(own["turned"] if here else 0.0, self.started) > silence_timeout:
+        self.last_check = now
+        why = self.cause_of_death()
+        if why is None and now - max(life.turned if current else 0.0, self.started) > timeout:
             why = "hung"
             self.kill()
         if why is None:
             return
-        if self.in_a_row >= self.plan.policy.max_restarts:
-            raise StageFailed(self.obituary(why))
-        self.in_a_row += 1
-        noticed = self.out[2] if self.out else time.monotonic()
-        self.out = (why, at, noticed, self.out[3] if self.out else told.steps)
+        if self.failures_in_a_row >= self.plan.policy.max_restarts:
+            raise StageFailed(self.failure_message(why))
+        self.failures_in_a_row += 1
+        if self.outage is None:
+            self.outage = Outage(why, at, time.monotonic(), counters.steps)
+        else:
+            self.outage = self.outage._replace(why=why, at=at)
         self.start()
 
     @property
-    def silence_timeout(self) -> float:
-        """How long it may be at what it does, before it is taken for hung.
+    def hang_timeout(self) -> float:
+        """Seconds without a turn after which it counts as hung.
 
-        It says so itself: ``start_within`` for its first step, and its first checkpoint; later ``hang_timeout``, or
-        as long as five of its longest steps (of its last checkpoint) took.
+        Before its first turn that is ``start_within``, later ``hang_timeout`` or, if longer, what the stage itself
+        asks for: ``start_within`` for its first step and its first checkpoint, then five times its longest step or
+        its last checkpoint.
         """
-        _, own, here = self._said()
+        _, life, current = self._report()
         policy = self.plan.policy
-        return max(policy.hang_timeout, own["allowed"]) if here else policy.start_within
+        return max(policy.hang_timeout, life.allowed) if current else policy.start_within
 
-    def obituary(self, why: str) -> str:
-        """What is said of a stage that cannot be helped."""
-        told = self.last_words().strip() or "it left no traceback; what it printed is on standard error"
+    def failure_message(self, why: str) -> str:
+        """The text of the error with which the launch gives up on the stage."""
+        details = self.traceback().strip() or "it left no traceback; what it printed is on standard error"
         if why == "hung":
-            setting = "hang_timeout" if self._said()[1]["stepped"] else "start_within"
-            told = (
-                f"it was at one step for more than {self.silence_timeout:g} s, and was killed; if a step takes "
-                f"so long, raise the policy's {setting} (now {getattr(self.plan.policy, setting):g})"
+            setting = "hang_timeout" if self._report()[1].stepped else "start_within"
+            details = (
+                f"it was at one step for more than {self.hang_timeout:g} s, and was killed; if a step takes "
+                f"that long, raise the policy's {setting} (now {getattr(self.plan.policy, setting):g})"
             )
-        return f"stage {self.k} failed {self.in_a_row + 1} times in a row ({why}):\n{told}"
+        return f"stage {self.k} failed {self.failures_in_a_row + 1} times in a row ({why}):\n{details}"
 
     def ended(self) -> bool:
-        """Whether it has made all its steps; and if it was out, that it is back has been noted."""
-        _, own, here = self._said()
-        return here and bool(own["ended"]) and self.out is None
+        """Whether it has made all its steps and, after an outage, its restart has been recorded."""
+        _, life, current = self._report()
+        return current and bool(life.ended) and self.outage is None
 
     def counters(self) -> Counters:
-        """What it has told last."""
-        return self._said()[0]
+        """The counters in its last report."""
+        return self._report()[0]
 
     def events(self) -> list[StageEvent]:
         """Its timeline, once it has stopped."""
-        return events_of(self.plan, self.k)
+        return self.plan.load_events(self.k)
 
     def status(self) -> Status:
         """How it is doing."""
-        told, own, here = self._said()
-        state: State = "running" if here else "starting"
-        if self.out is not None:
+        counters, life, current = self._report()
+        state: State = "running" if current else "starting"
+        if self.outage is not None:
             state = "down"
-        if here and own["ended"]:
+        if current and life.ended:
             state = "ended"
-        return Status(self.k, state, self.generation, told, self.pid)
+        return Status(self.k, state, self.generation, counters, self.pid)
 
-    def _said(self) -> tuple[Counters, dict[str, float], bool]:
-        """What it has told last, the numbers besides, and whether they are of its present life."""
-        told, own = counters_from(self.numbers)
-        return told, own, own["generation"] == self.generation
+    def _report(self) -> tuple[Counters, Life, bool]:
+        """Its last report, and whether it comes from its current process."""
+        counters, life = parse_report(self.numbers)
+        return counters, life, life.generation == self.generation

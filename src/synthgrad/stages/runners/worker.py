@@ -1,4 +1,4 @@
-"""The loop of one stage in a process of its own, wherever that process is."""
+"""The loop of one stage in a process of its own: turns, reports to the supervisor, checkpoints, a timeline."""
 
 from __future__ import annotations
 
@@ -12,191 +12,173 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from synthgrad import checkpoint
 from synthgrad.stages.channels import Links
-from synthgrad.stages.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
-from synthgrad.stages.counters import NUMBERS, OWN, Turn
-from synthgrad.stages.node import Node
+from synthgrad.stages.channels.zeromq import Hub, ZmqInlet, ZmqOutlet
+from synthgrad.stages.counters import REPORT_FIELDS, Life
+from synthgrad.stages.neighbour import ListeningClock
+from synthgrad.stages.node import Node, TurnResult
 from synthgrad.stages.outcome import StageEvent
-from synthgrad.stages.policy import Policy
-from synthgrad.stages.runners.awake import Awake
-from synthgrad.stages.runners.lock import locked
-from synthgrad.stages.stage import Stage
+from synthgrad.stages.runners.plan import Plan
+from synthgrad.stages.runners.run_folder import lock_folder
 
-EVENTS = 4000
-"""What a stage keeps of its timeline."""
-_WORDS = 1 << 15  # bytes of a traceback: a connection takes them without a reader
+MAX_EVENTS = 4000
+"""The most events of a stage's timeline that are kept."""
+_MAX_TRACEBACK = 1 << 15  # bytes: a connection takes them without a reader
 
 
-@dataclass(frozen=True)
-class Plan:
-    """All that every stage of a run knows."""
-
-    build: Callable[[int], Stage]
-    stages: int
-    steps: int
-    policy: Policy
-    folder: Path
-    run: bytes = field(repr=False)
-    sockets: Path | None = None
-    keys: Keys | None = None
-
-    def of_stage(self, k: int) -> Path:
-        """Stage k's own folder."""
-        return self.folder / f"stage-{k}"
-
-
-def work(plan: Plan, k: int, generation: int, numbers: Any, alive: Any) -> None:
-    """Run stage k to its end: what a process of this machine does.
+def work(plan: Plan, k: int, generation: int, numbers: Any, supervisor: Any) -> None:
+    """Run stage k to its end: the main function of its process on this machine.
 
     Args:
         plan: of the run.
         k: the stage.
-        generation: how often it has been started, this time counted.
-        numbers: shared memory, of this stage; see ``NUMBERS``.
-        alive: a connection that ends when the supervisor does, and takes this stage's last words.
+        generation: how often the stage has been started, including this time.
+        numbers: shared memory for this stage's reports; see ``REPORT_FIELDS``.
+        supervisor: a connection, which takes a traceback, and ends when the supervisor does.
     """
     if hasattr(os, "setsid"):
-        os.setsid()  # whatever it starts (loaders of data) is of its group, and ends with it
-    stopping: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which stops all
+        os.setsid()  # the processes that it starts (data loaders) are in its group, and end with it
+    stop_signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stop_signals.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which stops all stages
     hub = Hub(plan.run, plan.keys, plan.policy.limit)
     try:
         worker = Worker(plan, k, generation, hub, _ipc_links(plan, k, hub))
-        worker.run(lambda told: _tell(numbers, told), lambda: bool(stopping), alive.poll)
+        worker.run(lambda report: _write_report(numbers, report), lambda: bool(stop_signals), supervisor.poll)
     except BaseException:
-        words = traceback.format_exc()
-        with suppress(OSError):  # its supervisor is gone
-            alive.send_bytes(words.encode()[-_WORDS:])
+        text = traceback.format_exc()
+        with suppress(OSError):  # the supervisor is gone
+            supervisor.send_bytes(text.encode()[-_MAX_TRACEBACK:])
         with suppress(OSError):  # the disk is full
-            plan.of_stage(k).mkdir(parents=True, exist_ok=True)
-            (plan.of_stage(k) / "error.txt").write_text(words)
+            plan.stage_folder(k).mkdir(parents=True, exist_ok=True)
+            plan.traceback_file(k).write_text(text)
         raise SystemExit(1) from None
     finally:
         hub.close()
-        if alive.poll() and plan.sockets is not None:  # nobody else is left to tidy up
+        if supervisor.poll() and plan.sockets is not None:  # without a supervisor, the last stage tidies up
             with contextlib.suppress(OSError):
                 plan.sockets.rmdir()
 
 
 class Worker:
-    """A node, its checkpoints and its timeline.
+    """Runs a node turn by turn, and writes its checkpoints and its timeline.
 
     Args:
         plan: of the run.
         k: the stage.
         generation: how often it has been started.
-        hub: of this process' sockets.
+        hub: the sockets of this process.
         links: to the neighbours.
 
     Raises:
         BlockingIOError: if another process works on this stage in the same folder.
+        ValueError: if the checkpoint in the folder does not fit the stage.
     """
 
     def __init__(self, plan: Plan, k: int, generation: int, hub: Hub, links: Links):
         torch.set_num_threads(plan.policy.threads)
-        self.plan, self.generation, self.hub = plan, generation, hub
+        self.plan, self.k, self.generation, self.hub = plan, k, generation, hub
         self.inlets = [inlet for inlet in (links.messages_in, links.gradients_in) if inlet is not None]
-        self.folder = plan.of_stage(k)
+        self.folder = plan.stage_folder(k)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock = locked(self.folder)
-        for torn in self.folder.glob(f".{checkpoint.NAME}.*"):
-            torn.unlink()
-        self.events: deque[tuple[str, float, float, int]] = deque(maxlen=EVENTS)
+        self.lock = lock_folder(self.folder)
+        for incomplete in self.folder.glob(f".{checkpoint.NAME}.*"):
+            incomplete.unlink()
+        self.events: deque[tuple[str, float, float, int]] = deque(maxlen=MAX_EVENTS)
         stage = plan.build(k)
         stage.timed = self.timed
         policy = plan.policy
-        now = Awake(max(policy.silence_timeout / 2, 2 * policy.heartbeat_interval, 0.1))
+        now = ListeningClock(max(policy.silence_timeout / 2, 2 * policy.heartbeat_interval, 0.1))
         self.node = Node(stage, k, links, plan.steps, policy, generation, now)
-        if (self.folder / checkpoint.NAME).exists():
+        path = self.folder / checkpoint.NAME
+        if path.exists():
             state = checkpoint.load(self.folder)
             try:
                 self.node.load_state_dict(state)
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
-                path = self.folder / checkpoint.NAME
                 raise ValueError(f"{path} is of another stage, or of another build of it ({error})") from error
-        self.stepped, self.longest, self.longest_save = 0, 0.0, policy.start_within / 5
+        self.stepped, self.longest_step, self.longest_save = 0, 0.0, policy.start_within / 5
 
     def run(
         self,
-        tell: Callable[[dict[str, float]], None],
+        report: Callable[[dict[str, float]], None],
         stop: Callable[[], bool],
         orphaned: Callable[[], bool],
     ) -> None:
-        """Turn after turn until told to stop; with its checkpoint written.
+        """Make turns until asked to stop; then write the checkpoint and the timeline.
 
         Args:
-            tell: called after each turn with ``NUMBERS``.
+            report: called after each turn with the ``REPORT_FIELDS``.
             stop: whether to stop now.
-            orphaned: whether nobody is left to tell it when to stop: then it stops when it has had nothing to do
-                for ``policy.idle_exit_after`` seconds.
+            orphaned: whether no supervisor is left that could ask it to stop; then it stops when it has had nothing
+                to do for ``policy.idle_exit_after`` seconds.
         """
-        ended, busy, policy = False, time.monotonic(), self.plan.policy
-        self.node.greet()
-        with self._beating():
+        ended, last_step, policy = False, time.monotonic(), self.plan.policy
+        self.node.send_heartbeats()
+        with self._heartbeats_in_background():
             while not stop():
                 began = time.monotonic()
-                turn = self.node.turn()
+                result = self.node.turn()
                 now = time.monotonic()
-                if turn is Turn.STEPPED:
-                    self.stepped, busy = self.stepped + 1, now
-                    # The first may compile: it counts until the second is made.
-                    self.longest = max(now - began, 0.99 * self.longest if self.stepped > 2 else 0.0)
-                tell(self.numbers(now))
-                if turn is Turn.STEPPED:
+                if result is TurnResult.STEPPED:
+                    self.stepped, last_step = self.stepped + 1, now
+                    # The first step may include compiling: it counts only until the second is made.
+                    self.longest_step = max(now - began, 0.99 * self.longest_step if self.stepped > 2 else 0.0)
+                report(self.report(now))
+                if result is TurnResult.STEPPED:
                     if self.node.counters.steps % policy.checkpoint_every == 0:
-                        self._save(tell)
+                        self._save(report)
                     continue
-                if self.node.done and not ended:  # what a checkpoint says has ended is never sent again
+                if self.node.done and not ended:  # after a restart from this checkpoint nothing is sent again
                     ended = True
-                    self._save(tell)
-                if now - busy > policy.idle_exit_after and orphaned():
+                    self._save(report)
+                if now - last_step > policy.idle_exit_after and orphaned():
                     break
-                self.hub.wait(self.node.waits_for(), policy.heartbeat_interval)
+                self.hub.wait(self.node.inlets_to_watch(), policy.heartbeat_interval)
                 self._record("wait", now, time.monotonic())
-            self._save(tell)
-        told = [asdict(StageEvent(*event)) for event in self.events]
-        checkpoint.write_atomically(self.folder / "events.json", json.dumps(told).encode())
+            self._save(report)
+        events = [asdict(StageEvent(*event)) for event in self.events]
+        checkpoint.write_atomically(self.plan.events_file(self.k), json.dumps(events).encode())
 
-    def numbers(self, now: float, saves: bool = False) -> dict[str, float]:
-        """How it is doing.
+    def report(self, now: float, saving: bool = False) -> dict[str, float]:
+        """The ``REPORT_FIELDS`` by name.
 
         Args:
             now: the time.
-            saves: whether it is about to write its checkpoint.
+            saving: whether it is about to write its checkpoint.
         """
-        told, policy = self.node.counters, self.plan.policy
-        refused = told.refused + sum(sum(inlet.refused.values()) for inlet in self.inlets)
-        longest = self.longest_save if saves else self.longest if self.stepped else policy.start_within / 5
-        own = (now, self.stepped, 5 * longest, self.node.done, self.generation)
-        return {**vars(told), **dict(zip(OWN, own, strict=True)), "refused": refused}
+        counters, policy = self.node.counters, self.plan.policy
+        refused = counters.refused + sum(inlet.refused.total() for inlet in self.inlets)
+        longest = self.longest_step if self.stepped else policy.start_within / 5
+        allowed = 5 * (self.longest_save if saving else longest)
+        life = Life(now, self.stepped, allowed, self.node.done, self.generation)
+        return {**vars(counters), **life._asdict(), "refused": refused}
 
-    def _save(self, tell: Callable[[dict[str, float]], None]) -> None:
-        """Write the checkpoint; what is large, or far away, takes longer than a step."""
+    def _save(self, report: Callable[[dict[str, float]], None]) -> None:
+        """Write the checkpoint, which may take longer than a step: it may be large, or its disk far away."""
         began = time.monotonic()
-        tell(self.numbers(began, saves=True))
+        report(self.report(began, saving=True))
         checkpoint.save(self.folder, self.node.state_dict())
         now = time.monotonic()
         self.longest_save = now - began
-        tell(self.numbers(now))
+        report(self.report(now))
 
     @contextmanager
-    def _beating(self) -> Iterator[None]:
-        """While open, the neighbours hear now and then that this stage is alive, also in the middle of a step."""
-        every, over = max(min(self.plan.policy.silence_timeout / 4, 1.0), 0.02), threading.Event()
+    def _heartbeats_in_background(self) -> Iterator[None]:
+        """While open, a thread repeats the last heartbeats, so that a long step does not look like death."""
+        interval, over = max(min(self.plan.policy.silence_timeout / 4, 1.0), 0.02), threading.Event()
 
-        def heartbeat_interval() -> None:
-            while not over.wait(every):
-                self.node.post.heartbeat_interval()
+        def repeat() -> None:
+            while not over.wait(interval):
+                self.node.mailbox.repeat_heartbeats()
 
-        thread = threading.Thread(target=heartbeat_interval, daemon=True)
+        thread = threading.Thread(target=repeat, daemon=True)
         thread.start()
         try:
             yield
@@ -206,49 +188,34 @@ class Worker:
 
     @contextmanager
     def timed(self, kind: str) -> Iterator[None]:
-        """Add what is done inside to the timeline."""
+        """Add an activity to the timeline."""
         start = time.monotonic()
         yield
         self._record(kind, start, time.monotonic())
 
     def _record(self, kind: str, start: float, end: float) -> None:
         last = self.events[-1] if self.events else None
-        if kind == "wait" and last is not None and last[0] == kind:  # one wait, however often it looked up
+        if kind == "wait" and last is not None and last[0] == kind:  # several waits in a row are one event
             self.events[-1] = (kind, last[1], end, last[3])
         else:
             self.events.append((kind, start, end, self.node.counters.clock))
 
 
 def _ipc_links(plan: Plan, k: int, hub: Hub) -> Links:
-    """Sockets in the run's own folder, which only this user can enter; receivers bind."""
+    """Sockets in the run's private folder; receivers bind."""
     queue, last = plan.policy.queue, plan.stages - 1
 
-    def at(kind: str, stage: int) -> str:
+    def address(kind: str, stage: int) -> str:
         return f"ipc://{plan.sockets}/{kind}{stage}"
 
     return Links(
-        messages_in=ZmqInlet(hub, at("messages", k), queue) if k > 0 else None,
-        gradients_out=ZmqOutlet(hub, at("gradients", k - 1)) if k > 0 else None,
-        messages_out=ZmqOutlet(hub, at("messages", k + 1)) if k < last else None,
-        gradients_in=ZmqInlet(hub, at("gradients", k), queue) if k < last else None,
+        messages_in=ZmqInlet(hub, address("messages", k), queue) if k > 0 else None,
+        gradients_out=ZmqOutlet(hub, address("gradients", k - 1)) if k > 0 else None,
+        messages_out=ZmqOutlet(hub, address("messages", k + 1)) if k < last else None,
+        gradients_in=ZmqInlet(hub, address("gradients", k), queue) if k < last else None,
     )
 
 
-def _tell(numbers: Any, told: dict[str, float]) -> None:
-    numbers[:] = [float(told[name]) for name in NUMBERS]
-
-
-def state_of(plan: Plan, k: int) -> dict[str, Any]:
-    """A stage's last checkpoint."""
-    return checkpoint.load(plan.of_stage(k))
-
-
-def events_of(plan: Plan, k: int) -> list[StageEvent]:
-    """A stage's timeline, once it has stopped."""
-    path = plan.of_stage(k) / "events.json"
-    return [StageEvent(**event) for event in json.loads(path.read_text())] if path.exists() else []
-
-
-def fresh_run() -> bytes:
-    """16 random bytes, the name of a run."""
-    return os.urandom(16)
+def _write_report(numbers: Any, report: dict[str, float]) -> None:
+    """Write a report into shared memory."""
+    numbers[:] = [float(report[name]) for name in REPORT_FIELDS]

@@ -17,7 +17,7 @@ from synthgrad.stages import Policy
 from synthgrad.stages.channels import Inlet, Outlet, Packet, PacketKind
 from synthgrad.stages.channels.wire import encode
 from synthgrad.stages.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
-from synthgrad.stages.runners.worker import Plan
+from synthgrad.stages.runners.plan import Plan
 
 RUN = b"0123456789abcdef"
 WORD = Packet(PacketKind.HEARTBEAT, 1, 2)
@@ -292,7 +292,7 @@ READY = b"\4" + bytes([len(READY)]) + READY
     ],
     ids=["http", "noise", "a beginning", "no mechanism", "no command", "10 GB", "a negative size"],
 )
-@pytest.mark.parametrize("keys", [None, Keys.made()], ids=["open", "curve"])
+@pytest.mark.parametrize("keys", [None, Keys.generate()], ids=["open", "curve"])
 def test_whoever_talks_nonsense_does_no_harm(pair, talk, thrown_out, keys):
     inlet, outlet = pair("tcp", keys=keys)
     host, port = inlet.address.removeprefix("tcp://").split(":")
@@ -342,7 +342,7 @@ def test_a_flood_of_junk_does_not_hold_the_receiver(hubs, at):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_with_the_runs_keys_all_is_as_without(pair, place):
-    inlet, outlet = pair(place, keys=Keys.made())
+    inlet, outlet = pair(place, keys=Keys.generate())
     h = torch.randn(512, 256)
     assert torch.equal(arrives(outlet, inlet, message(4, h)).tensors[0], h)
     assert not +inlet.refused
@@ -350,7 +350,7 @@ def test_with_the_runs_keys_all_is_as_without(pair, place):
 
 
 def test_no_text_shows_the_secret(hubs):
-    keys = Keys.made()
+    keys = Keys.generate()
     plan = Plan(print, 2, 1, Policy(), Path("x"), b"r" * 16, keys=keys)
     for shown in (repr(keys), str(keys), repr(plan), repr(hubs(keys=keys)), f"{keys} {plan}"):
         assert keys.secret.decode() not in shown
@@ -366,7 +366,7 @@ def test_without_zeromq_the_error_says_how_to_get_it(monkeypatch):
 
 
 def test_without_the_runs_keys_nothing_gets_in(hubs, at):
-    keys, (public, secret) = Keys.made(), zmq.curve_keypair()
+    keys, (public, secret) = Keys.generate(), zmq.curve_keypair()
     inlet = ZmqInlet(hubs(keys=keys), at("tcp"))
     its_own = {"curve_publickey": public, "curve_secretkey": secret}
     frames = [bytes(frame) for frame in encode(WORD, RUN)]
@@ -387,8 +387,8 @@ def test_without_the_runs_keys_nothing_gets_in(hubs, at):
 
 
 def test_a_run_with_other_keys_gets_nothing_in(hubs, at):
-    inlet = ZmqInlet(hubs(keys=Keys.made()), at("tcp"))
-    other = ZmqOutlet(hubs(keys=Keys.made()), inlet.address)
+    inlet = ZmqInlet(hubs(keys=Keys.generate()), at("tcp"))
+    other = ZmqOutlet(hubs(keys=Keys.generate()), inlet.address)
     soon(lambda: inlet.get() is not None or inlet.refused["handshake"])
     assert not other.put(WORD)
     nothing_comes(inlet, 0.1)
@@ -396,7 +396,7 @@ def test_a_run_with_other_keys_gets_nothing_in(hubs, at):
 
 def test_what_is_sent_under_curve_cannot_be_read_on_the_way(hubs):
     """By somebody who sees all bytes: here, a relay."""
-    keys = Keys.made()
+    keys = Keys.generate()
     for guarded in (True, False):
         hub = {"keys": keys} if guarded else {}
         inlet, seen = ZmqInlet(hubs(**hub), "tcp://127.0.0.1:*"), []
@@ -447,7 +447,7 @@ def test_loopback_needs_none(hubs, address):
 
 
 def test_with_keys_another_machine_may_come(hubs):
-    keys = Keys.made()
+    keys = Keys.generate()
     inlet = ZmqInlet(hubs(keys=keys), "tcp://0.0.0.0:*")
     port = inlet.address.rpartition(":")[2]
     outlet = ZmqOutlet(hubs(keys=keys), f"tcp://127.0.0.1:{port}")
@@ -479,7 +479,7 @@ def test_free_ports_are_different(hubs):
     assert not any(inlet.address.endswith(":0") for inlet in inlets)
 
 
-@pytest.mark.parametrize("keys", [None, Keys.made()], ids=["open", "curve"])
+@pytest.mark.parametrize("keys", [None, Keys.generate()], ids=["open", "curve"])
 @pytest.mark.parametrize("place", PLACES)
 def test_closing_takes_a_moment_and_leaves_no_file(hubs, at, tmp_path, place, keys):
     """Even with messages that nobody has read, and connections that nobody has answered."""

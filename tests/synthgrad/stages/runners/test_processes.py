@@ -17,7 +17,8 @@ import torch
 from synthgrad import checkpoint
 from synthgrad.stages import StageFailed, Stopped, launch
 from synthgrad.stages.runners import processes as supervisor
-from synthgrad.stages.runners.worker import locked
+from synthgrad.stages.runners import run_folder
+from synthgrad.stages.runners.run_folder import lock_folder
 from tests.helpers import chains, processes
 from tests.helpers.processes import STEPS, Watch, alive, gone_within, kill, paused, run
 
@@ -34,18 +35,24 @@ def test_in_lockstep_processes_give_the_simulations_numbers_bit_for_bit(equal, c
     simulated = launch(partial(chains.build, complete=complete), 3, 25, "simulated")
     assert equal(chains.parameters_of(real, complete), chains.parameters_of(simulated, complete))
     assert equal(chains.parameters_of(real, complete), chains.learnt(25, complete=complete))
-    told = ("steps", "clock", "dropped", "lost", "refused", "learnt", "staleness", "regression_loss", "loss")
+    compared = ("steps", "clock", "dropped", "lost", "refused", "learnt", "staleness", "regression_loss", "loss")
     for a, b in zip(real.counters, simulated.counters, strict=True):
-        assert [str(getattr(a, name)) for name in told] == [str(getattr(b, name)) for name in told]
+        assert [str(getattr(a, name)) for name in compared] == [str(getattr(b, name)) for name in compared]
 
 
 def test_without_lockstep_all_steps_are_made(tmp_path):
     watch = Watch()
     began = time.monotonic()
     outcome = run(folder=tmp_path, watch=watch)
-    assert [told.clock for told in outcome.counters] == [told.steps for told in outcome.counters] == [STEPS] * 3
-    assert all(told.dropped == told.refused == told.replayed == 0 for told in outcome.counters)
-    assert all(told.learnt > 10 and told.learnt + told.lost <= STEPS for told in outcome.counters[:2])
+    assert (
+        [counters.clock for counters in outcome.counters]
+        == [counters.steps for counters in outcome.counters]
+        == [STEPS] * 3
+    )
+    assert all(counters.dropped == counters.refused == counters.replayed == 0 for counters in outcome.counters)
+    assert all(
+        counters.learnt > 10 and counters.learnt + counters.lost <= STEPS for counters in outcome.counters[:2]
+    )
     assert math.isfinite(outcome.counters[2].loss)
     assert outcome.restarts == []
     assert 0 < outcome.seconds < time.monotonic() - began
@@ -64,8 +71,8 @@ def test_without_lockstep_all_steps_are_made(tmp_path):
 
 def test_a_completely_unlocked_chain():
     outcome = run(partial(chains.build, complete=True))
-    assert [told.steps for told in outcome.counters] == [STEPS] * 3
-    assert all(told.learnt > 0 and told.refused == 0 for told in outcome.counters[:2])
+    assert [counters.steps for counters in outcome.counters] == [STEPS] * 3
+    assert all(counters.learnt > 0 and counters.refused == 0 for counters in outcome.counters[:2])
     assert chains.parameters_of(outcome, complete=True)
 
 
@@ -80,7 +87,7 @@ def test_a_killed_stage_comes_back_from_its_checkpoint():
     assert 0 <= restart.steps_lost <= 20
     assert restart.seconds > 0
     assert 0 < restart.at < outcome.seconds
-    assert [told.clock for told in outcome.counters] == [STEPS] * 3
+    assert [counters.clock for counters in outcome.counters] == [STEPS] * 3
     assert outcome.counters[0].steps == STEPS
     assert (1, "down") in watch.states
     assert watch.all_gone()
@@ -98,7 +105,7 @@ def test_all_stages_may_be_killed_one_after_the_other():
 
     outcome = run(paused(), watch=watch, checkpoint_every=10, replay=4)
     assert killed == [restart.k for restart in outcome.restarts] == [0, 1, 2]
-    assert [told.clock for told in outcome.counters] == [STEPS] * 3
+    assert [counters.clock for counters in outcome.counters] == [STEPS] * 3
     assert not any(map(alive, pids))
 
 
@@ -108,7 +115,7 @@ def test_a_hung_stage_is_killed_and_comes_back():
     hung = [restart for restart in outcome.restarts if restart.k == 1]
     assert hung[0].why == "hung"
     assert hung[0].at > 2
-    assert [told.clock for told in outcome.counters] == [STEPS] * 3
+    assert [counters.clock for counters in outcome.counters] == [STEPS] * 3
     assert watch.all_gone()
 
 
@@ -123,7 +130,7 @@ def test_a_stage_that_has_ended_and_dies_has_ended(tmp_path):
     build = partial(chains.build, slow={2: 0.04})  # the others have ended long before, however slow the disk
     outcome = run(build, 150, folder=tmp_path, watch=watch, queue=100, checkpoint_every=1000)
     assert [(restart.k, restart.steps_lost) for restart in outcome.restarts] == [(0, 0)]
-    assert [told.steps for told in outcome.counters] == [150] * 3
+    assert [counters.steps for counters in outcome.counters] == [150] * 3
 
 
 # --- what cannot be helped ---------------------------------------------------------------------------------
@@ -159,9 +166,9 @@ def test_a_chain_of_another_length_is_said_so(stages, k, needs):
 
 def test_where_temporary_folders_have_long_paths_sockets_are_in_a_short_one(monkeypatch, place):
     (long := place / ("x" * 100)).mkdir()
-    monkeypatch.setattr(supervisor.tempfile, "mkdtemp", partial(tempfile.mkdtemp, dir=long))
+    monkeypatch.setattr(run_folder.tempfile, "mkdtemp", partial(tempfile.mkdtemp, dir=long))
     before = {*Path("/tmp").glob("synthgrad-*")}
-    assert [told.steps for told in run(steps=10).counters] == [10] * 3
+    assert [counters.steps for counters in run(steps=10).counters] == [10] * 3
     assert {*Path("/tmp").glob("synthgrad-*")} <= before
     assert not [*long.iterdir()]
 
@@ -174,14 +181,14 @@ def test_without_a_short_path_the_error_says_so_at_once(monkeypatch, place):
             raise FileNotFoundError("no such folder: /tmp")
         return tempfile.mkdtemp(prefix=prefix, dir=dir)
 
-    monkeypatch.setattr(supervisor.tempfile, "mkdtemp", mkdtemp)
+    monkeypatch.setattr(run_folder.tempfile, "mkdtemp", mkdtemp)
     with pytest.raises(ValueError, match=r"too long for sockets.*set TMPDIR to a shorter path"):
         run()
 
 
 def test_even_without_sockets_a_stage_says_why(monkeypatch, place):
     (long := place / ("x" * 100)).mkdir()
-    monkeypatch.setattr(supervisor, "short", lambda stack: long)
+    monkeypatch.setattr(supervisor, "socket_folder", lambda stack: long)
     with pytest.raises(StageFailed, match=r"cannot (listen at|send to) ipc"):
         run(max_restarts=0)
 
@@ -209,7 +216,7 @@ def test_stopped_it_can_be_resumed(tmp_path, number):
     assert signal.getsignal(number) is handler
     assert watch.all_gone()
     saved = [checkpoint.load(folder / f"stage-{k}")["counters"] for k in range(3)]
-    assert all(20 < told["clock"] < STEPS for told in saved)
+    assert all(20 < counters["clock"] < STEPS for counters in saved)
 
     with pytest.raises(FileExistsError, match="holds a run already; resume it"):
         run(folder=folder)
@@ -220,9 +227,9 @@ def test_stopped_it_can_be_resumed(tmp_path, number):
     torn.write_bytes(b"half a checkp")
 
     outcome = run(folder=folder, resume=True)
-    assert [told.clock for told in outcome.counters] == [STEPS] * 3
+    assert [counters.clock for counters in outcome.counters] == [STEPS] * 3
     assert outcome.counters[0].steps == STEPS  # it has made none twice
-    assert all(told.steps > before["steps"] for told, before in zip(outcome.counters, saved, strict=True))
+    assert all(counters.steps > before["steps"] for counters, before in zip(outcome.counters, saved, strict=True))
     assert not torn.exists()
 
 
@@ -230,9 +237,9 @@ def test_resumed_at_the_end_nothing_is_left_to_do(tmp_path, equal):
     first = run(steps=30, folder=tmp_path)
     again = run(steps=30, folder=tmp_path, resume=True)
     assert equal(chains.parameters_of(again), chains.parameters_of(first))
-    assert [told.steps for told in again.counters] == [30] * 3
+    assert [counters.steps for counters in again.counters] == [30] * 3
     longer = run(steps=40, folder=tmp_path, resume=True)
-    assert [told.steps for told in longer.counters] == [40] * 3
+    assert [counters.steps for counters in longer.counters] == [40] * 3
 
 
 def test_resume_of_nothing_is_a_beginning(tmp_path):
@@ -252,7 +259,7 @@ def test_a_checkpoint_that_cannot_be_read_is_said_so(tmp_path):
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path):
-    with locked(tmp_path), pytest.raises(BlockingIOError, match="is in use by a run under way"):
+    with lock_folder(tmp_path), pytest.raises(BlockingIOError, match="is in use by a run under way"):
         run(folder=tmp_path)
 
 
@@ -260,7 +267,7 @@ def test_a_stages_folder_in_use_is_said_so(tmp_path):
     """By a stage that nobody supervises any more."""
     (tmp_path / "stage-1").mkdir()
     text = "stage-1 is in use by a run under way"
-    with locked(tmp_path / "stage-1"), pytest.raises(StageFailed, match=text):
+    with lock_folder(tmp_path / "stage-1"), pytest.raises(StageFailed, match=text):
         run(folder=tmp_path, max_restarts=0)
 
 
@@ -331,4 +338,4 @@ def test_without_their_supervisor_the_stages_end_by_themselves(tmp_path, place):
     assert clocks(tmp_path) == [400] * 3
     assert not list(place.glob("synthgrad-*"))
     outcome = run(steps=400, folder=tmp_path, resume=True)
-    assert [told.steps for told in outcome.counters] == [400] * 3
+    assert [counters.steps for counters in outcome.counters] == [400] * 3

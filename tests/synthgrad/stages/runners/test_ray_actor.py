@@ -16,8 +16,8 @@ from synthgrad import Interface
 from synthgrad.models import Linear
 from synthgrad.stages import Policy
 from synthgrad.stages.channels.zeromq import Keys
+from synthgrad.stages.runners.plan import Plan
 from synthgrad.stages.runners.ray_actor import Outgoing, StageActor
-from synthgrad.stages.runners.worker import Plan
 from synthgrad.stages.stage import Stage
 
 
@@ -38,7 +38,7 @@ def build(k):
 @pytest.fixture
 def plan(tmp_path):
     (tmp_path / "lock").touch()
-    return Plan(build, 2, 1_000_000, Policy(checkpoint_every=5), tmp_path, os.urandom(16), keys=Keys.made())
+    return Plan(build, 2, 1_000_000, Policy(checkpoint_every=5), tmp_path, os.urandom(16), keys=Keys.generate())
 
 
 @pytest.fixture
@@ -77,17 +77,17 @@ def test_neighbours_go_to_a_new_process_where_it_listens_now(plan, actor, unchec
     assert len({below, *above}) == 3
     with running(first, 1, Outgoing(None, above[0])) as ended:
         with running(second, 1, Outgoing(below, None)) as ended_too:
-            assert _grows(lambda: second.status().counters.get("steps", 0), 20)
+            assert _grows(lambda: second.status().numbers.get("steps", 0), 20)
         assert ended_too == [""]
-        learnt = first.status().counters["learnt"]
+        learnt = first.status().numbers["learnt"]
         with running(third, 2, Outgoing(below, None)):
-            assert _grows(lambda: third.status().counters.get("turned", -1), 0)
-            at_checkpoint = third.status().counters["steps"]
+            assert _grows(lambda: third.status().numbers.get("turned", -1), 0)
+            at_checkpoint = third.status().numbers["steps"]
             assert at_checkpoint >= 20
             assert first.status(Outgoing(None, above[1])).generation == 1
-            assert _grows(lambda: third.status().counters["steps"], at_checkpoint + 20)
-            assert _grows(lambda: first.status().counters["learnt"], learnt + 10)
-        assert third.status().counters["refused"] == 0
+            assert _grows(lambda: third.status().numbers["steps"], at_checkpoint + 20)
+            assert _grows(lambda: first.status().numbers["learnt"], learnt + 10)
+        assert third.status().numbers["refused"] == 0
     assert ended == [""]
 
 
@@ -98,14 +98,14 @@ def test_who_has_nobody_to_ask_it_leaves(plan, actor):
     began = time.monotonic()
     assert left.wait(5)
     assert time.monotonic() - began > 0.2
-    assert asked.status().life != forgotten.status().life
+    assert asked.status().process_id != forgotten.status().process_id
 
 
 def test_a_folder_that_is_not_shared_is_named(plan, actor):
     (plan.folder / "lock").unlink()
-    told = actor(plan, 0).run(1, Outgoing(None, "tcp://127.0.0.1:1"))
-    assert told.startswith("Traceback")
-    assert f"FileNotFoundError: {plan.folder} is not the run's folder on " in told
+    error = actor(plan, 0).run(1, Outgoing(None, "tcp://127.0.0.1:1"))
+    assert error.startswith("Traceback")
+    assert f"FileNotFoundError: {plan.folder} is not the run's folder on " in error
 
 
 def _grows(value, to):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from synthgrad import Interface
 from synthgrad.models import Linear
 from synthgrad.stages import Policy, StageFailed, launch
-from synthgrad.stages.runners.processes import temporary
+from synthgrad.stages.runners.run_folder import temporary_folder
 from synthgrad.stages.stage import Stage
 
 ray = pytest.importorskip("ray")
@@ -123,7 +123,7 @@ def cluster():
     """The address of a Ray that is there before and after a launch."""
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     quiet["_system_config"] = {"worker_niceness": 0}
-    with temporary() as folder:
+    with temporary_folder() as folder:
         ray.init("local", num_cpus=3, object_store_memory=100 << 20, _temp_dir=str(folder / "ray"), **quiet)
         yield ray.get_runtime_context().gcs_address
         ray.shutdown()
@@ -150,8 +150,8 @@ def test_in_lockstep_it_is_the_simulation_and_its_own_ray_leaves_nothing_behind(
         outcome = launch(chain(3), 3, 40, "ray", policy=policy, watch=watch)
         assert not [*folder.iterdir()]
     assert not outcome.restarts
-    assert [told.learnt for told in outcome.counters] == [40, 40, 0]
-    assert [told.refused for told in outcome.counters] == [0, 0, 0]
+    assert [counters.learnt for counters in outcome.counters] == [40, 40, 0]
+    assert [counters.refused for counters in outcome.counters] == [0, 0, 0]
     assert all({"forward", "update", "send"} <= {event.kind for event in events} for events in outcome.events)
     assert flat(outcome.states) == flat(simulated.states)
     assert all(status.state == "ended" for status in seen[-1][0])
@@ -175,7 +175,7 @@ def test_who_is_killed_or_fails_comes_back_and_the_run_ends(cluster, tmp_path):
     why = {restart.k: restart.why for restart in outcome.restarts}
     assert why == {0: "ArithmeticError: only once", 1: "its process or machine died"}
     assert all(0 <= restart.steps_lost <= 20 and restart.seconds > 0 for restart in outcome.restarts)
-    assert [told.clock for told in outcome.counters] == [200, 200]
+    assert [counters.clock for counters in outcome.counters] == [200, 200]
     assert within(10, lambda: not actors())
     with pytest.raises(FileExistsError, match="holds a run already"):
         launch(build, 2, 200, "ray", folder=tmp_path / "run")
@@ -192,7 +192,7 @@ def test_who_always_fails_ends_the_run_with_its_traceback_and_all_checkpoints(cl
 def test_stages_run_on_the_hosts_that_are_named(cluster, tmp_path):
     here = ray.util.get_node_ip_address()
     outcome = launch(chain(2), 2, 9, "ray", folder=tmp_path, hosts=[here])
-    assert [told.clock for told in outcome.counters] == [9, 9]
+    assert [counters.clock for counters in outcome.counters] == [9, 9]
     with pytest.raises(ValueError, match=f"hosts=10.0.0.9: the cluster has {here}"):
         launch(chain(2), 2, 9, "ray", folder=tmp_path / "other", hosts=[here, "10.0.0.9"])
 

@@ -47,13 +47,13 @@ def run(steps=STEPS, faults=None, seed=0, **policy):
 
 def numbers(outcome):
     """All that must be the same when it is repeated."""
-    told = [{name: str(value) for name, value in vars(each).items()} for each in outcome.counters]
-    return chains.parameters_of(outcome), told, outcome.restarts
+    counters = [{name: str(value) for name, value in vars(each).items()} for each in outcome.counters]
+    return chains.parameters_of(outcome), counters, outcome.restarts
 
 
 def same(a, b):
-    (p, *told), (q, *twin) = numbers(a), numbers(b)
-    return told == twin and all(map(torch.equal, p, q))
+    (p, *rest), (q, *other) = numbers(a), numbers(b)
+    return rest == other and all(map(torch.equal, p, q))
 
 
 # --- without faults ----------------------------------------------------------------------------------------
@@ -74,12 +74,19 @@ def test_without_faults_it_is_the_reference_bit_for_bit(equal, stages, complete,
 def test_what_it_tells():
     log = Log()
     outcome = log.run()
-    assert [told.steps for told in outcome.counters] == [told.clock for told in outcome.counters] == [STEPS] * 3
-    assert [told.learnt for told in outcome.counters] == [STEPS, STEPS, 0]
-    assert [told.staleness for told in outcome.counters[:2]] == [0, 0]
-    assert all(told.dropped == told.lost == told.refused == told.replayed == 0 for told in outcome.counters)
-    assert [math.isfinite(told.loss) for told in outcome.counters] == [False, False, True]
-    assert [math.isfinite(told.regression_loss) for told in outcome.counters] == [True, True, False]
+    assert (
+        [counters.steps for counters in outcome.counters]
+        == [counters.clock for counters in outcome.counters]
+        == [STEPS] * 3
+    )
+    assert [counters.learnt for counters in outcome.counters] == [STEPS, STEPS, 0]
+    assert [counters.staleness for counters in outcome.counters[:2]] == [0, 0]
+    assert all(
+        counters.dropped == counters.lost == counters.refused == counters.replayed == 0
+        for counters in outcome.counters
+    )
+    assert [math.isfinite(counters.loss) for counters in outcome.counters] == [False, False, True]
+    assert [math.isfinite(counters.regression_loss) for counters in outcome.counters] == [True, True, False]
     assert outcome.restarts == []
     assert log.steps == [(k, step) for step in range(STEPS) for k in range(3)]
     last = log.statuses[-1]
@@ -117,12 +124,12 @@ def test_the_same_seed_gives_the_same_numbers(faults, complete):
         build = partial(chains.build, complete=complete)
         policy = Policy(checkpoint_every=4, replay=3)
         outcomes.append(launch(build, 3, STEPS, "simulated", policy=policy, faults=faults, seed=5))
-    (a, *told), (b, *twin) = (
+    (a, *rest), (b, *other) = (
         (chains.parameters_of(outcome, complete),
          [{n: str(v) for n, v in vars(t).items()} for t in outcome.counters],
          outcome.restarts) for outcome in outcomes
     )  # fmt: skip
-    assert told == twin
+    assert rest == other
     assert all(map(torch.equal, a, b))
     reference = chains.learnt(STEPS, 3, complete)
     assert not all(map(torch.equal, a, reference))
@@ -146,8 +153,8 @@ def test_staleness_is_the_lateness_both_ways(lateness):
 def test_what_is_too_late_teaches_nothing():
     faults = {1: Faults(lateness=5)}
     outcome = run(60, faults, max_staleness=4)
-    for told in outcome.counters[:2]:  # its gradients are late for one, its messages for the other
-        assert (told.learnt, told.lost) == (5, 55)  # at the end, when no step is made any more
+    for counters in outcome.counters[:2]:  # its gradients are late for one, its messages for the other
+        assert (counters.learnt, counters.lost) == (5, 55)  # at the end, when no step is made any more
     assert run(60, faults, max_staleness=5).counters[0].learnt == 60
 
 
@@ -176,7 +183,7 @@ def test_a_slow_stage_throttles_its_predecessor():
     log = Log()
     outcome = log.run(40, {1: Faults(slow=3)}, queue=4)
     assert all(log.of(k) == list(range(40)) for k in range(3))
-    assert not any(told.dropped for told in outcome.counters)
+    assert not any(counters.dropped for counters in outcome.counters)
     ahead = [statuses[0].counters.clock - statuses[1].counters.clock for statuses in log.statuses]
     assert max(ahead) == 4 + 1  # what may be under way, and one in its hand
     assert max(status.counters.queue for statuses in log.statuses for status in statuses) == 4 + 1
@@ -214,7 +221,7 @@ def test_a_stage_comes_back_from_its_checkpoint(k):
     assert [statuses[k].counters.steps for statuses in log.statuses[22:28]][:5] == [23, 20, 20, 20, 20]
     assert [statuses[k].generation for statuses in log.statuses[22:28]] == [1] * 5 + [2]
     assert log.statuses[-1][k].state == "ended"
-    assert all(told.clock == 60 for told in outcome.counters)
+    assert all(counters.clock == 60 for counters in outcome.counters)
 
 
 @pytest.mark.parametrize("k", range(3))
@@ -278,7 +285,7 @@ def test_a_crash_at_the_end_ends_too(k, lateness):
 def test_lockstep_survives_a_crash(k):
     for tick in range(4, 9):
         outcome = run(20, {k: Faults(crashes=(tick,), down=3)}, checkpoint_every=3, lockstep=True)
-        assert all(told.clock == 20 for told in outcome.counters)
+        assert all(counters.clock == 20 for counters in outcome.counters)
 
 
 def test_lockstep_survives_losses():
@@ -337,16 +344,16 @@ def test_whatever_goes_wrong_it_ends_and_takes_nothing_twice(data):
     outcome = log.run(steps, faults, data.draw(st.integers(0, 3), label="seed"), **policy)
     crashes = len(outcome.restarts)
     down = sum(restart.seconds + faults[restart.k].lateness + 20 for restart in outcome.restarts)
-    for k, told in enumerate(outcome.counters):
-        assert 0 <= told.clock <= steps
-        assert told.steps <= steps * (1 + crashes) + (down if policy["replay"] else 0)
-        assert told.steps - told.replayed <= steps * (1 + crashes)
+    for k, counters in enumerate(outcome.counters):
+        assert 0 <= counters.clock <= steps
+        assert counters.steps <= steps * (1 + crashes) + (down if policy["replay"] else 0)
+        assert counters.steps - counters.replayed <= steps * (1 + crashes)
         if not crashes:
             assert log.of(k) == sorted(set(log.of(k)))
-            assert told.steps == len(log.of(k))
-            assert told.replayed == 0
+            assert counters.steps == len(log.of(k))
+            assert counters.replayed == 0
             if k == 0 or log.settings["complete"]:
-                assert told.steps == steps
+                assert counters.steps == steps
     if not policy["replay"]:
         assert all(restart.steps_lost <= policy["checkpoint_every"] for restart in outcome.restarts)
     generations = Counter(restart.k for restart in outcome.restarts)

@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from synthgrad.stages import Faults, Policy, launch
-from synthgrad.stages.ranges import RANGES
+from synthgrad.stages.policy import RANGES
 from tests.helpers import chains
 
 NUMBERS = [f.name for f in fields(Policy) if f.name != "lockstep"]

@@ -6,13 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from synthgrad.stages.runners import lock
+from synthgrad.stages.runners import run_folder
 
 
 def test_a_folder_is_held_until_its_file_is_closed(tmp_path):
-    with lock.locked(tmp_path), pytest.raises(BlockingIOError, match="in use by a run under way; end it"):
-        lock.locked(tmp_path)
-    lock.locked(tmp_path).close()
+    with (
+        run_folder.lock_folder(tmp_path),
+        pytest.raises(BlockingIOError, match="in use by a run under way; end it"),
+    ):
+        run_folder.lock_folder(tmp_path)
+    run_folder.lock_folder(tmp_path).close()
 
 
 def test_without_fcntl_the_package_is_imported_and_locks_too(tmp_path, monkeypatch):
@@ -27,8 +30,8 @@ def test_without_fcntl_the_package_is_imported_and_locks_too(tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "fcntl", None)
         patch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
-        importlib.reload(lock)
-        with lock.locked(tmp_path), pytest.raises(BlockingIOError, match="in use by a run under way"):
-            lock.locked(tmp_path)
-    importlib.reload(lock)
+        importlib.reload(run_folder)
+        with run_folder.lock_folder(tmp_path), pytest.raises(BlockingIOError, match="in use by a run under way"):
+            run_folder.lock_folder(tmp_path)
+    importlib.reload(run_folder)
     assert held == [(2, 1)] * 2
