@@ -11,7 +11,7 @@ import torch
 
 from synthgrad.stages.channels import Packet, PacketKind
 from synthgrad.stages.channels.zeromq import Hub, ZmqInlet, ZmqOutlet
-from synthgrad.stages.runners.processes import temporary
+from synthgrad.stages.runners.run_folder import temporary_folder
 
 _RUN = bytes(16)
 
@@ -24,7 +24,7 @@ def hops(size: int, repeats: int = 7, rounds: int = 100) -> float:
         repeats: of the measurement; the median is returned.
         rounds: trips each.
     """
-    with temporary() as folder:
+    with temporary_folder() as folder:
         process = get_context("forkserver").Process(target=_echo, args=(folder,), daemon=True)
         process.start()
         hub = Hub(_RUN)
