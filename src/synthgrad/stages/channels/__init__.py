@@ -1,7 +1,7 @@
-"""How messages travel between stages: what travels, its bytes, a queue in one process, ZeroMQ between processes.
+"""Channels between stages: the packet, its bytes, a queue in one process, ZeroMQ between processes.
 
-Everything here moves packets and judges nothing; who waits for whom, and for how long, is the node's affair
-(`synthgrad.stages.node`). ZeroMQ is imported only where it is used.
+Channels only move packets. `synthgrad.stages.mailbox` decides which packets a stage can use, and
+`synthgrad.stages.node` how long it waits. ZeroMQ is imported only where it is used.
 """
 
 from synthgrad.stages.channels.packet import Inlet as Inlet

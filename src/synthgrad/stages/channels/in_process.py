@@ -15,9 +15,9 @@ class Queue:
 
     Args:
         now: the time, in ticks.
-        lateness: ticks until a packet can be had.
-        drop: the probability that a packet with tensors is lost; words are never.
-        random: decides which are lost.
+        lateness: ticks until a packet arrives.
+        drop: the probability that a packet with tensors is lost; heartbeats never are.
+        random: decides which packets are lost.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Queue:
         self.cut = False
 
     def put(self, packet: Packet) -> bool:
-        """Send a packet, unless the neighbour is gone."""
+        """Send a packet, unless the neighbour is dead."""
         if self.cut:
             return False
         if packet.tensors and self.drop and torch.rand((), generator=self.random).item() < self.drop:
@@ -43,11 +43,11 @@ class Queue:
         return True
 
     def get(self) -> Packet | None:
-        """The oldest packet whose time has come."""
+        """The oldest packet, if it has arrived."""
         if not self.under_way or self.under_way[0][0] > self.now():
             return None
         return self.under_way.popleft()[1]
 
     def clear(self) -> None:
-        """Lose what is under way, as when the receiver dies."""
+        """Lose all packets under way, as when the receiver dies."""
         self.under_way.clear()

@@ -1,4 +1,4 @@
-"""What travels between neighbouring stages, and what every channel can do."""
+"""The packet that neighbouring stages exchange, and the interface of every channel."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch import Tensor
 
 
 class PacketKind(IntEnum):
-    """What a packet is."""
+    """The kind of a packet."""
 
     MESSAGE = 1
-    """Upwards: h, and the context (labels) if there is one."""
+    """To the stage above: h, and the context (labels) if there is one."""
     GRADIENT = 2
-    """Downwards: δ, and where the receiver ran on a synthetic input, that input."""
+    """To the stage below: δ and, if its sender ran on a synthetic input, that input."""
     HEARTBEAT = 3
-    """Either way, without tensors: I am here; so far have I come."""
+    """To either neighbour, without tensors: liveness and progress."""
 
 
 @dataclass(frozen=True)
 class Packet:
-    """One packet."""
+    """A message, a gradient or a heartbeat."""
 
     kind: PacketKind
     stage: int
-    """Who sends it, from 0."""
+    """The sender's place, from 0."""
     generation: int
-    """How often the sender has been started; a restart makes older packets void."""
+    """How often the sender has been started; after a restart, packets of its earlier processes are void."""
     step: int = -1
-    """Of the data that it is about; of a word, the sender's last."""
+    """The step of the data; in a heartbeat, the last step that the sender has made or sent."""
     echo: int = 0
-    """Downwards: the generation of the stage above whose messages this answers, 0 before the first."""
+    """To the stage below: the generation of that stage whose messages this answers, 0 before the first."""
     ack: int = -1
-    """Downwards: the last step of those messages that has been taken in."""
+    """To the stage below: the last step of those messages that has been received."""
     ended: bool = False
     """Whether the sender has made all its steps."""
     tensors: tuple[Tensor, ...] = ()
@@ -43,10 +43,10 @@ class Packet:
 
 @runtime_checkable
 class Inlet(Protocol):
-    """Where packets come in."""
+    """The receiving end of a channel."""
 
     refused: Counter[str]
-    """What was dropped at the door, by reason."""
+    """Packets that were dropped on arrival, by reason."""
 
     def get(self) -> Packet | None:
         """The next packet, or None; never waits."""
@@ -55,15 +55,15 @@ class Inlet(Protocol):
 
 @runtime_checkable
 class Outlet(Protocol):
-    """Where packets go out, to one neighbour."""
+    """The sending end of a channel to one neighbour."""
 
     @property
     def cut(self) -> bool:
-        """Whether the neighbour was there, and is gone."""
+        """Whether there was a connection to the neighbour, and it has ended."""
         ...
 
     def put(self, packet: Packet) -> bool:
-        """Send, if that is possible at once; never waits. Whether it was."""
+        """Send a packet if that is possible at once; never waits. Returns whether it was sent."""
         ...
 
 

@@ -1,6 +1,6 @@
-"""A packet as bytes: a fixed header and the tensors' raw memory. Nothing is ever unpickled from a socket.
+"""Encodes a packet as bytes: a fixed header and the tensors' raw memory. Nothing is unpickled from a socket.
 
-The header is big-endian, the tensors' numbers are little-endian.
+The header is big-endian, the tensors' values are little-endian.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from synthgrad.stages.channels.packet import Packet, PacketKind
 
 VERSION = 1
 TENSORS, DIMENSIONS = 2, 6
-"""The most of each that a packet may have."""
+"""The most tensors of a packet, and the most dimensions of a tensor."""
 DTYPES: tuple[torch.dtype, ...] = (
     torch.float32,
     torch.float64,
@@ -37,39 +37,39 @@ DTYPES: tuple[torch.dtype, ...] = (
     torch.float8_e4m3fn,
     torch.float8_e5m2,
 )
-"""By their number on the wire: new ones go to the end."""
-# Magic, version, run, kind, ended, sender, generation, echo, step, ack, how many tensors.
+"""A dtype's place is its number on the wire, so new ones go to the end."""
+# Magic, version, run, kind, ended, sender, generation, echo, step, ack, number of tensors.
 _HEAD = struct.Struct("!4sB16sBBHIIqqB")
-# Of each tensor: dtype, how many dimensions, the dimensions.
+# For each tensor: dtype, number of dimensions, the dimensions.
 _TENSOR = struct.Struct(f"!BB{DIMENSIONS}I")
-_SIZE = 2**32 - 1  # of a dimension
+_SIZE = 2**32 - 1  # the largest size of a dimension
 _MAGIC = b"SGRD"
 HEADER = _HEAD.size + TENSORS * _TENSOR.size
-"""Bytes of every header."""
+"""The length of every header, in bytes."""
 
 
 class Refused(ValueError):
-    """Bytes that are no packet of this run; its text is the reason, in a word."""
+    """The bytes are no packet of this run; the text is the reason, in one word."""
 
 
 def encode(packet: Packet, run: bytes) -> list[Any]:
-    """The frames of a packet: its header, and one per tensor, which shares the tensor's memory.
+    """Encode a packet as frames: its header, and one per tensor, which shares the tensor's memory.
 
     Args:
-        packet: what to send; its tensors must not be written to until they are sent.
-        run: 16 bytes that name the run.
+        packet: the packet; its tensors must not be written to until they are sent.
+        run: 16 bytes that identify the run.
 
     Raises:
-        ValueError: if a tensor is of a dtype, or has more dimensions, than the wire knows; or a number is too
-            large.
-        RuntimeError: if this machine's numbers are big-endian.
+        ValueError: if the wire has no code for a tensor's dtype or layout, a tensor has too many dimensions, or a
+            number is too large.
+        RuntimeError: if this machine is big-endian.
     """
     _little_endian()
     if len(packet.tensors) > TENSORS or not all(map(_known, packet.tensors)):
         came = ", ".join(f"{t.dtype} {tuple(t.shape)}" for t in packet.tensors)
         raise ValueError(
-            f"cannot send {came}: at most {TENSORS} dense tensors of up to {DIMENSIONS} dimensions, each of up to "
-            f"{_SIZE}, {DTYPES}"
+            f"cannot send {came}: wanted at most {TENSORS} dense tensors of up to {DIMENSIONS} dimensions, each of "
+            f"size up to {_SIZE}, with a dtype of {DTYPES}"
         )
     tensors = [t.detach().cpu().resolve_neg().contiguous() for t in packet.tensors]
     head = (packet.kind, packet.ended, packet.stage, packet.generation, packet.echo, packet.step, packet.ack)
@@ -86,16 +86,16 @@ def encode(packet: Packet, run: bytes) -> list[Any]:
 
 
 def decode(frames: Sequence[Any], run: bytes, limit: int) -> Packet:
-    """The packet that the frames are.
+    """Decode frames to a packet.
 
     Args:
-        frames: bytes, or what has their buffer interface.
-        run: 16 bytes that name the run.
+        frames: bytes, or objects with their buffer interface.
+        run: 16 bytes that identify the run.
         limit: the most bytes of one tensor.
 
     Raises:
-        Refused: if they are none of this run, by whatever they miss.
-        RuntimeError: if this machine's numbers are big-endian.
+        Refused: if they are no packet of this run.
+        RuntimeError: if this machine is big-endian.
     """
     _little_endian()
     if not frames or len(frames[0]) != HEADER:
@@ -123,7 +123,7 @@ def _tensor(header: Any, i: int, content: Any, limit: int) -> Tensor:
     if dimensions > DIMENSIONS or any(shape[dimensions:]):
         raise Refused("shape")
     dtype, shape = DTYPES[number], shape[:dimensions]
-    # Python's own numbers: a product of six 32-bit ones never overflows. Torch's strides do, if it is empty too.
+    # Python's integers never overflow. Torch's strides do, even those of an empty tensor: hence ``least``.
     least = math.prod(max(n, 1) for n in shape) * dtype.itemsize
     if math.prod(shape) * dtype.itemsize != len(content) or least > limit:
         raise Refused("size")
@@ -136,20 +136,18 @@ def _tensor(header: Any, i: int, content: Any, limit: int) -> Tensor:
 
 
 def _known(t: Tensor) -> bool:
-    """Whether the wire can say what the tensor is."""
+    """Whether the wire has a code for the tensor."""
     small = t.dim() <= DIMENSIONS and all(size <= _SIZE for size in t.shape)
     return small and t.dtype in DTYPES and t.layout is torch.strided and not t.is_meta
 
 
 def _little_endian() -> None:
     if sys.byteorder != "little":
-        raise RuntimeError(
-            f"this machine's numbers are {sys.byteorder}-endian; stages can talk on little-endian ones"
-        )
+        raise RuntimeError(f"this machine's numbers are {sys.byteorder}-endian; stages need little-endian machines")
 
 
 def _memory(t: Tensor) -> Any:
-    """The tensor's bytes, not copied; they keep it alive."""
+    """The tensor's bytes, not copied; they keep the tensor alive."""
     memory: Any = (ctypes.c_char * (t.numel() * t.element_size())).from_address(t.data_ptr())
     memory.tensor = t
     return memory

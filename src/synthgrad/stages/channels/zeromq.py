@@ -1,6 +1,7 @@
-"""A channel between processes, on one machine or many: the receiver binds, the sender connects, nobody waits.
+"""A channel between processes, on one machine or many: the receiver binds, the sender connects, neither waits.
 
-Off loopback CURVE is on: one pair of keys per run, which every stage has; a peer without it is refused and counted.
+Connections to other machines are encrypted and authenticated (CURVE). All stages of a run share one pair of keys; a
+peer without it is refused and counted.
 """
 
 from __future__ import annotations
@@ -26,54 +27,54 @@ except ModuleNotFoundError as error:
     ) from error
 
 LIMIT = 1 << 30
-"""Bytes of one tensor at most, unless said otherwise."""
-_LOOKS = 32  # packets that are refused in one look, and events: the rest has to wait for the next
+"""The default for the most bytes of one tensor."""
+_MOST_REFUSED = 32  # packets, and handshakes, that one call of get() refuses: junk must not hold up the stage
 
 
 @dataclass(frozen=True)
 class Keys:
-    """A run's CURVE keys; they go to the stages over the launcher's own ways, never over a channel."""
+    """A run's CURVE keys; the launcher hands them to the stages' processes, they are never sent over a channel."""
 
     public: bytes
     secret: bytes = field(repr=False)
 
     @staticmethod
     def generate() -> Keys:
-        """A new pair."""
+        """Make a new pair."""
         return Keys(*zmq.curve_keypair())
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Whether a peer may come in, as pyzmq's authenticator asks it: only with the run's own key."""
+        """Whether a peer may connect: only with the run's own key. pyzmq's authenticator calls this."""
         return key == self.public
 
 
 class Hub:
-    """What the sockets of one process share.
+    """Owns the sockets of one process.
 
     Args:
-        run: 16 bytes that name the run.
-        keys: for CURVE; required off loopback.
-        limit: bytes of one tensor at most.
+        run: 16 bytes that identify the run.
+        keys: for CURVE; required for addresses off loopback.
+        limit: the most bytes of one tensor.
     """
 
     def __init__(self, run: bytes, keys: Keys | None = None, limit: int = LIMIT):
         self.run, self.keys, self.limit = run, keys, limit
         self.context = zmq.Context()
-        self.sockets: list[zmq.Socket[bytes]] = []  # kept until close, also where an address was wrong
-        self.files: list[Path] = []  # of ipc: ZeroMQ makes them, and leaves them
-        self.guard = None
+        self.sockets: list[zmq.Socket[bytes]] = []  # closed with the hub, also if an address was wrong
+        self.files: list[Path] = []  # of ipc addresses: ZeroMQ does not remove them
+        self.authenticator = None
         if keys is not None:
-            self.guard = ThreadAuthenticator(self.context)
-            self.guard.start()
-            self.guard.configure_curve_callback("*", credentials_provider=keys)
+            self.authenticator = ThreadAuthenticator(self.context)
+            self.authenticator.start()
+            self.authenticator.configure_curve_callback("*", credentials_provider=keys)
 
     def socket(self, kind: int, address: str) -> zmq.Socket[bytes]:
-        """A socket that never waits at its end, with CURVE where there are keys.
+        """Make a socket that closes without waiting, with CURVE if there are keys.
 
         Raises:
             ValueError: if the address is off loopback and there are no keys.
         """
-        if self.keys is None and not _at_home(address):
+        if self.keys is None and not _is_local(address):
             raise ValueError(f"{address} is off loopback and this run has no keys; give keys=Keys.generate()")
         socket = self.context.socket(kind)
         self.sockets.append(socket)
@@ -86,17 +87,17 @@ class Hub:
                 socket.curve_serverkey = self.keys.public
         return socket
 
-    def forget(self, socket: zmq.Socket[bytes]) -> None:
-        """Close a socket; what it has still to send is lost."""
+    def close_socket(self, socket: zmq.Socket[bytes]) -> None:
+        """Close a socket; packets that it has not sent yet are lost."""
         self.sockets.remove(socket)
-        socket.get_monitor_socket().close(linger=0)  # the one that it has
+        socket.get_monitor_socket().close(linger=0)  # returns the existing one
         socket.disable_monitor()
         socket.close(linger=0)
 
     def wait(self, inlets: Sequence[Any], seconds: float) -> None:
-        """Sleep until something comes in at one of the inlets, at most so long."""
+        """Sleep until a packet comes in at one of the inlets, for at most some seconds."""
         if not inlets:
-            time.sleep(seconds)  # a poller of nothing would not wait
+            time.sleep(seconds)  # a poller without sockets would return at once
             return
         poller = zmq.Poller()
         for inlet in inlets:
@@ -104,20 +105,20 @@ class Hub:
         poller.poll(int(1000 * seconds))
 
     def close(self) -> None:
-        """Close all sockets; what is still to be sent is lost."""
-        if self.guard is not None:
-            self.guard.stop()
+        """Close all sockets; packets that they have not sent yet are lost."""
+        if self.authenticator is not None:
+            self.authenticator.stop()
         self.context.destroy(linger=0)
         while self.files:
             self.files.pop().unlink(missing_ok=True)
 
 
 class ZmqInlet:
-    """Binds to an address and takes in what comes; foreign, damaged and oversized packets are dropped and counted.
+    """Binds to an address and receives packets; foreign, damaged and oversized ones are dropped and counted.
 
     Args:
         hub: the process' sockets.
-        address: ``ipc://PATH`` or ``tcp://HOST:PORT``; port 0 or ``*`` is one that is free.
+        address: ``ipc://PATH`` or ``tcp://HOST:PORT``; port 0 or ``*`` chooses a free one.
         queue: packets that may wait in the socket.
 
     Raises:
@@ -133,19 +134,21 @@ class ZmqInlet:
         try:
             self.socket.bind(address)
         except zmq.ZMQError as error:
-            raise ValueError(f"cannot listen at {address}: {error}; choose another, or end who uses it") from None
+            raise ValueError(
+                f"cannot listen at {address}: {error}; choose another, or end the process that uses it"
+            ) from None
         self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         if address.startswith("ipc://"):
             hub.files.append(Path(self.address.removeprefix("ipc://")))
 
     def get(self) -> Packet | None:
-        """The next packet of this run, or None; after some that are refused it is None, too, whatever waits."""
-        for _ in range(_LOOKS):
+        """The next packet of this run; None if there is none, or after ``_MOST_REFUSED`` others were refused."""
+        for _ in range(_MOST_REFUSED):
             if not self.monitor.poll(0):
                 break
             recv_monitor_message(self.monitor)
             self.refused["handshake"] += 1
-        for _ in range(_LOOKS):
+        for _ in range(_MOST_REFUSED):
             try:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
@@ -158,15 +161,15 @@ class ZmqInlet:
 
 
 class ZmqOutlet:
-    """Connects to an inlet's address, again and again until somebody is there.
+    """Connects to an inlet's address, and tries again until an inlet is there.
 
     Args:
         hub: the process' sockets.
         address: of the inlet.
-        queue: packets that may wait in the socket; with 1 ZeroMQ finds room only a millisecond after there is some.
+        queue: packets that may wait in the socket; with 1, ZeroMQ notices free room only after a millisecond.
 
     Raises:
-        ValueError: if it is no address, or off loopback without keys.
+        ValueError: if the address is not valid, or is off loopback and there are no keys.
     """
 
     def __init__(self, hub: Hub, address: str, queue: int = 4):
@@ -176,7 +179,7 @@ class ZmqOutlet:
     def _connect(self, address: str) -> None:
         self.socket = self.hub.socket(zmq.PUSH, address)
         self.socket.sndhwm = self.queue
-        self.socket.immediate = True  # nothing is queued for a neighbour that is not there
+        self.socket.immediate = True  # queue nothing while the neighbour is not connected
         self.socket.reconnect_ivl = 20
         self.monitor: Any = self.socket.get_monitor_socket(_CONNECTIONS)
         self._cut = False
@@ -188,20 +191,23 @@ class ZmqOutlet:
 
     @property
     def cut(self) -> bool:
-        """Whether there was a connection, and is none."""
+        """Whether there was a connection, and it has ended."""
         while self.monitor.poll(0):
             self._cut = int(recv_monitor_message(self.monitor)["event"]) != zmq.Event.HANDSHAKE_SUCCEEDED
         return self._cut
 
     def put(self, packet: Packet) -> bool:
-        """Send, if there is somebody who has room.
+        """Send a packet, if the neighbour is connected and has room.
+
+        Returns:
+            Whether it was sent.
 
         Raises:
-            ValueError: if a tensor is larger than the receiver lets in.
+            ValueError: if a tensor is larger than the receiver accepts.
         """
         if (largest := max((t.nbytes for t in packet.tensors), default=0)) > self.hub.limit:
             raise ValueError(f"cannot send a tensor of {largest} bytes: the limit is {self.hub.limit}; raise it")
-        if self.cut:  # the socket takes a few more until it has seen it, too
+        if self.cut:  # the socket itself would accept a few more packets, which would be lost
             return False
         try:
             self.socket.send_multipart(encode(packet, self.hub.run), zmq.NOBLOCK, copy=False)
@@ -210,12 +216,12 @@ class ZmqOutlet:
         return True
 
     def redirect(self, address: str) -> None:
-        """From now on to another address."""
+        """Send to another address from now on."""
         if address != self.address:
-            # A new socket: after disconnect() the old one would still take, for a moment, what then is lost.
+            # A new socket: after disconnect() the old one would accept packets for a moment, and lose them.
             old = self.socket
             self._connect(address)
-            self.hub.forget(old)
+            self.hub.close_socket(old)
 
 
 _FAILED = (
@@ -224,7 +230,8 @@ _FAILED = (
 _CONNECTIONS = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
 
 
-def _at_home(address: str) -> bool:
+def _is_local(address: str) -> bool:
+    """Whether only processes of this machine can connect to an address."""
     kind, _, place = address.partition("://")
     if kind in ("ipc", "inproc"):
         return True

@@ -211,7 +211,7 @@ def test_stopped_it_can_be_resumed(tmp_path, number):
     folder = tmp_path / "run"
     watch = Watch(1, 40, lambda status: os.kill(os.getpid(), number))
     handler = signal.getsignal(number)
-    with pytest.raises(Stopped, match=f"all stages have stopped; resume=True with folder={folder} goes on"):
+    with pytest.raises(Stopped, match=f"all stages have stopped; resume=True with folder={folder} resumes the run"):
         run(paused(), folder=folder, watch=watch, checkpoint_every=1000)
     assert signal.getsignal(number) is handler
     assert watch.all_gone()
