@@ -36,14 +36,14 @@ def build(
     slow: Mapping[int, float] | None = None,
     seen: Callable[[int, int], None] = lambda k, step: None,
 ) -> Stage:
-    """Stage k: a layer, and warm models.
+    """Stage k: a layer, and models with random weights.
 
     Args:
-        k: which.
-        stages: of how many.
-        complete: with input models.
+        k: the stage.
+        stages: the number of stages.
+        complete: whether stages have input models.
         pause: seconds before each step.
-        slow: the same of single stages.
+        slow: the same for single stages.
         seen: called with k and the step's number before each step.
     """
     torch.manual_seed(k)
@@ -52,7 +52,7 @@ def build(
     part = layer.double()
     gradient_model = warm(MLP(WIDTH, hidden=4, context=CLASSES))
     above = None if last else Interface(gradient_model).double()
-    # The edge below has its gradient model in the stage below; here is the other half.
+    # The gradient model of the interface below is in the stage below; here is only its input model.
     input_model = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh()).double()
     below = Interface(lambda h, context: h * torch.nan, input_model) if complete and not first else None
     learnt = [part, *([gradient_model] if above else []), *([input_model] if below else [])]
@@ -80,7 +80,7 @@ def _before(k: int, pause: float, seen: Callable[[int, int], None], step: int) -
 
 
 def failing(k: int, stage: int, at: int, **settings: Any) -> Stage:
-    """A chain one of whose stages raises from some step on, every time."""
+    """A chain in which one stage raises at every step from some step on."""
     return build(k, seen=partial(_fail, stage, at), **settings)
 
 
@@ -90,7 +90,7 @@ def _fail(stage: int, at: int, k: int, step: int) -> None:
 
 
 def unbuildable(k: int, stage: int, how: str) -> Stage:
-    """A chain one of whose stages cannot be built: its function raises, or the process dies in it."""
+    """A chain in which one stage cannot be built: the function raises, or its process dies."""
     if k == stage and how == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if k == stage:
@@ -99,7 +99,7 @@ def unbuildable(k: int, stage: int, how: str) -> Stage:
 
 
 def learnt(steps: int, stages: int = 3, complete: bool = False) -> list[Tensor]:
-    """All that the chain has learnt in one loop, without stages."""
+    """The parameters of the same chain after training in one loop, without stages."""
     built = [build(k, stages, complete) for k in range(stages)]
     parts, interfaces = [stage.part for stage in built], [stage.above for stage in built if stage.above]
     for interface, stage in zip(interfaces, built[1:], strict=True):
@@ -121,7 +121,7 @@ def learnt(steps: int, stages: int = 3, complete: bool = False) -> list[Tensor]:
 
 
 def parameters(built: Sequence[Stage]) -> list[Tensor]:
-    """Of parts and models, in one order."""
+    """The parameters of parts and models, in a fixed order."""
     found = []
     for stage in built:
         models = [stage.above and stage.above.gradient_model, stage.below and stage.below.input_model]
@@ -130,7 +130,7 @@ def parameters(built: Sequence[Stage]) -> list[Tensor]:
 
 
 def parameters_of(outcome: Outcome, complete: bool = False) -> list[Tensor]:
-    """The same, of what a launch has left."""
+    """The parameters in the outcome of a launch, in the same order."""
     stages = len(outcome.states)
     built = [build(k, stages, complete) for k in range(stages)]
     for stage, state in zip(built, outcome.states, strict=True):

@@ -1,4 +1,4 @@
-"""A node, and the far ends of its channels in the test's hand."""
+"""A node, with the far ends of its channels for the test."""
 
 import math
 from dataclasses import replace
@@ -23,7 +23,7 @@ class Clock:
 
 
 class Bench:
-    """A node, and the far ends of its channels in the test's hand."""
+    """A node, with the far ends of its channels for the test."""
 
     def __init__(self, k=1, generation=1, stage=None, complete=False, **policy):
         self.now = Clock()
@@ -34,7 +34,7 @@ class Bench:
             messages_out=self.up_out if k < 2 else None,
             gradients_in=self.down_in if k < 2 else None,
         )
-        # In silence nobody is out: the tests say who is.
+        # No neighbour is down because of silence: the tests cut connections themselves.
         policy = {"silence_timeout": math.inf, "heartbeat_interval": 0.0, **policy}
         built = primed(stage or chains.build(k, complete=complete))
         self.node = Node(built, k, links, STEPS, Policy(**policy), generation, self.now)
@@ -75,7 +75,7 @@ def steps(packets):
 
 
 def primed(stage):
-    """With a gradient model that knows its unit: before its first gradient nothing is learnt from it."""
+    """The stage after one gradient: before the first one its gradient model has no unit, and teaches nothing."""
     if stage.above is not None:
         stage.learn(torch.ones(8, 5, dtype=F64), chains.data(0)[1], torch.full((8, 5), 0.25, dtype=F64))
     return stage

@@ -1,4 +1,4 @@
-"""Launches of processes: in time, and with nothing left behind."""
+"""Launches in processes: with a time limit, and checks that nothing is left behind."""
 
 import multiprocessing
 import os
@@ -21,7 +21,7 @@ STEPS = 200
 
 @pytest.fixture(autouse=True)
 def _in_time():
-    """Whatever hangs is a failure."""
+    """A test that hangs fails."""
 
     def late(number, frame):
         raise TimeoutError("a test of processes takes more than two minutes")
@@ -35,11 +35,11 @@ def _in_time():
 
 @pytest.fixture(autouse=True)
 def place(monkeypatch):
-    """Where temporary folders are made (a short path: it holds sockets); nothing is left there, nor a process."""
+    """The folder for temporary folders (short: it holds sockets); checks that no folder and no process is left."""
     folder = Path(tempfile.mkdtemp(prefix="test-"))
     mkdtemp = partial(tempfile.mkdtemp, dir=folder)
     monkeypatch.setattr(run_folder, "tempfile", SimpleNamespace(mkdtemp=mkdtemp))
-    # Pytest writes every test's name into the environment; a server for each would be a waste.
+    # Pytest writes each test's name into the environment, which would start a new server for each test.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     own = {*os.environ} - {*environment}
     monkeypatch.setattr(
@@ -53,7 +53,7 @@ def place(monkeypatch):
 
 
 class Watch:
-    """Keeps all pids, and does something once a stage has come so far."""
+    """Collects all pids, and calls ``do`` once a stage has made some steps."""
 
     def __init__(self, k=0, steps=10**9, do=lambda status: None):
         self.k, self.steps, self.do = k, steps, do
@@ -84,13 +84,13 @@ def kill(number):
 def run(
     build=chains.build, steps=STEPS, stages=3, folder=None, resume=False, watch=lambda statuses: None, **policy
 ):
-    """A launch whose stages are patient with one another: the machine may be busy."""
+    """A launch with a long silence timeout: the machine may be busy."""
     settings = {"folder": folder, "resume": resume, "watch": watch}
     return launch(build, stages, steps, policy=Policy(**{"silence_timeout": 60.0, **policy}), **settings)
 
 
 def paused(seconds=0.004, **settings):
-    """Steps that take so long that something can be done meanwhile."""
+    """A chain with slow steps, so that a test can act meanwhile."""
     return partial(chains.build, pause=seconds, **settings)
 
 

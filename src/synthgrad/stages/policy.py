@@ -43,7 +43,7 @@ class Policy:
     """Seconds without a turn after which a stage counts as hung: it is killed and restarted. Its first step may
     take ``start_within``, a later one five times as long as the longest before it."""
     idle_exit_after: float = 30.0
-    """Seconds without work after which a stage whose supervisor is gone stops."""
+    """Seconds without a step after which a stage whose supervisor is gone stops."""
     threads: int = 1
     """Torch threads of each stage's process."""
     limit: int = 1 << 30

@@ -1,4 +1,4 @@
-"""What is not finite teaches a stage nothing, moves nothing, and is not handed out."""
+"""A value that is not finite teaches a stage nothing, moves nothing, and is not sent."""
 
 import copy
 import math
@@ -18,7 +18,7 @@ FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.flo
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_one_element_is_found(dtype, value):
+def test_one_nonfinite_element_is_found(dtype, value):
     t = torch.ones(3, 5).to(dtype)
     assert is_finite(t)
     if dtype == torch.float8_e4m3fn:  # it has no inf
@@ -31,19 +31,19 @@ def test_one_element_is_found(dtype, value):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-def test_a_sum_that_overflows_is_not_what_counts(dtype):
+def test_finite_elements_whose_sum_overflows_are_finite(dtype):
     large = torch.full((9, 9), torch.finfo(dtype).max, dtype=dtype)
     assert is_finite(large)
     assert are_finite([large, large])
 
 
-def test_what_has_no_infinity_is_finite():
+def test_anything_but_floating_point_numbers_is_finite():
     for each in (None, "text", torch.tensor([1]), torch.tensor(True), torch.empty(0, 3)):
         assert is_finite(each)
     assert are_finite([])
 
 
-def test_sparse_gradients_are_looked_at():
+def test_sparse_gradients_are_checked():
     table = nn.Embedding(4, 3, sparse=True)
     table(torch.tensor([1, 1])).sum().backward()
     assert are_finite([table.weight.grad])
@@ -51,7 +51,7 @@ def test_sparse_gradients_are_looked_at():
 
 
 def unmoved(stage, act):
-    """What an act returns that must move nothing; weights, moments, buffers and units."""
+    """Run ``act``, check that it moves no weight, moment, buffer or unit, and return its result."""
     before = copy.deepcopy(stage.state_dict())
     result = act()
     after = stage.state_dict()
@@ -89,7 +89,7 @@ def test_a_late_gradient_that_is_not_finite(chain, warm, at):
     assert warm.nonfinite == 1
 
 
-def test_an_output_that_overflows_leaves_no_trace_in_running_means(chain):
+def test_an_output_that_overflows_does_not_change_running_means(chain):
     part = nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5)).double()
     stage = staged(part, adam, above=interface())
     stage.step(chain.x, chain.y)
@@ -112,7 +112,7 @@ def test_a_loss_that_is_not_finite(chain):
 
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_synthetic_gradient_that_is_not_finite(chain, clip):
-    """The message is good, and goes on: what comes back may mend the model."""
+    """The message is finite, so it is sent: its gradient may repair the model."""
     answer = [1.0]
     stage = staged(chain.parts[1], adam, above=Interface(lambda h, c: h * answer[0], unit=1.0), clip=clip)
     stage.step(chain.x, chain.y)
@@ -120,7 +120,7 @@ def test_a_synthetic_gradient_that_is_not_finite(chain, clip):
 
     def act():
         done = stage.step(chain.x, chain.y)
-        assert stage.above.withheld == 1  # the interface counts it, too; all else stands still
+        assert stage.above.withheld == 1  # the interface counts it, too; nothing else changes
         stage.above.withheld.zero_()
         return done
 
@@ -154,14 +154,14 @@ def test_a_gradient_for_the_stage_below_that_is_not_finite(chain):
     assert done.delta is None
 
 
-def test_huge_gradients_that_are_finite_count(chain):
+def test_huge_finite_gradients_are_used(chain):
     stage = staged(chain.parts[3].float(), sgd, criterion=lambda out, y: F.cross_entropy(out, y) * 1e30)
     before = [p.detach().clone() for p in own(stage)]
     assert stage.step(chain.x.float(), chain.y).fault == ""
     assert not all(map(torch.equal, own(stage), before))
 
 
-def test_where_nothing_has_a_gradient_the_optimizer_is_left_alone(chain):
+def test_if_nothing_has_a_gradient_the_optimizer_is_not_called(chain):
     """A frozen part; and a model without parameters of its own."""
     part = chain.parts[1].requires_grad_(False)
     stage = Stage(part=part, optimizer=adam(part.parameters()), above=Interface(lambda h, context: h))
@@ -171,7 +171,7 @@ def test_where_nothing_has_a_gradient_the_optimizer_is_left_alone(chain):
     assert stage.learn(done.message, chain.y, done.message)
 
 
-def test_the_first_parameter_that_is_spoilt_is_named(warm):
+def test_the_first_nonfinite_parameter_is_named(warm):
     assert warm.nonfinite_parameter() == ""
     with torch.no_grad():
         next(warm.above.parameters()).fill_(math.inf)

@@ -1,4 +1,4 @@
-"""Long steps, sleep, deaths near the end, and what a stage has started itself: none is lost or left in silence."""
+"""Long steps, sleep, deaths near the end, child processes, changed code: each is handled, or reported."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ _in_time, place = processes._in_time, processes.place
 # --- long steps --------------------------------------------------------------------------------------------
 
 
-def test_a_step_longer_than_hang_after_is_no_hang():
+def test_a_step_longer_than_hang_timeout_is_no_hang():
     outcome = run(partial(chains.build, slow={1: 0.4}), 6, hang_timeout=0.1)
     assert outcome.restarts == []
     assert [counters.steps for counters in outcome.counters] == [6] * 3
@@ -46,14 +46,14 @@ def _stick(stage, at, k, step):
 
 
 @pytest.mark.parametrize(("at", "setting"), [(0, "start_within"), (3, "hang_timeout")])
-def test_a_step_that_never_ends_is_said_so_with_the_setting_to_raise(at, setting):
+def test_a_step_that_never_ends_is_an_error_that_names_the_setting_to_raise(at, setting):
     limits = {"start_within": 3.0} if at == 0 else {"hang_timeout": 0.5}
     with pytest.raises(StageFailed, match=r"stage 1 failed .*\(hung\)[^$]*raise the policy's " + setting):
         run(partial(stuck, stage=1, at=at), max_restarts=0, **limits)
 
 
-class Given:
-    """Links whose far ends are the test's; ``wait`` returns at once."""
+class FakeHub:
+    """Links whose far ends the test holds; ``wait`` returns quickly."""
 
     def __init__(self):
         self.up, self.down = Queue(time.monotonic), Queue(time.monotonic)
@@ -64,50 +64,50 @@ class Given:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_in_the_middle_of_a_step_a_stage_says_that_it_is_alive(tmp_path):
-    """Its last words again; what it has in its hands is not acknowledged yet."""
+def test_in_the_middle_of_a_step_a_stage_sends_heartbeats(tmp_path):
+    """It repeats its last heartbeats; the message of the step is not acknowledged yet."""
     begun, go, stop = threading.Event(), threading.Event(), threading.Event()
 
     def wait(k, step):
         begun.set()
         assert go.wait(60)
 
-    given, policy = Given(), Policy(silence_timeout=0.1, heartbeat_interval=1000.0)
+    hub, policy = FakeHub(), Policy(silence_timeout=0.1, heartbeat_interval=1000.0)
     plan = Plan(partial(chains.build, seen=wait), 3, STEPS, policy, tmp_path, bytes(16))
-    worker = Worker(plan, 2, 1, given, given.links)
+    worker = Worker(plan, 2, 1, hub, hub.links)
     h, y = chains.data(5)
-    given.up.put(Packet(PacketKind.MESSAGE, 1, 1, 5, tensors=(h, y)))
+    hub.up.put(Packet(PacketKind.MESSAGE, 1, 1, 5, tensors=(h, y)))
     thread = threading.Thread(target=worker.run, args=(lambda report: None, stop.is_set, lambda: False))
     thread.start()
     try:
         assert begun.wait(60)
-        while given.down.get() is not None:
+        while hub.down.get() is not None:
             pass
-        words = []
-        while len(words) < 3:
-            words += filter(None, [given.down.get()])
+        heartbeats = []
+        while len(heartbeats) < 3:
+            heartbeats += filter(None, [hub.down.get()])
             time.sleep(0.01)
-        assert {(word.kind, word.ack) for word in words} == {(PacketKind.HEARTBEAT, -1)}
+        assert {(packet.kind, packet.ack) for packet in heartbeats} == {(PacketKind.HEARTBEAT, -1)}
     finally:
         go.set()
         stop.set()
         thread.join(60)
         worker.lock.close()
-    assert any(packet.kind is PacketKind.GRADIENT for packet in iter(given.down.get, None))
+    assert any(packet.kind is PacketKind.GRADIENT for packet in iter(hub.down.get, None))
 
 
 # --- sleep -------------------------------------------------------------------------------------------------
 
 
 class Fake(supervised.SupervisedStage):
-    """A stage whose numbers are the test's."""
+    """A stage whose reports the test makes."""
 
     def __init__(self, **policy):
         super().__init__(Plan(chains.build, 2, 9, Policy(**policy), Path(), bytes(16)), 0)
         self.kills = 0
         self.start()
 
-    def tell(self, turned, **own):
+    def report(self, turned, **own):
         numbers = {**vars(Counters()), "turned": turned, "stepped": 5, "allowed": 0.0, "ended": 0.0, **own}
         self.numbers = [float({"generation": self.generation, **numbers}[name]) for name in REPORT_FIELDS]
 
@@ -139,15 +139,15 @@ def clock(monkeypatch):
 Fake.__abstractmethods__ = frozenset()
 
 
-def test_after_a_sleep_a_stage_has_its_whole_patience_again(clock):
+def test_after_a_sleep_a_stage_has_its_whole_timeout_again(clock):
     stage = Fake(hang_timeout=10.0)
-    stage.tell(clock.now)
-    clock.now += 3600  # the lid was closed
+    stage.report(clock.now)
+    clock.now += 3600  # the laptop was closed
     for _ in range(99):
         stage.check(0.0)
         clock.now += 0.1
     assert stage.kills == 0
-    stage.tell(clock.now)
+    stage.report(clock.now)
     for _ in range(99):
         clock.now += 0.1
         stage.check(0.0)
@@ -159,9 +159,9 @@ def test_after_a_sleep_a_stage_has_its_whole_patience_again(clock):
 
 
 @pytest.mark.parametrize(("allowed", "silence_timeout"), [(0.0, 10.0), (25.0, 25.0)])
-def test_a_stage_may_say_that_it_needs_longer(clock, allowed, silence_timeout):
+def test_a_stage_may_ask_for_more_time(clock, allowed, silence_timeout):
     stage = Fake(hang_timeout=10.0)
-    stage.tell(clock.now, allowed=allowed)
+    stage.report(clock.now, allowed=allowed)
     for _ in range(int(silence_timeout)):
         clock.now += 1.0
         stage.check(0.0)
@@ -171,7 +171,7 @@ def test_a_stage_may_say_that_it_needs_longer(clock, allowed, silence_timeout):
     assert stage.kills == 1
 
 
-def test_to_a_stage_that_slept_its_neighbours_have_not_been_silent(monkeypatch):
+def test_time_in_which_a_stage_slept_is_no_silence_of_its_neighbours(monkeypatch):
     class Time:
         now = 5.0
 
@@ -187,11 +187,11 @@ def test_to_a_stage_that_slept_its_neighbours_have_not_been_silent(monkeypatch):
     assert awake() == 0.75
 
 
-# --- steps that nobody has made ----------------------------------------------------------------------------
+# --- missed steps ------------------------------------------------------------------------------------------
 
 
 def dying(k, stage, at, mark):
-    """A chain one of whose stages dies once, before a step."""
+    """A chain in which one stage dies once, before a step."""
     return chains.build(k, pause=0.002, seen=partial(_die, stage, at, mark))
 
 
@@ -201,7 +201,7 @@ def _die(stage, at, mark, k, step):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_last_stage_that_dies_near_the_end_does_not_end_untrained_in_silence(tmp_path):
+def test_a_last_stage_that_dies_near_the_end_and_is_hardly_trained_is_an_error(tmp_path):
     build = partial(dying, stage=2, at=150, mark=tmp_path / "mark")
     with pytest.raises(
         StageFailed, match=r"stage 2 is hardly trained: it was sent .* smaller checkpoint_every"
@@ -213,7 +213,7 @@ def test_a_last_stage_that_dies_near_the_end_does_not_end_untrained_in_silence(t
     assert chains.parameters_of(error.value.outcome)
 
 
-def test_steps_that_were_missed_are_counted_and_said(tmp_path, caplog):
+def test_missed_steps_are_counted_and_logged(tmp_path, caplog):
     build = partial(dying, stage=2, at=100, mark=tmp_path / "mark")
     with caplog.at_level(logging.WARNING, "synthgrad"):
         outcome = run(build, checkpoint_every=1)
@@ -223,18 +223,18 @@ def test_steps_that_were_missed_are_counted_and_said(tmp_path, caplog):
     assert lines == ([f"stage 2 has missed {counters.missed} of {STEPS} steps"] if counters.missed else [])
 
 
-# --- what a stage has started ------------------------------------------------------------------------------
+# --- child processes ---------------------------------------------------------------------------------------
 
 
 def with_child(k, folder):
-    """A chain whose stage 1 starts a process that never ends."""
+    """A chain in which stage 1 starts a process that never ends."""
     if k == 1:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
         (folder / f"{time.monotonic_ns()}.pid").write_text(str(child.pid))
     return chains.build(k, pause=0.004)
 
 
-def test_a_killed_stages_own_processes_end_with_it(tmp_path):
+def test_the_child_processes_of_a_killed_stage_end_with_it(tmp_path):
     watch = Watch(1, 30, kill(signal.SIGKILL))
     run(partial(with_child, folder=tmp_path), watch=watch, checkpoint_every=10)
     pids = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
@@ -242,7 +242,7 @@ def test_a_killed_stages_own_processes_end_with_it(tmp_path):
     assert gone_within(pids, 20)
 
 
-# --- the code and the environment of now -------------------------------------------------------------------
+# --- current code and environment --------------------------------------------------------------------------
 
 MODULE = """
 import os
@@ -255,7 +255,7 @@ def build(k):
 """
 
 
-def test_a_second_launch_has_the_code_and_the_environment_of_now(tmp_path, monkeypatch):
+def test_a_second_launch_uses_the_current_code_and_environment(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     said = tmp_path / "said"
     for name, word in (("one", "1"), ("and two", "2"), ("and two", "3")):
@@ -268,7 +268,7 @@ def test_a_second_launch_has_the_code_and_the_environment_of_now(tmp_path, monke
     assert Counter(said.read_text().split("\n")) == {"one1": 2, "and two2": 2, "and two3": 2, "": 1}
 
 
-def test_a_build_that_no_process_could_import_is_refused_at_once(monkeypatch):
+def test_a_build_that_processes_cannot_import_is_refused_at_once(monkeypatch):
     with pytest.raises(ValueError, match="it must be a function of a module"):
         run(lambda k: chains.build(k))
     monkeypatch.setitem(sys.modules, "__main__", type(sys)("__main__"))
@@ -285,7 +285,7 @@ def test_a_build_that_no_process_could_import_is_refused_at_once(monkeypatch):
             process_starter.check_importable(wrong)
 
 
-def test_a_script_without_a_guard_is_told_so(tmp_path):
+def test_a_script_without_a_main_guard_is_an_error(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from tests.helpers import chains\nfrom synthgrad.stages import Policy, launch\n"
@@ -308,7 +308,7 @@ from tests.synthgrad.stages import test_liveness
 from synthgrad.stages import Policy, Stopped, launch
 
 def watch(statuses):
-    if statuses[0].counters.steps >= 14:  # there is no more room: stage 1 has made five, and is at its sixth
+    if statuses[0].counters.steps >= 14:  # the queue is full: stage 1 has made five steps, and is at its sixth
         print(*(status.pid for status in statuses), flush=True)
 
 if __name__ == "__main__":
@@ -320,7 +320,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_second_ctrl_c_does_not_wait_and_leaves_nobody_behind(place):
+def test_a_second_ctrl_c_kills_all_stages_at_once(place):
     paths = [str(Path(chains.__file__).parents[2]), *sys.path]
     environment = {**os.environ, "TMPDIR": str(place), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -328,7 +328,7 @@ def test_a_second_ctrl_c_does_not_wait_and_leaves_nobody_behind(place):
     with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
         pids = [int(pid) for pid in process.stdout.readline().split()]
         process.send_signal(signal.SIGINT)
-        assert gone_within([pids[0], pids[2]], 60)  # these stop when they are asked; the one between cannot
+        assert gone_within([pids[0], pids[2]], 60)  # these stop when asked; the one between cannot
         assert alive(pids[1])
         process.send_signal(signal.SIGINT)
         output = process.stdout.read()
@@ -338,7 +338,7 @@ def test_a_second_ctrl_c_does_not_wait_and_leaves_nobody_behind(place):
     assert gone_within(pids, 10)
 
 
-def test_a_traceback_of_another_run_is_not_this_ones(tmp_path):
+def test_a_traceback_of_an_earlier_run_is_not_reported(tmp_path):
     (tmp_path / "stage-1").mkdir()
     (tmp_path / "stage-1" / "error.txt").write_text("ValueError: of yesterday")
     with pytest.raises(StageFailed, match="it left no traceback") as error:
@@ -347,7 +347,7 @@ def test_a_traceback_of_another_run_is_not_this_ones(tmp_path):
     assert not (tmp_path / "stage-1" / "error.txt").exists()
 
 
-def test_a_damaged_note_of_a_launch_is_said_so(tmp_path):
+def test_a_damaged_launch_file_is_an_error(tmp_path):
     run(paused(0.0), 5, folder=tmp_path)
     assert json.loads((tmp_path / "launch.json").read_text()) == {"stages": 3}
     (tmp_path / "launch.json").write_text("{")

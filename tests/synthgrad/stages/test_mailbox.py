@@ -1,4 +1,4 @@
-"""A stage's post: what is not taken in, what finds no room, and words; packet by packet."""
+"""A mailbox: packets that are refused, messages that find no room, and heartbeats; packet by packet."""
 
 import pytest
 import torch
@@ -8,10 +8,10 @@ from synthgrad.stages.node import TurnResult
 from tests.helpers import chains
 from tests.helpers.one_node import F64, STEPS, Bench, steps
 
-# --- what is not taken in ----------------------------------------------------------------------------------
+# --- refused packets ---------------------------------------------------------------------------------------
 
 H, Y = chains.data(0)
-WORD = {"kind": PacketKind.HEARTBEAT, "tensors": ()}
+HEARTBEAT = {"kind": PacketKind.HEARTBEAT, "tensors": ()}
 WRONG = {
     "sender": {"stage": 0},
     "itself": {"stage": 2},
@@ -30,8 +30,8 @@ WRONG = {
     "too few labels": {"tensors": (H, Y[:5])},
     "labels of another form": {"tensors": (H, Y[:, None])},
     "labels of another dtype": {"tensors": (H, Y.double())},
-    "word with tensors": {**WORD, "tensors": (H,)},
-    "word of another": {**WORD, "stage": 0},
+    "heartbeat with tensors": {**HEARTBEAT, "tensors": (H,)},
+    "heartbeat of another stage": {**HEARTBEAT, "stage": 0},
 }
 
 
@@ -64,7 +64,7 @@ WRONG_GRADIENTS = {
     "whole numbers": {"tensors": (DELTA.long(),)},
     "a message of whole numbers": {"tensors": (DELTA, DELTA.long())},
     "a message of another form": {"tensors": (DELTA, DELTA[:, None])},
-    "word with tensors": {**WORD, "tensors": (DELTA,)},
+    "heartbeat with tensors": {**HEARTBEAT, "tensors": (DELTA,)},
 }
 
 
@@ -112,7 +112,7 @@ def test_a_gradient_before_the_first_message_teaches_nothing():
 
 
 @pytest.mark.parametrize("step", [-(2**63), -1, 2**62])
-def test_whatever_number_a_word_says_it_is_a_word(step):
+def test_a_heartbeat_may_have_any_step(step):
     bench = Bench(1)
     for number in (0, 1):
         bench.heartbeat_below(step=step)
@@ -122,7 +122,7 @@ def test_whatever_number_a_word_says_it_is_a_word(step):
     assert bench.counters.refused == 0
 
 
-def test_a_smaller_last_batch_is_welcome():
+def test_a_smaller_last_batch_is_accepted():
     bench = Bench(1)
     for step, count in ((0, 8), (1, 3), (2, 8)):
         h, y = chains.data(step)
@@ -133,24 +133,24 @@ def test_a_smaller_last_batch_is_welcome():
     assert (bench.counters.refused, bench.counters.lost, bench.counters.learnt) == (0, 0, 3)
 
 
-# --- room, and who waits -----------------------------------------------------------------------------------
+# --- room and waiting --------------------------------------------------------------------------------------
 
 
 def test_a_stage_waits_while_the_one_above_has_no_room():
     bench = Bench(0, queue=3)
     assert [bench.turn() for _ in range(6)] == [TurnResult.STEPPED] * 4 + [
         TurnResult.WAITED
-    ] * 2  # 3 and one in hand
+    ] * 2  # three sent, one queued
     assert steps(bench.sent_up()) == [0, 1, 2]
     assert bench.counters.queue == 4
-    bench.heartbeat_above(echo=1, ack=1)  # has taken in two
+    bench.heartbeat_above(echo=1, ack=1)  # it has received two
     assert [bench.turn() for _ in range(3)] == [TurnResult.STEPPED] * 2 + [TurnResult.WAITED]
     assert steps(bench.sent_up()) == [3, 4]
     assert bench.counters.dropped == 0
 
 
-def test_its_first_word_makes_no_room():
-    """It has not taken in anything: the first life has nothing of an earlier one to forget."""
+def test_the_first_heartbeat_from_above_makes_no_room():
+    """It has received nothing, and no earlier process of it has lost anything."""
     bench = Bench(0, queue=3)
     for _ in range(6):
         bench.turn()
@@ -159,7 +159,7 @@ def test_its_first_word_makes_no_room():
     assert steps(bench.sent_up()) == [0, 1, 2]
 
 
-def test_a_new_life_above_makes_room():
+def test_a_restart_of_the_stage_above_makes_room():
     bench = Bench(0, queue=3)
     for _ in range(6):
         bench.turn()
@@ -180,8 +180,8 @@ def test_an_impatient_stage_drops_its_oldest_message():
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_nobody_waits_for_a_stage_above_that_is_gone_or_has_ended(ended):
-    """Also where it has ended, and this one has been thrown back to an older checkpoint."""
+def test_a_stage_does_not_wait_for_a_dead_or_ended_stage_above(ended):
+    """The stage above may have ended while this one was set back to an older checkpoint."""
     bench = Bench(0, queue=2)
     bench.heartbeat_above(echo=1, ended=ended)
     for _ in range(3):
@@ -195,8 +195,8 @@ def test_nobody_waits_for_a_stage_above_that_is_gone_or_has_ended(ended):
     assert steps(bench.sent_up()) == [0, 1, 6, 7]
 
 
-def test_a_message_that_got_lost_takes_no_room_for_ever():
-    """After a broken connection, say. A word says what has been sent; whoever hears it has all that will come."""
+def test_a_lost_message_does_not_take_room_for_ever():
+    """After a broken connection, say. A heartbeat reports what was sent; what has not come by then is lost."""
     bench, above = Bench(0, queue=2), Bench(1)
     bench.turn()
     bench.turn()
@@ -213,9 +213,9 @@ def test_a_message_that_got_lost_takes_no_room_for_ever():
     assert above.counters.clock >= 3
 
 
-def test_an_answer_is_kept_until_it_can_be_sent():
+def test_a_gradient_is_kept_until_it_can_be_sent():
     bench = Bench(1)
-    bench.down_out.cut = True  # no room, for a moment
+    bench.down_out.cut = True  # no room for a moment
     bench.message(0)
     bench.turn()
     bench.down_out.cut = False
@@ -225,11 +225,11 @@ def test_an_answer_is_kept_until_it_can_be_sent():
     assert not bench.sent_down()
 
 
-def test_no_word_overtakes_the_answer_that_it_acknowledges():
+def test_no_heartbeat_overtakes_the_gradient_that_it_acknowledges():
     bench = Bench(1)
     bench.message(0)
     put = bench.down_out.put
-    bench.down_out.put = lambda packet: not packet.tensors and put(packet)  # room for a word, not for more
+    bench.down_out.put = lambda packet: not packet.tensors and put(packet)  # room for a heartbeat only
     bench.turn()
     bench.turn()
     assert bench.down_out.get() is None
@@ -239,7 +239,7 @@ def test_no_word_overtakes_the_answer_that_it_acknowledges():
     assert bench.down_out.get().kind is PacketKind.HEARTBEAT
 
 
-def test_of_the_answers_that_could_not_be_sent_the_newest_is():
+def test_only_the_newest_unsent_gradient_is_sent_later():
     bench = Bench(1)
     bench.down_out.cut = True
     for step in range(3):
@@ -251,53 +251,53 @@ def test_of_the_answers_that_could_not_be_sent_the_newest_is():
     assert (packet.step, packet.ack) == (2, 2)
 
 
-# --- words -------------------------------------------------------------------------------------------------
+# --- heartbeats --------------------------------------------------------------------------------------------
 
 
-def words(queue):
+def heartbeats(queue):
     return [packet for packet in iter(queue.get, None) if packet.kind is PacketKind.HEARTBEAT]
 
 
-def test_a_stage_that_waits_says_a_word_now_and_then():
+def test_a_stage_that_waits_sends_heartbeats():
     bench = Bench(1, heartbeat_interval=5.0)
     for _ in range(11):
         assert bench.turn() is TurnResult.WAITED
     for queue in (bench.up_out, bench.down_out):
-        found = words(queue)
+        found = heartbeats(queue)
         assert len(found) == 3
-        assert {(word.stage, word.generation, word.ended) for word in found} == {(1, 1, False)}
+        assert {(packet.stage, packet.generation, packet.ended) for packet in found} == {(1, 1, False)}
 
 
-def test_who_answers_needs_no_words():
+def test_a_stage_that_sends_gradients_sends_no_heartbeats_down():
     bench = Bench(1, heartbeat_interval=5.0)
     for step in range(10):
         bench.message(step)
         bench.turn()
-    assert not words(bench.down_out)
+    assert not heartbeats(bench.down_out)
 
 
-def test_a_word_says_what_has_been_taken_in():
+def test_a_heartbeat_reports_what_was_received():
     bench = Bench(1)
     bench.turn()
-    word = words(bench.down_out)[-1]
-    assert (word.echo, word.ack) == (0, -1)
+    heartbeat = heartbeats(bench.down_out)[-1]
+    assert (heartbeat.echo, heartbeat.ack) == (0, -1)
     bench.message(4, generation=2)
     bench.turn()
     bench.turn()
-    word = words(bench.down_out)[-1]
-    assert (word.echo, word.ack) == (2, 4)
-    bench.heartbeat_below(generation=3)  # of whose messages none has come yet
+    heartbeat = heartbeats(bench.down_out)[-1]
+    assert (heartbeat.echo, heartbeat.ack) == (2, 4)
+    bench.heartbeat_below(generation=3)  # none of its messages has come yet
     bench.turn()
-    word = words(bench.down_out)[-1]
-    assert (word.echo, word.ack) == (3, -1)
+    heartbeat = heartbeats(bench.down_out)[-1]
+    assert (heartbeat.echo, heartbeat.ack) == (3, -1)
 
 
-def test_the_end_is_said_after_the_last_message_not_before():
+def test_the_end_is_reported_after_the_last_message_not_before():
     bench = Bench(1, queue=1)
     for step in (STEPS - 2, STEPS - 1):
         bench.message(step)
         bench.turn()
-    assert bench.turn() is TurnResult.ENDED  # but there is no room above for the last message
+    assert bench.turn() is TurnResult.ENDED  # but the last message finds no room above
     assert not bench.node.done
     sent = list(iter(bench.up_out.get, None))
     assert [packet.kind for packet in sent] == [PacketKind.MESSAGE, PacketKind.HEARTBEAT]
@@ -305,7 +305,7 @@ def test_the_end_is_said_after_the_last_message_not_before():
     assert [packet.step for packet in sent] == [STEPS - 2] * 2
     bench.heartbeat_above(echo=1, ack=STEPS - 2)
     assert [bench.turn() for _ in range(2)] == [TurnResult.ENDED] * 2
-    assert not bench.node.done  # it has gone, but who knows whether it has arrived
+    assert not bench.node.done  # it was sent, but may not have arrived
     bench.heartbeat_above(echo=1, ack=STEPS - 1)
     assert bench.turn() is TurnResult.ENDED
     assert bench.node.done
@@ -315,7 +315,7 @@ def test_the_end_is_said_after_the_last_message_not_before():
     assert [packet.step for packet in sent] == [STEPS - 1] * 4
 
 
-def test_the_end_comes_from_below_or_with_the_last_step():
+def test_a_stage_ends_after_the_last_step_or_when_the_stage_below_has_ended():
     last = Bench(1)
     last.message(STEPS - 1)
     assert [last.turn(), last.turn()] == [TurnResult.STEPPED, TurnResult.ENDED]
@@ -325,8 +325,8 @@ def test_the_end_comes_from_below_or_with_the_last_step():
     assert [notified.turn(), notified.turn()] == [TurnResult.STEPPED, TurnResult.ENDED]
     for bench in (last, notified):
         assert bench.node.ended
-        assert words(bench.up_out)[-1].ended
-        assert words(bench.down_out)[-1].ended
+        assert heartbeats(bench.up_out)[-1].ended
+        assert heartbeats(bench.down_out)[-1].ended
         bench.message(5)
         assert bench.turn() is TurnResult.ENDED
 

@@ -1,4 +1,4 @@
-"""What is known of a neighbour, and the policies that can be."""
+"""A neighbour's packets show whether it is alive, what it has received, and which of its processes sent them."""
 
 import pytest
 
@@ -13,11 +13,11 @@ def neighbour(**policy):
     return Neighbour(Policy(**policy), now), now
 
 
-def said(generation=1, **changes):
+def heartbeat(generation=1, **changes):
     return Packet(PacketKind.HEARTBEAT, 0, generation, **changes)
 
 
-def test_until_its_first_word_a_neighbour_may_take_long():
+def test_a_neighbour_may_take_long_to_send_its_first_packet():
     it, now = neighbour(start_within=50.0, silence_timeout=1.0)
     now.time = 50.0
     assert not it.is_down(cut=False)
@@ -25,29 +25,29 @@ def test_until_its_first_word_a_neighbour_may_take_long():
     assert it.is_down(cut=False)
 
 
-def test_a_silent_neighbour_is_out():
+def test_a_silent_neighbour_is_down():
     it, now = neighbour(silence_timeout=2.0)
-    it.observe(said())
+    it.observe(heartbeat())
     now.time = 2.0
     assert not it.is_down(cut=False)
     now.time = 2.1
     assert it.is_down(cut=False)
-    it.observe(said())
+    it.observe(heartbeat())
     assert not it.is_down(cut=False)
 
 
-def test_a_cut_one_is_out_at_once_unless_it_has_ended():
+def test_a_neighbour_whose_connection_is_cut_is_down_at_once_unless_it_has_ended():
     it, _ = neighbour()
-    it.observe(said())
+    it.observe(heartbeat())
     assert it.is_down(cut=True)
-    it.observe(said(ended=True))
+    it.observe(heartbeat(ended=True))
     assert not it.is_down(cut=True)
 
 
-def test_a_slow_speaker_is_borne_longer():
+def test_a_neighbour_that_seldom_sends_may_be_silent_for_longer():
     it, now = neighbour(silence_timeout=1.0)
     for _ in range(30):
-        it.observe(said())
+        it.observe(heartbeat())
         now.time += 4.0
     now.time += 15.9
     assert not it.is_down(cut=False)
@@ -55,45 +55,45 @@ def test_a_slow_speaker_is_borne_longer():
     assert it.is_down(cut=False)
 
 
-def test_an_outage_is_not_what_is_usual():
+def test_an_outage_hardly_changes_the_usual_interval():
     it, now = neighbour(silence_timeout=1.0)
     for _ in range(30):
-        it.observe(said())
+        it.observe(heartbeat())
         now.time += 0.1
     now.time += 1000.0
-    it.observe(said())
+    it.observe(heartbeat())
     now.time += 1.1
     assert it.is_down(cut=False)
 
 
-def test_room_is_made_by_what_is_taken_in():
+def test_received_messages_make_room():
     it, _ = neighbour()
-    it.observe(said())
+    it.observe(heartbeat())
     it.unreceived.extend([3, 4, 7])
     for ack, echo, left in ((9, 1, [3, 4, 7]), (4, 2, [3, 4, 7]), (4, 1, [7]), (3, 1, [7]), (7, 1, [])):
-        it.observe(said(ack=ack, echo=echo), own_generation=1)
+        it.observe(heartbeat(ack=ack, echo=echo), own_generation=1)
         assert list(it.unreceived) == left
     assert it.has_room(1)
 
 
-def test_words_from_below_are_about_no_messages():
+def test_heartbeats_from_below_acknowledge_nothing():
     it, _ = neighbour()
     it.unreceived.append(-1)
-    it.observe(said(ack=-1))
+    it.observe(heartbeat(ack=-1))
     assert list(it.unreceived) == [-1]
 
 
 @pytest.mark.parametrize(
     ("first", "second", "forgotten"), [(0, 1, False), (0, 2, True), (1, 1, False), (1, 2, True)]
 )
-def test_what_a_neighbour_had_not_taken_in_dies_with_it(first, second, forgotten):
+def test_unreceived_messages_are_lost_when_the_neighbour_restarts(first, second, forgotten):
     it, _ = neighbour()
     if first:
-        it.observe(said(first))
+        it.observe(heartbeat(first))
     it.unreceived.append(5)
-    assert it.observe(said(second))
+    assert it.observe(heartbeat(second))
     assert bool(it.unreceived) != forgotten
-    assert not it.observe(said(second - 1))
+    assert not it.observe(heartbeat(second - 1))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A stage between its channels: what it makes of what comes, whom it waits for, what a restart knows."""
+"""A stage between its channels: how it answers packets, when it waits, and how it resumes after a restart."""
 
 import copy
 import math
@@ -74,18 +74,23 @@ def test_gradients_that_are_too_stale_teach_nothing(limit, learnt):
     assert math.isnan(bench.counters.staleness) if not learnt else bench.counters.staleness == 3
 
 
-def test_what_is_too_long_owed_is_forgotten():
+def test_the_oldest_message_without_a_gradient_is_forgotten():
     bench = Bench(in_flight=2)
     for step in range(4):
         bench.message(step)
         bench.turn()
-    for step, (learnt, lost) in ((1, (0, 1)), (2, (1, 1)), (3, (2, 1)), (3, (2, 2))):  # the last has had its answer
+    for step, (learnt, lost) in (
+        (1, (0, 1)),
+        (2, (1, 1)),
+        (3, (2, 1)),
+        (3, (2, 2)),
+    ):  # the last is answered already
         bench.gradient(step)
         bench.turn()
         assert (bench.counters.learnt, bench.counters.lost) == (learnt, lost)
 
 
-def test_the_schedule_is_told_the_step_and_the_task_loss_is_kept():
+def test_the_schedule_gets_the_step_and_the_task_loss_is_counted():
     seen = []
     bench = Bench(2, stage=chains.build(2, seen=lambda k, step: seen.append((k, step))))
     for step in (0, 7):
@@ -119,7 +124,7 @@ def test_one_message_that_is_not_finite_teaches_nothing_many_in_a_row_are_an_err
         bench.turn()
 
 
-def test_a_loss_that_is_not_finite_is_an_error_if_it_stays_so():
+def test_a_loss_that_stays_not_finite_is_an_error():
     stage = chains.build(2)
     stage.criterion = lambda out, y: out.sum() / 0
     bench = Bench(2, stage=stage)
@@ -144,7 +149,7 @@ def test_a_stage_of_a_chain_of_another_length_is_refused(k, of, needs):
 # --- complete unlock ---------------------------------------------------------------------------------------
 
 
-def test_a_stage_on_synthetic_inputs_waits_for_nobody(equal):
+def test_a_stage_on_synthetic_inputs_does_not_wait(equal):
     bench = Bench(1, complete=True)
     assert [bench.turn() for _ in range(3)] == [TurnResult.STEPPED] * 3
     for step, packet in enumerate(bench.sent_down()):
@@ -156,15 +161,15 @@ def test_a_stage_on_synthetic_inputs_waits_for_nobody(equal):
 def test_messages_teach_its_input_model(equal):
     bench, twin = Bench(1, complete=True), primed(chains.build(1, complete=True))
     for step in (3, 4):
-        bench.message(step)  # of several, the newest
+        bench.message(step)  # the newest of several teaches
     bench.turn()
     twin.learn_input(chains.data(4)[0], chains.data(4)[0].tanh())
     twin.step(twin.synthetic_input(chains.data(0)[0]), chains.data(0)[1])
     assert equal(chains.parameters([bench.node.stage]), chains.parameters([twin]))
 
 
-def test_a_gradient_that_tells_its_message_needs_none_owed(equal):
-    """Of a stage above on synthetic inputs; of an earlier life of this stage, too."""
+def test_a_gradient_that_carries_its_message_needs_no_kept_one(equal):
+    """A stage above on synthetic inputs sends them, also for messages of an earlier process of this stage."""
     bench, twin = Bench(0, generation=4), primed(chains.build(0))
     bench.turn()
     h, delta = torch.randn(2, 8, 5, dtype=F64)
@@ -176,10 +181,10 @@ def test_a_gradient_that_tells_its_message_needs_none_owed(equal):
     assert equal(bench.model(), list(twin.above.gradient_model.parameters()))
 
 
-# --- lives -------------------------------------------------------------------------------------------------
+# --- restarts ----------------------------------------------------------------------------------------------
 
 
-def test_messages_of_an_earlier_life_are_void():
+def test_messages_of_an_earlier_process_are_void():
     bench = Bench()
     bench.message(5, generation=2)
     bench.message(6, generation=1)
@@ -189,7 +194,7 @@ def test_messages_of_an_earlier_life_are_void():
     assert bench.counters.refused == 0
 
 
-def test_gradients_of_an_earlier_life_are_void():
+def test_gradients_of_an_earlier_process_are_void():
     bench = Bench()
     for step in range(2):
         bench.message(step)
@@ -203,7 +208,7 @@ def test_gradients_of_an_earlier_life_are_void():
     assert bench.counters.learnt == 1
 
 
-def test_gradients_of_this_stages_own_earlier_life_teach_nothing():
+def test_gradients_for_an_earlier_process_of_this_stage_teach_nothing():
     bench = Bench(generation=2)
     bench.message(0)
     bench.turn()
@@ -215,7 +220,7 @@ def test_gradients_of_this_stages_own_earlier_life_teach_nothing():
     assert (bench.counters.learnt, bench.counters.lost) == (1, 1)
 
 
-def test_a_stage_goes_on_from_its_state(equal):
+def test_a_stage_resumes_from_its_state(equal):
     def fed(bench, first, last):
         for step in range(first, last):
             bench.message(step)
@@ -234,7 +239,7 @@ def test_a_stage_goes_on_from_its_state(equal):
     assert vars(twin.node.counters) == vars(bench.counters)
 
 
-def test_the_random_numbers_go_on_too():
+def test_the_random_numbers_resume_too():
     bench = Bench()
     state = copy.deepcopy(bench.node.state_dict())
     wanted = torch.rand(3)
@@ -242,7 +247,7 @@ def test_the_random_numbers_go_on_too():
     assert torch.equal(torch.rand(3), wanted)
 
 
-def test_a_stage_that_had_ended_has_ended():
+def test_a_stage_that_had_ended_is_ended_after_a_restart():
     bench = Bench(2)
     bench.message(STEPS - 1)
     assert bench.turn() is TurnResult.STEPPED
@@ -254,7 +259,7 @@ def test_a_stage_that_had_ended_has_ended():
 # --- replay ------------------------------------------------------------------------------------------------
 
 
-def test_while_the_stage_below_is_out_a_stage_goes_on_with_its_past(equal):
+def test_while_the_stage_below_is_down_a_stage_trains_on_past_messages(equal):
     bench, twin = Bench(1, replay=2), primed(chains.build(1))
     for step in range(3):
         bench.message(step)
@@ -279,7 +284,7 @@ def test_while_the_stage_below_is_out_a_stage_goes_on_with_its_past(equal):
 
 
 @pytest.mark.parametrize("kind", ["no replay", "no past", "ended"])
-def test_otherwise_it_waits(kind):
+def test_without_past_messages_to_replay_it_waits(kind):
     bench = Bench(1, replay=0 if kind == "no replay" else 4)
     if kind == "no past":
         bench.heartbeat_below()
@@ -296,7 +301,7 @@ def test_otherwise_it_waits(kind):
 # --- lockstep ----------------------------------------------------------------------------------------------
 
 
-def test_in_lockstep_the_gradient_comes_first():
+def test_in_lockstep_a_stage_waits_for_the_gradient():
     bench = Bench(0, lockstep=True)
     assert [bench.turn() for _ in range(3)] == [TurnResult.STEPPED] + [TurnResult.WAITED] * 2
     bench.gradient(0)
@@ -306,7 +311,7 @@ def test_in_lockstep_the_gradient_comes_first():
     assert bench.counters.learnt == 1
 
 
-def test_in_lockstep_a_first_word_is_no_answer():
+def test_in_lockstep_a_first_heartbeat_is_no_answer():
     bench = Bench(0, lockstep=True)
     bench.turn()
     bench.heartbeat_above()
@@ -314,7 +319,7 @@ def test_in_lockstep_a_first_word_is_no_answer():
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["and was seen to be", "unseen"])
-def test_lockstep_goes_on_when_the_stage_above_died_with_the_message(seen):
+def test_lockstep_continues_when_the_stage_above_died_with_the_message(seen):
     bench = Bench(0, lockstep=True)
     bench.heartbeat_above()
     bench.turn()
@@ -340,7 +345,7 @@ def test_lockstep_does_not_wait_for_a_stage_that_has_ended():
     assert bench.turn() is TurnResult.STEPPED
 
 
-def test_in_lockstep_the_last_gradient_is_waited_for():
+def test_in_lockstep_a_stage_waits_for_the_last_gradient():
     bench = Bench(1, lockstep=True)
     bench.message(STEPS - 1)
     bench.turn()
@@ -352,10 +357,10 @@ def test_in_lockstep_the_last_gradient_is_waited_for():
     assert bench.counters.learnt == 1
 
 
-# --- where it waits ----------------------------------------------------------------------------------------
+# --- inlets to watch ---------------------------------------------------------------------------------------
 
 
-def test_a_stage_wakes_up_for_what_can_change_something():
+def test_a_stage_watches_the_inlets_where_a_packet_would_help():
     bench = Bench(1, queue=1)
     bench.heartbeat_above()
     both = [bench.up_in, bench.down_in]

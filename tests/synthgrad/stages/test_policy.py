@@ -1,4 +1,4 @@
-"""Every number of a launch has a range; what is outside it is refused by name."""
+"""Every number of a launch has a range; a value outside it is refused by name."""
 
 import math
 from dataclasses import fields
@@ -14,7 +14,7 @@ FAULTS = [f.name for f in fields(Faults)]
 
 
 def refused(name, value):
-    """Its error, of whatever has the setting."""
+    """The error for a value of a setting."""
     with pytest.raises(ValueError, match=f"^{name}=.*: it must be at least") as error:
         given(name, value)
     return str(error.value)
@@ -35,7 +35,7 @@ def test_every_number_has_a_range():
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", RANGES)
-def test_whatever_is_outside_is_refused_by_name_with_the_range(name):
+def test_a_value_outside_its_range_is_refused_by_name_with_the_range(name):
     allowed = RANGES[name]
     for value in (math.nan, -math.inf, allowed.least - 1, True, "1", [1], 1j):
         assert f"at least {allowed.least}" in refused(name, value)
@@ -50,13 +50,13 @@ def test_whatever_is_outside_is_refused_by_name_with_the_range(name):
 @pytest.mark.parametrize(
     "wrong", [{"queue": None}, {"heartbeat_interval": None}, {"lockstep": 1}, {"lockstep": "yes"}], ids=str
 )
-def test_none_is_no_number_and_one_is_no_truth(wrong):
+def test_none_is_refused_as_a_number_and_one_as_a_bool(wrong):
     with pytest.raises(ValueError, match="it must be"):
         Policy(**wrong)
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_the_ends_of_the_ranges_are_in_them():
+def test_ranges_include_their_ends():
     for name in NUMBERS:
         for value in RANGES[name][:2]:
             Policy(**{name: value})
@@ -68,5 +68,5 @@ def test_threads_that_would_crash_torch_are_refused():
 
 
 @pytest.mark.parametrize("seed", [-(2**63), 2**64 - 1])
-def test_the_largest_seeds_are_seeds(seed):
+def test_the_largest_seeds_are_accepted(seed):
     launch(chains.build, 3, 1, "simulated", seed=seed)

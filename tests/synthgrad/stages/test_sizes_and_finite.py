@@ -1,4 +1,4 @@
-"""Messages whose sizes vary, and data that are not finite: through a whole chain, and at one stage."""
+"""Messages of varying sizes, and data that are not finite: through a whole chain, and at one stage."""
 
 import math
 from functools import partial
@@ -95,16 +95,16 @@ def test_a_gradient_matches_its_own_message_not_the_last_one():
     bench = Bench(0, stage=build(0))
     for _ in range(3):
         bench.turn()
-    for step, taught in ((1, 1), (0, 2)):  # of earlier and other lengths than the last
+    for step, taught in ((1, 1), (0, 2)):  # earlier messages, of other lengths than the last
         bench.gradient(step, tensors=(torch.ones(8, LENGTHS[step], 5),))
         bench.turn()
         assert (bench.counters.learnt, bench.counters.refused) == (taught, 0)
-    bench.gradient(2, tensors=(torch.ones(8, 5, 5),))  # of another's length
+    bench.gradient(2, tensors=(torch.ones(8, 5, 5),))  # of the length of another message
     bench.turn()
     assert (bench.counters.learnt, bench.counters.refused) == (2, 1)
 
 
-def test_the_parts_own_error_on_sizes_that_it_knows_is_not_hidden():
+def test_an_error_of_the_part_on_known_sizes_is_raised():
     def error(out, y):
         raise LookupError("the task's own fault")
 
@@ -117,7 +117,7 @@ def test_the_parts_own_error_on_sizes_that_it_knows_is_not_hidden():
         bench.turn()
 
 
-def test_many_messages_in_a_row_that_cannot_be_used_are_an_error_that_names_the_cause():
+def test_many_unusable_messages_in_a_row_are_an_error_that_names_the_cause():
     bench = Bench(2)
     bench.message(0)
     bench.turn()
@@ -130,7 +130,7 @@ def test_many_messages_in_a_row_that_cannot_be_used_are_an_error_that_names_the_
         bench.turn()
 
 
-def test_the_number_of_dimensions_stays_and_that_is_said(caplog):
+def test_another_number_of_dimensions_is_refused_and_logged_once(caplog):
     bench = Bench(2)
     bench.message(0)
     bench.turn()
@@ -145,9 +145,9 @@ def test_the_number_of_dimensions_stays_and_that_is_said(caplog):
         bench.turn()
 
 
-def test_steps_that_were_left_out_are_missed():
+def test_skipped_steps_count_as_missed():
     bench = Bench(2)
-    for step in (0, 1, 5, 3, 7):  # 2, 4 and then 6 never come; 3 comes late, and 5 is not taken back
+    for step in (0, 1, 5, 3, 7):  # 2, 4 and 6 never come in time; 3 comes late, which does not change the count
         bench.message(step)
         bench.turn()
     assert bench.counters.missed == 3 + 1
@@ -161,7 +161,7 @@ def test_steps_that_were_left_out_are_missed():
     assert again.counters.missed == bench.counters.missed
 
 
-# --- what is not finite ------------------------------------------------------------------------------------
+# --- not finite --------------------------------------------------------------------------------------------
 
 
 def poisoned(step, bad=(13, 14, 30)):
@@ -215,7 +215,7 @@ def test_weights_that_are_not_finite_are_never_saved_over_good_ones(tmp_path):
         launch(spoil, 3, 100, "simulated", policy=Policy(checkpoint_every=5))
 
 
-def test_a_state_of_something_else_is_said_so():
+def test_a_state_of_something_else_is_refused():
     bench = Bench(1)
     with pytest.raises(ValueError, match="no stage of a launch has written it"):
         bench.node.load_state_dict({"weights": torch.ones(3)})
@@ -223,8 +223,8 @@ def test_a_state_of_something_else_is_said_so():
         bench.node.load_state_dict({**bench.node.state_dict(), "stage": {}})
 
 
-def test_a_dropped_message_is_told_in_its_place(equal):
-    """The stage above hears of the step, and waits for nothing."""
+def test_a_dropped_message_is_reported_in_its_place(equal):
+    """The stage above learns that the step has no message, and does not wait for it."""
     bench = Bench(0)
     bench.node.stage.data = lambda step: (torch.full((8, 5), math.nan if step == 1 else 1.0, dtype=F64), None)
     bench.node.stage.conditioned = False

@@ -1,4 +1,4 @@
-"""A stage learns what autograd says by hand, bit for bit, and nothing else moves."""
+"""A stage learns exactly what autograd gives by hand, bit for bit, and nothing else moves."""
 
 import copy
 import math
@@ -13,7 +13,7 @@ from synthgrad.models import MLP
 from synthgrad.stages.stage import Stage
 
 UNIT = 0.5
-"""Like the batch of 8 a power of two: dividing by it is exact."""
+"""A power of two, like the batch of 8, so that dividing by it is exact."""
 
 
 def interface(**settings):
@@ -97,14 +97,14 @@ def test_the_last_stage_learns_from_the_task(chain, equal):
     assert math.isnan(stage.regression_loss)
 
 
-def test_the_first_stage_hands_down_nothing(chain):
+def test_the_first_stage_sends_nothing_down(chain):
     stage = staged(chain.parts[0], above=interface())
     assert stage.step(chain.x, chain.y, first=True).delta is None
     assert chain.x.grad is None
     assert not chain.x.requires_grad
 
 
-def test_a_message_is_left_as_it_came(chain):
+def test_a_step_does_not_change_its_message(chain):
     stage = staged(chain.parts[1], above=interface())
     h = chain.parts[0](chain.x)
     stage.step(h, chain.y)
@@ -124,7 +124,7 @@ def test_two_steps_share_no_gradients(chain, equal):
         assert equal(own(stage), expected)
 
 
-def test_a_long_gradient_is_shortened_a_short_one_left(chain):
+def test_a_long_gradient_is_clipped_a_short_one_is_not(chain):
     lengths = {}
     for clip in (None, 1e-4, 1e4):
         stage = staged(copy.deepcopy(chain.parts[3]), lambda p: torch.optim.SGD(p, lr=1.0), clip=clip,
@@ -147,7 +147,7 @@ def test_an_empty_batch(chain, middle):
 
 
 @pytest.mark.parametrize("conditioned", [True, False])
-def test_the_context_is_seen_by_the_model_or_not(chain, conditioned):
+def test_the_model_sees_the_context_only_if_conditioned(chain, conditioned):
     seen = []
 
     def model(h, context):
@@ -162,7 +162,7 @@ def test_the_context_is_seen_by_the_model_or_not(chain, conditioned):
     assert all((context is chain.y) if conditioned else (context is None) for context in seen)
 
 
-def test_everything_that_takes_time_is_timed(chain, middle):
+def test_each_activity_is_timed(chain, middle):
     from contextlib import contextmanager
 
     activities, inside = [], []
@@ -182,7 +182,7 @@ def test_everything_that_takes_time_is_timed(chain, middle):
     assert activities[3:] == ["fit", "fit"]
 
 
-# --- what comes late ---------------------------------------------------------------------------------------
+# --- late gradients ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer", [sgd, adam])
@@ -199,8 +199,8 @@ def test_a_late_gradient_teaches_the_model_the_regression(chain, equal, optimize
     assert stage.regression_loss == pytest.approx(relative.item(), rel=1e-5)
 
 
-def test_a_gradient_on_time_teaches_the_same_as_the_receivers_own_backward(chain, equal):
-    """With a unit that is followed, too."""
+def test_a_gradient_in_time_teaches_the_same_as_the_receivers_own_backward(chain, equal):
+    """Also with a unit that follows the gradients."""
     stage = staged(chain.parts[1], adam, above=interface(unit=None))
     for _ in range(4):
         h, delta = torch.randn(8, 5, dtype=torch.float64), torch.randn(8, 5, dtype=torch.float64)
@@ -231,16 +231,16 @@ def test_a_gradient_of_another_shape_is_refused(chain, shape):
         stage.learn(chain.x, chain.y, torch.ones(shape, dtype=torch.float64))
 
 
-# --- what a stage is ---------------------------------------------------------------------------------------
+# --- a valid stage -----------------------------------------------------------------------------------------
 
 
-def test_a_stage_has_one_thing_to_learn_from(chain):
+def test_a_stage_has_an_interface_above_or_a_criterion(chain):
     for settings in ({}, {"above": interface(), "criterion": F.cross_entropy}):
         with pytest.raises(ValueError, match="an interface above it or, if it is the last one, a criterion"):
             staged(chain.parts[1], **settings)
 
 
-def test_synthetic_inputs_want_data(chain):
+def test_a_stage_with_an_input_model_needs_data(chain):
     below = Interface(MLP(5).double(), nn.Linear(5, 5).double())
     with pytest.raises(ValueError, match="needs the data that its input model sees"):
         staged(chain.parts[3], below=below, criterion=F.cross_entropy)
@@ -251,8 +251,8 @@ def test_synthetic_inputs_want_data(chain):
     assert not without.unlocked
 
 
-def test_a_stage_goes_on_from_its_state(chain, equal, middle):
-    """Weights, momenta, units and both models: after the same steps all is the same, bit for bit."""
+def test_a_stage_resumes_from_its_state(chain, equal, middle):
+    """Weights, momenta, units and both models are the same after the same steps, bit for bit."""
 
     def fresh():
         torch.manual_seed(7)

@@ -1,8 +1,7 @@
 """An actor per stage on a Ray cluster: Ray places them and restarts their processes; tensors go over ZeroMQ.
 
-A restarted process of an actor knows nothing of its stage. The supervisor asks every actor for its status several
-times a second, so it notices a new process, lets it run from the stage's checkpoint, and sends its address to the
-neighbours.
+A restarted process of an actor knows nothing of its stage. The supervisor asks all actors for their status several
+times a second. It lets a new process run from the stage's checkpoint, and sends its address to the neighbours.
 """
 
 from __future__ import annotations
@@ -224,8 +223,11 @@ def _connected(stages: int, address: str | None) -> Iterator[None]:
             own = str(stack.enter_context(temporary_folder()) / "ray")
             how = {"address": "local", "_temp_dir": own if len(own) < 40 else None, "num_cpus": stages}
             # Its store holds only reports, so it may be small; its processes get the usual priority.
-            how |= {"include_dashboard": False, "object_store_memory": 100 << 20}
-            how["_system_config"] = {"worker_niceness": 0}
+            how |= {
+                "object_store_memory": 100 << 20,
+                "_system_config": {"worker_niceness": 0},
+                "include_dashboard": False,
+            }
         elif address != "auto":
             _check_address(address)
         handler = signal.getsignal(signal.SIGTERM)
@@ -245,9 +247,7 @@ def _check_address(address: str) -> None:
     """Check that a port answers at the address: Ray itself would try for minutes, and ignore Ctrl-C."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():
-        raise ValueError(
-            f"address={address}: wanted HOST:PORT of a Ray cluster to which this machine belongs, or auto"
-        )
+        raise ValueError(f"address={address}: wanted HOST:PORT of a Ray cluster with this machine, or auto")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:

@@ -20,7 +20,7 @@ def message(step):
     return Packet(PacketKind.MESSAGE, 0, 1, step, tensors=(torch.zeros(1),))
 
 
-def word(step):
+def heartbeat(step):
     return Packet(PacketKind.HEARTBEAT, 0, 1, step)
 
 
@@ -36,7 +36,7 @@ def test_it_is_both_ends_of_a_channel():
 
 
 @pytest.mark.parametrize("lateness", [0, 1, 5])
-def test_a_packet_comes_at_its_tick_not_before(lateness):
+def test_a_packet_arrives_at_its_tick_not_before(lateness):
     now = Clock()
     queue = Queue(now, lateness)
     now.tick = 3
@@ -49,8 +49,8 @@ def test_a_packet_comes_at_its_tick_not_before(lateness):
     assert queue.get() is None
 
 
-@given(st.integers(0, 6), st.lists(st.lists(st.sampled_from([message, word]), max_size=3), max_size=12))
-def test_without_drops_everything_arrives_once_in_order_so_many_ticks_later(lateness, at):
+@given(st.integers(0, 6), st.lists(st.lists(st.sampled_from([message, heartbeat]), max_size=3), max_size=12))
+def test_without_drops_everything_arrives_once_in_order_and_as_late_as_asked(lateness, at):
     now = Clock()
     queue, sent, came = Queue(now, lateness), [], []
     for now.tick in range(len(at) + lateness):
@@ -65,7 +65,7 @@ def test_without_drops_everything_arrives_once_in_order_so_many_ticks_later(late
 
 
 @given(st.integers(0, 4), st.lists(st.integers(0, 3), max_size=20))
-def test_a_reader_that_comes_seldom_finds_all_that_is_due(lateness, gaps):
+def test_an_infrequent_reader_gets_everything_that_has_arrived(lateness, gaps):
     now = Clock()
     queue, came = Queue(now, lateness), []
     for step, gap in enumerate(gaps):
@@ -81,7 +81,7 @@ def test_a_reader_that_comes_seldom_finds_all_that_is_due(lateness, gaps):
 
 def lost(seed, drop=0.3, count=400):
     queue = Queue(Clock(), drop=drop, random=torch.Generator().manual_seed(seed))
-    assert all(queue.put(message(step)) for step in range(count))  # the sender does not see it
+    assert all(queue.put(message(step)) for step in range(count))  # the sender does not notice
     came = taken(queue)
     assert came == sorted(came)
     assert queue.refused["lost"] == count - len(came)
@@ -95,10 +95,10 @@ def test_losses_are_the_same_with_the_same_seed():
     assert not lost(1, drop=0.0)
 
 
-def test_words_are_never_lost():
+def test_heartbeats_are_never_lost():
     queue = Queue(Clock(), drop=0.999, random=torch.Generator().manual_seed(0))
     for step in range(50):
-        queue.put(word(step))
+        queue.put(heartbeat(step))
         queue.put(message(-1 - step))
     assert [step for step in taken(queue) if step >= 0] == list(range(50))
     assert queue.refused["lost"] > 40
@@ -109,7 +109,7 @@ def test_a_cut_queue_takes_nothing_and_can_be_emptied():
     queue.put(message(0))
     queue.cut = True
     assert not queue.put(message(1))
-    assert taken(queue) == [0]  # what was under way is still there
+    assert taken(queue) == [0]  # packets under way still arrive
     queue.cut = False
     queue.put(message(2))
     queue.clear()

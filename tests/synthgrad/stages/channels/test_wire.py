@@ -1,4 +1,4 @@
-"""Every packet survives its bytes; any other bytes are refused, for a reason, and do nothing else."""
+"""Every packet survives encoding and decoding; any other bytes are refused with a reason, and do no harm."""
 
 import gc
 import math
@@ -15,8 +15,8 @@ from synthgrad.stages.channels.wire import DIMENSIONS, DTYPES, HEADER, TENSORS, 
 
 RUN, LIMIT = b"0123456789abcdef", 1 << 20
 REASONS = {"header", "magic", "version", "run", "kind", "frames", "dtype", "shape", "size", "bool"}
-# Where things are in the header: magic 0, version 4, run 5, kind 21, ended 22, sender 23, generation 25, echo 29,
-# step 33, ack 41, count 49; of each tensor dtype 0, dimensions 1, sizes 2 on.
+# Offsets in the header: magic 0, version 4, run 5, kind 21, ended 22, sender 23, generation 25, echo 29,
+# step 33, ack 41, count 49; for each tensor dtype 0, dimensions 1, sizes 2 on.
 KIND, ENDED, COUNT, FIRST = 21, 22, 49, 50
 
 
@@ -36,13 +36,13 @@ def same(a, b):
 
 
 def patched(packet, at, content):
-    """The packet's frames, the header overwritten somewhere."""
+    """The packet's frames, with a part of the header overwritten."""
     header, *rest = sent(packet)
     return [header[:at] + content + header[at + len(content) :], *rest]
 
 
 def shaped(*sizes):
-    """A tensor's sizes as they stand in the header."""
+    """A tensor's sizes as the header encodes them."""
     return struct.pack(f"!B{DIMENSIONS}I", len(sizes), *sizes, *[0] * (DIMENSIONS - len(sizes)))
 
 
@@ -51,7 +51,7 @@ MESSAGE = Packet(PacketKind.MESSAGE, 1, 2, 3, tensors=(torch.arange(6.0).view(2,
 
 @st.composite
 def packets(draw):
-    """Fields, and of each tensor its dtype, sizes and bytes."""
+    """A packet's fields, and each tensor's dtype, sizes and bytes."""
     whole, wide = st.integers(0, 2**32 - 1), st.integers(-(2**63), 2**63 - 1)
     fields = draw(
         st.tuples(st.sampled_from(PacketKind), st.integers(0, 2**16 - 1), whole, wide, whole, wide, st.booleans())
@@ -107,7 +107,7 @@ def test_every_dtype_in_odd_shapes(dtype, shape):
     ],
     ids=["transposed", "strided", "expanded", "flipped", "offset", "attached", "channels last"],
 )
-def test_any_view_is_sent_as_what_it_shows(view):
+def test_any_view_is_sent_with_its_values(view):
     t = view(torch.arange(16.0).view(4, 4))
     (came,) = back(Packet(PacketKind.MESSAGE, 0, 1, tensors=(t,))).tensors
     assert torch.equal(came, t)
@@ -125,7 +125,7 @@ def test_frames_share_the_tensors_memory_and_keep_it():
     assert came.nonzero().tolist() == [[7]]
 
 
-def test_what_came_has_memory_of_its_own():
+def test_a_decoded_tensor_has_its_own_memory():
     header, content = encode(Packet(PacketKind.MESSAGE, 0, 1, tensors=(torch.zeros(3),)), RUN)
     buffer = bytearray(content)
     (came,) = decode([header, memoryview(buffer)], RUN, LIMIT).tensors
@@ -140,7 +140,7 @@ def test_what_came_has_memory_of_its_own():
     [(torch.zeros(2, dtype=torch.complex64),), (torch.zeros([1] * 7),), (torch.zeros(1),) * 3],
     ids=["dtype", "dimensions", "too many"],
 )
-def test_what_the_wire_does_not_know_is_not_sent(wrong):
+def test_unsupported_tensors_are_not_sent(wrong):
     with pytest.raises(ValueError, match="cannot send torch"):
         encode(Packet(PacketKind.MESSAGE, 0, 1, tensors=wrong), RUN)
 
@@ -157,7 +157,7 @@ def test_what_the_wire_does_not_know_is_not_sent(wrong):
     ],
     ids=str,
 )
-def test_numbers_that_the_header_cannot_hold_are_said_so(changes):
+def test_numbers_that_the_header_cannot_hold_are_an_error(changes):
     with pytest.raises(ValueError, match=r"cannot send HEARTBEAT of stage .*a stage has 16 bits"):
         encode(replace(Packet(PacketKind.HEARTBEAT, 0, 1), **changes), RUN)
 
@@ -167,12 +167,12 @@ def test_numbers_that_the_header_cannot_hold_are_said_so(changes):
     [torch.empty(2**32, 0), torch.eye(2).to_sparse(), torch.empty(3, device="meta")],
     ids=["large", "sparse", "meta"],
 )
-def test_what_has_no_dense_memory_is_not_sent(wrong):
+def test_tensors_without_dense_memory_are_not_sent(wrong):
     with pytest.raises(ValueError, match="at most 2 dense tensors"):
         encode(Packet(PacketKind.MESSAGE, 0, 1, tensors=(wrong,)), RUN)
 
 
-def test_a_view_that_negates_is_sent_as_what_it_shows():
+def test_a_view_that_negates_is_sent_with_its_values():
     view = torch.complex(torch.ones(2), torch.ones(2)).conj().imag
     assert view.is_neg()
     assert back(Packet(PacketKind.MESSAGE, 0, 1, tensors=(view,))).tensors[0].tolist() == [-1, -1]
@@ -224,7 +224,7 @@ def test_numbers_are_little_endian_on_the_wire_and_other_machines_are_refused(mo
         ([sent(MESSAGE)[0], b"", sent(MESSAGE)[2]], "size"),
     ],
 )  # fmt: skip
-def test_damage_is_refused_by_its_reason(frames, reason):
+def test_damage_is_refused_with_its_reason(frames, reason):
     with pytest.raises(Refused, match=f"^{reason}$"):
         decode(frames, RUN, LIMIT)
 
@@ -268,19 +268,19 @@ def refused_or_packet(frames):
 
 
 @given(st.lists(st.one_of(st.binary(max_size=300), st.binary(min_size=HEADER, max_size=HEADER)), max_size=4))
-def test_random_bytes_are_never_more_than_refused(frames):
+def test_random_bytes_are_refused(frames):
     with pytest.raises(Refused):
         decode(frames, RUN, LIMIT)
 
 
 @given(st.binary(min_size=HEADER - KIND, max_size=HEADER - KIND), st.lists(st.binary(max_size=64), max_size=3))
 @example(b"\1\0" + bytes(26) + b"\1\0" + shaped(0, *[2**32 - 1] * 5) + bytes(26), [b""])
-def test_random_bytes_behind_a_right_beginning(rest, contents):
+def test_random_bytes_after_a_valid_beginning_do_no_harm(rest, contents):
     refused_or_packet([sent(MESSAGE)[0][:KIND] + rest, *contents])
 
 
 @given(packets(), st.data())
-def test_a_damaged_packet_is_never_more_than_refused(drawn, data):
+def test_a_damaged_packet_does_no_harm(drawn, data):
     frames = [bytearray(frame) for frame in sent(made(drawn))]
     for _ in range(data.draw(st.integers(1, 4))):
         frame = data.draw(st.sampled_from(frames))

@@ -1,4 +1,4 @@
-"""Real sockets: what is sent arrives, what is foreign does not, and nothing ever waits."""
+"""Real sockets: packets of the run arrive, foreign ones do not, and no call ever waits."""
 
 import importlib
 import socket
@@ -20,13 +20,13 @@ from synthgrad.stages.channels.zeromq import Hub, Keys, ZmqInlet, ZmqOutlet
 from synthgrad.stages.runners.plan import Plan
 
 RUN = b"0123456789abcdef"
-WORD = Packet(PacketKind.HEARTBEAT, 1, 2)
+HEARTBEAT = Packet(PacketKind.HEARTBEAT, 1, 2)
 PLACES = ["ipc", "tcp"]
 
 
 @pytest.fixture
 def hubs():
-    """Makes hubs; each can be closed in a moment, whatever has happened."""
+    """Makes hubs, and checks that each can be closed quickly."""
     made = []
 
     def make(run=RUN, **settings):
@@ -63,7 +63,7 @@ def pair(hubs, at):
 
 
 def soon(ask, seconds=10.0):
-    """What ask says as soon as it is anything."""
+    """The first true result of ``ask``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := ask():
@@ -82,7 +82,7 @@ def message(step, *tensors):
 
 
 def intruder(address, kind=zmq.PUSH, **settings):
-    """A context and a socket of somebody else."""
+    """A context and a socket that do not belong to the run."""
     context = zmq.Context()
     stranger = context.socket(kind)
     stranger.linger = 0
@@ -99,7 +99,7 @@ def nothing_comes(inlet, seconds=0.3):
         time.sleep(0.01)
 
 
-# --- what is sent arrives ----------------------------------------------------------------------------------
+# --- packets arrive ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -114,7 +114,7 @@ def test_packets_arrive_whole_and_in_order(pair, place):
         message(1, torch.randn(512, 1024), torch.arange(512)),  # above what pyzmq copies: our own memory
         message(2, torch.empty(0, 7)),
         message(3, torch.tensor(2.5), torch.tensor([True, False])),
-        replace(WORD, ended=True, step=9),
+        replace(HEARTBEAT, ended=True, step=9),
     ]
     for packet in sent:
         came = arrives(outlet, inlet, packet)
@@ -125,7 +125,7 @@ def test_packets_arrive_whole_and_in_order(pair, place):
     assert not +inlet.refused
 
 
-def test_nobody_needs_to_keep_what_is_being_sent(pair):
+def test_a_tensor_need_not_be_kept_while_it_is_being_sent(pair):
     inlet, outlet = pair()
     for step in range(20):
         soon(lambda step=step: outlet.put(message(step, torch.full((64, 1024), float(step)))))
@@ -137,75 +137,81 @@ def test_nobody_needs_to_keep_what_is_being_sent(pair):
 
 def test_the_receiver_may_come_later(hubs, at):
     outlet = ZmqOutlet(hubs(), at("ipc"))
-    assert not outlet.put(WORD)
+    assert not outlet.put(HEARTBEAT)
     inlet = ZmqInlet(hubs(), at("ipc"))
-    assert arrives(outlet, inlet, replace(WORD, step=5)).step == 5  # and not the one that found nobody
+    assert (
+        arrives(outlet, inlet, replace(HEARTBEAT, step=5)).step == 5
+    )  # the earlier one, without a receiver, was not queued
     assert inlet.get() is None
 
 
 def test_several_senders_share_an_inlet(hubs, at):
     inlet = ZmqInlet(hubs(), at("ipc"))
     outlets = [ZmqOutlet(hubs(), inlet.address) for _ in range(3)]
-    assert [arrives(outlet, inlet, replace(WORD, step=k)).step for k, outlet in enumerate(outlets)] == [0, 1, 2]
+    assert [arrives(outlet, inlet, replace(HEARTBEAT, step=k)).step for k, outlet in enumerate(outlets)] == [
+        0,
+        1,
+        2,
+    ]
 
 
-# --- nobody waits ------------------------------------------------------------------------------------------
+# --- no call waits -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["ipc://{}/nobody", "tcp://127.0.0.1:9"])
-def test_without_a_peer_put_says_no_at_once(hubs, tmp_path, address):
+@pytest.mark.parametrize("address", ["ipc://{}/unused", "tcp://127.0.0.1:9"])
+def test_without_a_peer_put_fails_at_once(hubs, tmp_path, address):
     outlet, began = ZmqOutlet(hubs(), address.format(tmp_path)), time.monotonic()
     assert not any(outlet.put(message(step, torch.zeros(1000))) for step in range(200))
     assert time.monotonic() - began < 2
-    assert not outlet.cut  # nobody was there, so nobody is gone
+    assert not outlet.cut  # there was no connection that could end
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_peer_that_does_not_read_gets_a_bounded_number(pair, place):
     inlet, outlet = pair(place)
     big, taken = torch.zeros(1 << 20), 0
-    arrives(outlet, inlet, WORD)
+    arrives(outlet, inlet, HEARTBEAT)
     began = time.monotonic()
     while time.monotonic() - began < 0.5:
         taken += outlet.put(message(taken, big))
-    assert 1 <= taken <= 8 + 1 + 16  # its queue, ours, and what the kernel and both ends hold on the way
+    assert 1 <= taken <= 8 + 1 + 16  # both queues, and what the kernel and the sockets buffer
     assert [soon(inlet.get).step for _ in range(taken)] == list(range(taken))  # none of them is lost
     nothing_comes(inlet, 0.1)
 
 
-def test_waiting_ends_when_something_comes_or_in_time(pair, hubs):
+def test_waiting_ends_when_a_packet_comes_or_the_time_is_over(pair, hubs):
     inlet, outlet = pair()
     hub, began = inlet.hub, time.monotonic()
     hub.wait([inlet], 0.1)
     hub.wait([], 0.1)
     assert 0.19 < time.monotonic() - began < 2
-    soon(lambda: outlet.put(WORD))
+    soon(lambda: outlet.put(HEARTBEAT))
     began = time.monotonic()
     hub.wait([inlet], 20.0)
     assert time.monotonic() - began < 10
-    assert soon(inlet.get) == WORD
+    assert soon(inlet.get) == HEARTBEAT
 
 
-# --- who is there ------------------------------------------------------------------------------------------
+# --- connections -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_cut_is_seen_and_mended(hubs, at, place):
+def test_a_cut_connection_is_noticed_and_restored(hubs, at, place):
     inlet = ZmqInlet(hubs(), at(place))
     outlet = ZmqOutlet(hubs(), address := inlet.address)
-    arrives(outlet, inlet, WORD)
+    arrives(outlet, inlet, HEARTBEAT)
     assert not outlet.cut
     for life in range(2):
         closed(inlet.hub)
         soon(lambda: outlet.cut)
-        assert not outlet.put(WORD)
+        assert not outlet.put(HEARTBEAT)
         inlet = soon(lambda: bound(hubs(), address))
         soon(lambda: not outlet.cut)
-        assert arrives(outlet, inlet, replace(WORD, step=life)).step == life
+        assert arrives(outlet, inlet, replace(HEARTBEAT, step=life)).step == life
 
 
 def bound(hub, address):
-    """An inlet, if the address is free already."""
+    """An inlet, or None while the address is still in use."""
     try:
         return ZmqInlet(hub, address)
     except ValueError:
@@ -213,30 +219,30 @@ def bound(hub, address):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_redirected_an_outlet_sends_elsewhere(hubs, at, tmp_path, place):
+def test_a_redirected_outlet_sends_to_the_new_address(hubs, at, tmp_path, place):
     old = ZmqInlet(hubs(), at(place))
     new = ZmqInlet(hubs(), f"ipc://{tmp_path}/new" if place == "ipc" else "tcp://127.0.0.1:0")
     outlet = ZmqOutlet(hubs(), old.address)
-    arrives(outlet, old, WORD)
+    arrives(outlet, old, HEARTBEAT)
     outlet.redirect(new.address)
     assert outlet.address == new.address
-    assert arrives(outlet, new, replace(WORD, step=1)).step == 1
+    assert arrives(outlet, new, replace(HEARTBEAT, step=1)).step == 1
     soon(lambda: not outlet.cut)
-    outlet.redirect(new.address)  # to where it is already: nothing
-    assert arrives(outlet, new, replace(WORD, step=2)).step == 2
+    outlet.redirect(new.address)  # the same address changes nothing
+    assert arrives(outlet, new, replace(HEARTBEAT, step=2)).step == 2
     nothing_comes(old, 0.1)
     assert not outlet.cut
     assert len(outlet.hub.sockets) == 1
 
 
-# --- who is not let in -------------------------------------------------------------------------------------
+# --- foreign packets ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_foreign_or_damaged_is_dropped_and_counted(pair, place):
+def test_foreign_and_damaged_packets_are_dropped_and_counted(pair, place):
     inlet, outlet = pair(place)
     good = [bytes(frame) for frame in encode(message(1, torch.ones(2)), RUN)]
-    foreign = [bytes(frame) for frame in encode(WORD, b"another run here")]
+    foreign = [bytes(frame) for frame in encode(HEARTBEAT, b"another run here")]
     context, stranger = intruder(inlet.address)
     try:
         torch.manual_seed(0)
@@ -253,21 +259,21 @@ def test_what_is_foreign_or_damaged_is_dropped_and_counted(pair, place):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_frame_above_the_limit_does_not_get_in(hubs, at, place):
+def test_a_frame_above_the_limit_is_not_received(hubs, at, place):
     inlet = ZmqInlet(hubs(limit=1000), at(place))
     careless = ZmqOutlet(hubs(), inlet.address)
     outlet = ZmqOutlet(hubs(limit=1000), inlet.address)
-    arrives(careless, inlet, WORD)
+    arrives(careless, inlet, HEARTBEAT)
     assert arrives(careless, inlet, message(0, torch.zeros(250))).step == 0
     soon(lambda: careless.put(message(1, torch.zeros(251))))
     soon(lambda: careless.cut)
-    assert arrives(outlet, inlet, replace(WORD, step=2)).step == 2
-    assert arrives(careless, inlet, replace(WORD, step=3)).step == 3  # let in again
+    assert arrives(outlet, inlet, replace(HEARTBEAT, step=2)).step == 2
+    assert arrives(careless, inlet, replace(HEARTBEAT, step=3)).step == 3  # connected again
     nothing_comes(inlet, 0.1)
 
 
-def test_a_sender_is_told_of_its_own_limit(pair):
-    """Or it would send for ever what nobody takes in."""
+def test_a_sender_cannot_exceed_its_own_limit(pair):
+    """Otherwise it would try for ever to send a tensor that no stage receives."""
     inlet, outlet = pair(limit=1000)
     assert arrives(outlet, inlet, message(0, torch.zeros(250))).step == 0
     with pytest.raises(ValueError, match="a tensor of 1004 bytes: the limit is 1000; raise it"):
@@ -293,7 +299,7 @@ READY = b"\4" + bytes([len(READY)]) + READY
     ids=["http", "noise", "a beginning", "no mechanism", "no command", "10 GB", "a negative size"],
 )
 @pytest.mark.parametrize("keys", [None, Keys.generate()], ids=["open", "curve"])
-def test_whoever_talks_nonsense_does_no_harm(pair, talk, thrown_out, keys):
+def test_a_client_that_sends_nonsense_does_no_harm(pair, talk, thrown_out, keys):
     inlet, outlet = pair("tcp", keys=keys)
     host, port = inlet.address.removeprefix("tcp://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as client:
@@ -314,14 +320,14 @@ def gone(client):
     return True
 
 
-def test_a_flood_of_junk_does_not_hold_the_receiver(hubs, at):
-    """However much waits, one look refuses a bounded number; what follows the junk arrives."""
+def test_a_flood_of_junk_does_not_hold_up_the_receiver(hubs, at):
+    """One call refuses a bounded number of packets, however many wait; the packet after the junk arrives."""
     inlet = ZmqInlet(hubs(), at("ipc"), queue=1000)
     context, stranger = intruder(inlet.address)
     try:
         for _ in range(300):
             stranger.send(b"junk")
-        stranger.send_multipart([bytes(frame) for frame in encode(replace(WORD, step=7), RUN)])
+        stranger.send_multipart([bytes(frame) for frame in encode(replace(HEARTBEAT, step=7), RUN)])
         looks = []
 
         def look():
@@ -341,7 +347,7 @@ def test_a_flood_of_junk_does_not_hold_the_receiver(hubs, at):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_with_the_runs_keys_all_is_as_without(pair, place):
+def test_with_the_runs_keys_packets_arrive(pair, place):
     inlet, outlet = pair(place, keys=Keys.generate())
     h = torch.randn(512, 256)
     assert torch.equal(arrives(outlet, inlet, message(4, h)).tensors[0], h)
@@ -365,11 +371,11 @@ def test_without_zeromq_the_error_says_how_to_get_it(monkeypatch):
         importlib.import_module("synthgrad.stages.channels.zeromq")
 
 
-def test_without_the_runs_keys_nothing_gets_in(hubs, at):
+def test_without_the_runs_keys_no_packet_arrives(hubs, at):
     keys, (public, secret) = Keys.generate(), zmq.curve_keypair()
     inlet = ZmqInlet(hubs(keys=keys), at("tcp"))
     its_own = {"curve_publickey": public, "curve_secretkey": secret}
-    frames = [bytes(frame) for frame in encode(WORD, RUN)]
+    frames = [bytes(frame) for frame in encode(HEARTBEAT, RUN)]
     for n, settings in enumerate(({}, {**its_own, "curve_serverkey": public},
                                   {**its_own, "curve_serverkey": keys.public})):  # fmt: skip
         before = inlet.refused["handshake"]
@@ -383,19 +389,19 @@ def test_without_the_runs_keys_nothing_gets_in(hubs, at):
             context.destroy(linger=0)
         assert inlet.refused["handshake"] > n
     assert set(inlet.refused) == {"handshake"}
-    assert arrives(ZmqOutlet(hubs(keys=keys), inlet.address), inlet, WORD) == WORD
+    assert arrives(ZmqOutlet(hubs(keys=keys), inlet.address), inlet, HEARTBEAT) == HEARTBEAT
 
 
-def test_a_run_with_other_keys_gets_nothing_in(hubs, at):
+def test_packets_of_a_run_with_other_keys_do_not_arrive(hubs, at):
     inlet = ZmqInlet(hubs(keys=Keys.generate()), at("tcp"))
     other = ZmqOutlet(hubs(keys=Keys.generate()), inlet.address)
     soon(lambda: inlet.get() is not None or inlet.refused["handshake"])
-    assert not other.put(WORD)
+    assert not other.put(HEARTBEAT)
     nothing_comes(inlet, 0.1)
 
 
-def test_what_is_sent_under_curve_cannot_be_read_on_the_way(hubs):
-    """By somebody who sees all bytes: here, a relay."""
+def test_packets_under_curve_cannot_be_read_on_the_way(hubs):
+    """A relay sees all bytes."""
     keys = Keys.generate()
     for guarded in (True, False):
         hub = {"keys": keys} if guarded else {}
@@ -430,7 +436,7 @@ AWAY = ["tcp://0.0.0.0:*", "tcp://*:5000", "tcp://192.0.2.1:5000", "tcp://exampl
 
 
 @pytest.mark.parametrize("address", AWAY)
-def test_off_loopback_keys_are_a_must(hubs, at, address):
+def test_off_loopback_keys_are_required(hubs, at, address):
     with pytest.raises(ValueError, match="off loopback and this run has no keys"):
         ZmqInlet(hubs(), address)
     with pytest.raises(ValueError, match="off loopback and this run has no keys"):
@@ -442,32 +448,32 @@ def test_off_loopback_keys_are_a_must(hubs, at, address):
 
 
 @pytest.mark.parametrize("address", ["tcp://localhost:0", "tcp://127.0.0.1:0", "tcp://127.3.2.1:*"])
-def test_loopback_needs_none(hubs, address):
+def test_loopback_needs_no_keys(hubs, address):
     assert ZmqInlet(hubs(), address).address.startswith("tcp://127.")
 
 
-def test_with_keys_another_machine_may_come(hubs):
+def test_with_keys_other_machines_may_connect(hubs):
     keys = Keys.generate()
     inlet = ZmqInlet(hubs(keys=keys), "tcp://0.0.0.0:*")
     port = inlet.address.rpartition(":")[2]
     outlet = ZmqOutlet(hubs(keys=keys), f"tcp://127.0.0.1:{port}")
-    assert arrives(outlet, inlet, WORD) == WORD
+    assert arrives(outlet, inlet, HEARTBEAT) == HEARTBEAT
 
 
 # --- addresses, and the end --------------------------------------------------------------------------------
 
 
-def test_an_address_in_use_is_said_so(hubs, at):
+def test_an_address_in_use_is_an_error(hubs, at):
     first = ZmqInlet(hubs(), at("tcp"))
     with pytest.raises(ValueError, match=f"cannot listen at {first.address}: .*in use.*; choose another"):
         ZmqInlet(hubs(), first.address)
 
 
 @pytest.mark.parametrize("address", ["ipc:///no/such/folder/inlet", "ipc:///tmp/" + 200 * "x", "tcp://127.0.0.1:x"])
-def test_what_is_no_address_here_is_said_so(hubs, address):
+def test_an_invalid_address_is_an_error(hubs, address):
     with pytest.raises(ValueError, match="cannot listen at"):
         ZmqInlet(hubs(), address)
-    if "no/such" not in address:  # there, somebody may still come
+    if "no/such" not in address:  # an inlet may still appear there
         with pytest.raises(ValueError, match="cannot send to"):
             ZmqOutlet(hubs(), address)
 
@@ -482,11 +488,11 @@ def test_free_ports_are_different(hubs):
 @pytest.mark.parametrize("keys", [None, Keys.generate()], ids=["open", "curve"])
 @pytest.mark.parametrize("place", PLACES)
 def test_closing_takes_a_moment_and_leaves_no_file(hubs, at, tmp_path, place, keys):
-    """Even with messages that nobody has read, and connections that nobody has answered."""
+    """Even with messages that were not read, and connections that were not answered."""
     hub, sender = hubs(keys=keys), hubs(keys=keys)
     inlet = ZmqInlet(hub, at(place))
     outlet = ZmqOutlet(sender, inlet.address)
-    ZmqOutlet(sender, f"ipc://{tmp_path}/nobody")
+    ZmqOutlet(sender, f"ipc://{tmp_path}/unused")
     soon(lambda: outlet.put(message(0, torch.zeros(1 << 20))))
     while outlet.put(message(1, torch.zeros(1 << 20))):
         pass
@@ -495,4 +501,4 @@ def test_closing_takes_a_moment_and_leaves_no_file(hubs, at, tmp_path, place, ke
     closed(hub)
     assert time.monotonic() - began < 5
     assert not list(tmp_path.iterdir())
-    hub.close()  # again is nothing
+    hub.close()  # a second time does nothing

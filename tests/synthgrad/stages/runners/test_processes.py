@@ -29,7 +29,7 @@ _in_time, place = processes._in_time, processes.place
 
 @pytest.mark.parametrize("complete", [False, True], ids=["unlocked", "completely unlocked"])
 def test_in_lockstep_processes_give_the_simulations_numbers_bit_for_bit(equal, complete):
-    """With words between the steps, too: the stages rest longer than a beat, and not all equally long."""
+    """Also with heartbeats between steps: each stage pauses, most for longer than the heartbeat interval."""
     slow = {0: 0.01, 1: 0.002, 2: 0.012}
     real = run(paused(0.01, complete=complete, slow=slow), 25, lockstep=True, heartbeat_interval=0.004)
     simulated = launch(partial(chains.build, complete=complete), 3, 25, "simulated")
@@ -79,7 +79,7 @@ def test_a_completely_unlocked_chain():
 # --- death and hanging -------------------------------------------------------------------------------------
 
 
-def test_a_killed_stage_comes_back_from_its_checkpoint():
+def test_a_killed_stage_is_restarted_from_its_checkpoint():
     watch = Watch(1, 60, kill(signal.SIGKILL))
     outcome = run(paused(), watch=watch, checkpoint_every=20)
     (restart,) = outcome.restarts
@@ -109,7 +109,7 @@ def test_all_stages_may_be_killed_one_after_the_other():
     assert not any(map(alive, pids))
 
 
-def test_a_hung_stage_is_killed_and_comes_back():
+def test_a_hung_stage_is_killed_and_restarted():
     watch = Watch(1, 40, kill(signal.SIGSTOP))
     outcome = run(paused(), watch=watch, checkpoint_every=20, hang_timeout=2.0)
     hung = [restart for restart in outcome.restarts if restart.k == 1]
@@ -119,21 +119,21 @@ def test_a_hung_stage_is_killed_and_comes_back():
     assert watch.all_gone()
 
 
-def test_a_stage_that_has_ended_and_dies_has_ended(tmp_path):
+def test_a_stage_that_dies_after_its_end_is_still_ended(tmp_path):
     killed = []
 
     def watch(statuses):
-        if not killed and (tmp_path / "stage-0" / checkpoint.NAME).exists():  # its first is its last
+        if not killed and (tmp_path / "stage-0" / checkpoint.NAME).exists():  # it is written only at the end
             killed.append(statuses[0].pid)
             os.kill(statuses[0].pid, signal.SIGKILL)
 
-    build = partial(chains.build, slow={2: 0.04})  # the others have ended long before, however slow the disk
+    build = partial(chains.build, slow={2: 0.04})  # the others end long before, even on a slow disk
     outcome = run(build, 150, folder=tmp_path, watch=watch, queue=100, checkpoint_every=1000)
     assert [(restart.k, restart.steps_lost) for restart in outcome.restarts] == [(0, 0)]
     assert [counters.steps for counters in outcome.counters] == [150] * 3
 
 
-# --- what cannot be helped ---------------------------------------------------------------------------------
+# --- failures that stay ------------------------------------------------------------------------------------
 
 
 def test_a_stage_that_always_raises_ends_the_launch_with_its_traceback():
@@ -156,15 +156,15 @@ def test_a_stage_that_cannot_be_built_ends_the_launch(how, text):
 
 
 @pytest.mark.parametrize(("stages", "k", "needs"), [(2, 1, "a criterion"), (4, 2, "an interface")])
-def test_a_chain_of_another_length_is_said_so(stages, k, needs):
-    """And does not wait for ever for a stage that there is not."""
+def test_a_chain_of_another_length_is_an_error(stages, k, needs):
+    """Otherwise a stage would wait for ever for one that does not exist."""
     with pytest.raises(ValueError, match=f"stage {k} needs {needs}.*: is it built for another number of stages?"):
         launch(chains.build, stages, STEPS, "simulated")
-    with pytest.raises(StageFailed, match=r"stage \d needs an? \w+"):  # whichever process says so first
+    with pytest.raises(StageFailed, match=r"stage \d needs an? \w+"):  # from the first process that fails
         run(stages=stages, max_restarts=0)
 
 
-def test_where_temporary_folders_have_long_paths_sockets_are_in_a_short_one(monkeypatch, place):
+def test_sockets_are_in_tmp_if_temporary_folders_have_long_paths(monkeypatch, place):
     (long := place / ("x" * 100)).mkdir()
     monkeypatch.setattr(run_folder.tempfile, "mkdtemp", partial(tempfile.mkdtemp, dir=long))
     before = {*Path("/tmp").glob("synthgrad-*")}
@@ -173,7 +173,7 @@ def test_where_temporary_folders_have_long_paths_sockets_are_in_a_short_one(monk
     assert not [*long.iterdir()]
 
 
-def test_without_a_short_path_the_error_says_so_at_once(monkeypatch, place):
+def test_without_a_short_path_the_launch_fails_at_once(monkeypatch, place):
     (long := place / ("x" * 100)).mkdir()
 
     def mkdtemp(prefix, dir=long):
@@ -186,14 +186,14 @@ def test_without_a_short_path_the_error_says_so_at_once(monkeypatch, place):
         run()
 
 
-def test_even_without_sockets_a_stage_says_why(monkeypatch, place):
+def test_a_stage_without_sockets_reports_why(monkeypatch, place):
     (long := place / ("x" * 100)).mkdir()
     monkeypatch.setattr(supervisor, "socket_folder", lambda stack: long)
     with pytest.raises(StageFailed, match=r"cannot (listen at|send to) ipc"):
         run(max_restarts=0)
 
 
-def test_an_error_of_the_watcher_stops_all():
+def test_an_error_in_watch_stops_all_stages():
     def error(status):
         raise LookupError("the watcher's")
 
@@ -203,11 +203,11 @@ def test_an_error_of_the_watcher_stops_all():
     assert watch.all_gone()
 
 
-# --- stopping and going on ---------------------------------------------------------------------------------
+# --- stopping and resuming ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_it_can_be_resumed(tmp_path, number):
+def test_a_stopped_run_can_be_resumed(tmp_path, number):
     folder = tmp_path / "run"
     watch = Watch(1, 40, lambda status: os.kill(os.getpid(), number))
     handler = signal.getsignal(number)
@@ -228,12 +228,12 @@ def test_stopped_it_can_be_resumed(tmp_path, number):
 
     outcome = run(folder=folder, resume=True)
     assert [counters.clock for counters in outcome.counters] == [STEPS] * 3
-    assert outcome.counters[0].steps == STEPS  # it has made none twice
+    assert outcome.counters[0].steps == STEPS  # it has made no step twice
     assert all(counters.steps > before["steps"] for counters, before in zip(outcome.counters, saved, strict=True))
     assert not torn.exists()
 
 
-def test_resumed_at_the_end_nothing_is_left_to_do(tmp_path, equal):
+def test_a_run_resumed_at_its_end_makes_no_more_steps(tmp_path, equal):
     first = run(steps=30, folder=tmp_path)
     again = run(steps=30, folder=tmp_path, resume=True)
     assert equal(chains.parameters_of(again), chains.parameters_of(first))
@@ -242,12 +242,12 @@ def test_resumed_at_the_end_nothing_is_left_to_do(tmp_path, equal):
     assert [counters.steps for counters in longer.counters] == [40] * 3
 
 
-def test_resume_of_nothing_is_a_beginning(tmp_path):
+def test_resuming_an_empty_folder_starts_a_run(tmp_path):
     outcome = run(partial(chains.build, stages=2), 10, 2, folder=tmp_path / "a" / "b", resume=True)
     assert outcome.counters[0].steps == 10
 
 
-def test_a_checkpoint_that_cannot_be_read_is_said_so(tmp_path):
+def test_a_damaged_checkpoint_is_an_error(tmp_path):
     path = tmp_path / "stage-1" / checkpoint.NAME
     path.parent.mkdir()
     checkpoint.save(path.parent, {"weights": torch.ones(99)})
@@ -258,13 +258,13 @@ def test_a_checkpoint_that_cannot_be_read_is_said_so(tmp_path):
     assert path.exists()
 
 
-def test_a_folder_in_use_is_left_alone(tmp_path):
+def test_a_folder_in_use_is_not_touched(tmp_path):
     with lock_folder(tmp_path), pytest.raises(BlockingIOError, match="is in use by a run under way"):
         run(folder=tmp_path)
 
 
-def test_a_stages_folder_in_use_is_said_so(tmp_path):
-    """By a stage that nobody supervises any more."""
+def test_a_stages_folder_in_use_is_an_error(tmp_path):
+    """A stage without a supervisor may still use it."""
     (tmp_path / "stage-1").mkdir()
     text = "stage-1 is in use by a run under way"
     with lock_folder(tmp_path / "stage-1"), pytest.raises(StageFailed, match=text):
@@ -296,7 +296,7 @@ if __name__ == "__main__":
 
 @contextlib.contextmanager
 def launching(folder, place):
-    """A process, in a group of its own, that launches; and its stages' pids once they have made 30 steps."""
+    """Launch in a process of its own group; gives the process, and its stages' pids after 30 steps."""
     paths = [str(Path(chains.__file__).parents[2]), *sys.path]
     environment = {**os.environ, "TMPDIR": str(place), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-c", PROGRAM, str(folder)]
@@ -328,7 +328,7 @@ def test_ctrl_c_reaches_all_processes_and_each_stops_with_its_checkpoint(tmp_pat
     assert run(steps=400, folder=tmp_path, resume=True).counters[0].steps == 400
 
 
-def test_without_their_supervisor_the_stages_end_by_themselves(tmp_path, place):
+def test_stages_without_a_supervisor_end_by_themselves(tmp_path, place):
     with launching(tmp_path, place) as (process, pids):
         process.kill()
         process.wait(30)

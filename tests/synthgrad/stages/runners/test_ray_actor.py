@@ -1,4 +1,4 @@
-"""Actors without Ray, in threads of this process: who is alone leaves, and a new address is gone to."""
+"""Actors without Ray, in threads of this process: they end when they are alone, and follow a new address."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def actor():
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
 
-        def made(plan, k, leave=lambda: None):
-            actor = StageActor(plan, k, lambda: "127.0.0.1", leave)
+        def made(plan, k, end_actor=lambda: None):
+            actor = StageActor(plan, k, lambda: "127.0.0.1", end_actor)
             stack.callback(actor.hub.close)
             stack.callback(actor.stop)
             return actor
@@ -69,7 +69,7 @@ def running(actor, generation, outgoing):
         thread.join(10)
 
 
-def test_neighbours_go_to_a_new_process_where_it_listens_now(plan, actor, unchecked):
+def test_neighbours_send_to_the_address_of_a_new_process(plan, actor, unchecked):
     first, second, third = actor(plan, 0), actor(plan, 1), actor(plan, 1)
     assert first.status().messages is None
     assert second.status().gradients is None
@@ -91,7 +91,7 @@ def test_neighbours_go_to_a_new_process_where_it_listens_now(plan, actor, unchec
     assert ended == [""]
 
 
-def test_who_has_nobody_to_ask_it_leaves(plan, actor):
+def test_an_actor_that_is_not_asked_any_more_ends(plan, actor):
     left = threading.Event()
     alone = Plan(build, 2, 9, Policy(idle_exit_after=0.3), plan.folder, plan.run, keys=plan.keys)
     asked, forgotten = actor(alone, 0), actor(alone, 0, left.set)

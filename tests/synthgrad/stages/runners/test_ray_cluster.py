@@ -1,4 +1,4 @@
-"""Stages on a Ray of this machine: the same numbers as simulated, restarts, failures, and nothing left behind."""
+"""Stages on a Ray cluster of this machine: the numbers of the simulation, restarts, failures, and no leftovers."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def flat(state):
 
 
 def processes():
-    """All of Ray that this test has started, by the mark that they have inherited."""
+    """All processes that this test has started; they inherit a mark."""
     mark = f"STARTED_BY_TEST={os.getpid()}".encode()
     found = set()
     for environ in Path("/proc").glob("[0-9]*/environ"):
@@ -120,7 +120,7 @@ def _marked(monkeypatch):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """The address of a Ray that is there before and after a launch."""
+    """The address of a Ray cluster that exists before and after a launch."""
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     quiet["_system_config"] = {"worker_niceness": 0}
     with temporary_folder() as folder:
@@ -133,10 +133,10 @@ def actors():
     return ray.util.list_named_actors(all_namespaces=True)
 
 
-def test_in_lockstep_it_is_the_simulation_and_its_own_ray_leaves_nothing_behind(monkeypatch):
+def test_in_lockstep_ray_gives_the_simulations_numbers_and_a_cluster_for_one_launch_is_removed(monkeypatch):
     assert not ray.is_initialized()
     before = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
-    # However busy the machine, nobody is given up.
+    # Long timeouts: the machine may be busy.
     policy, seen = Policy(lockstep=True, silence_timeout=60.0, hang_timeout=60.0), []
     simulated = launch(chain(3), 3, 40, "simulated", policy=policy)
     with tempfile.TemporaryDirectory(prefix="s") as name:  # short: there is a limit to Ray's paths
@@ -161,7 +161,7 @@ def test_in_lockstep_it_is_the_simulation_and_its_own_ray_leaves_nothing_behind(
     assert within(10, lambda: not processes())
 
 
-def test_who_is_killed_or_fails_comes_back_and_the_run_ends(cluster, tmp_path):
+def test_stages_that_are_killed_or_fail_are_restarted_and_the_run_ends(cluster, tmp_path):
     killed = []
 
     def watch(statuses):
@@ -181,7 +181,7 @@ def test_who_is_killed_or_fails_comes_back_and_the_run_ends(cluster, tmp_path):
         launch(build, 2, 200, "ray", folder=tmp_path / "run")
 
 
-def test_who_always_fails_ends_the_run_with_its_traceback_and_all_checkpoints(cluster, tmp_path):
+def test_a_stage_that_always_fails_ends_the_run_with_its_traceback_and_all_checkpoints(cluster, tmp_path):
     with pytest.raises(StageFailed, match=r"(?s)stage 1 failed 1 times.*, in schedule.*stage 1 is broken"):
         launch(chain(2, slow=0.02, broken=True), 2, 9000, "ray", policy=Policy(max_restarts=0), folder=tmp_path)
     assert (tmp_path / "stage-0" / "checkpoint.pt").exists()
@@ -197,7 +197,7 @@ def test_stages_run_on_the_hosts_that_are_named(cluster, tmp_path):
         launch(chain(2), 2, 9, "ray", folder=tmp_path / "other", hosts=[here, "10.0.0.9"])
 
 
-def test_a_wrong_address_is_told_at_once(cluster):
+def test_a_wrong_address_is_an_error_at_once(cluster):
     with pytest.raises(ValueError, match="connected to the Ray at"):
         launch(chain(2), 2, 9, "ray", address="10.0.0.1:6379")
 
@@ -205,7 +205,7 @@ def test_a_wrong_address_is_told_at_once(cluster):
 @pytest.mark.parametrize(
     ("address", "why"), [("127.0.0.1:1", "there is no Ray"), ("ray://head:10001", "wanted HOST:PORT")]
 )
-def test_an_address_without_a_ray_is_told_at_once(monkeypatch, address, why):
+def test_an_address_without_a_cluster_is_an_error_at_once(monkeypatch, address, why):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ValueError, match=why):
         launch(chain(2), 2, 9, "ray", address=address)

@@ -1,4 +1,4 @@
-"""One process at a time works in a folder, on systems with fcntl and without."""
+"""Only one process can lock a folder, on systems with fcntl and without."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ import pytest
 from synthgrad.stages.runners import run_folder
 
 
-def test_a_folder_is_held_until_its_file_is_closed(tmp_path):
+def test_a_folder_is_locked_until_its_file_is_closed(tmp_path):
     with (
         run_folder.lock_folder(tmp_path),
         pytest.raises(BlockingIOError, match="in use by a run under way; end it"),

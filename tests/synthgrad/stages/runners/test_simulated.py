@@ -1,4 +1,4 @@
-"""Simulated stages: without faults the reference loop bit for bit; with any, repeatable, and to the end."""
+"""Simulated stages: without faults the reference loop bit for bit; with faults repeatable, and they end."""
 
 import math
 from collections import Counter
@@ -17,7 +17,7 @@ STEPS = 24
 
 
 class Log:
-    """All packets that got through and all steps that were made, in order, with the lives of who made them."""
+    """Records all steps in the order in which they were made, and all statuses."""
 
     def __init__(self, **settings):
         self.steps, self.statuses, self.ticks = [], [], []
@@ -31,7 +31,7 @@ class Log:
         self.ticks.append(len(self.steps))
 
     def run(self, steps=STEPS, faults=None, seed=0, **policy):
-        """Three stages."""
+        """Run three stages."""
         build = partial(chains.build, seen=self.seen, **self.settings)
         return launch(
             build, 3, steps, "simulated", policy=Policy(**policy), faults=faults, seed=seed, watch=self.watch
@@ -46,7 +46,7 @@ def run(steps=STEPS, faults=None, seed=0, **policy):
 
 
 def numbers(outcome):
-    """All that must be the same when it is repeated."""
+    """Everything that must be the same in a repetition."""
     counters = [{name: str(value) for name, value in vars(each).items()} for each in outcome.counters]
     return chains.parameters_of(outcome), counters, outcome.restarts
 
@@ -71,7 +71,7 @@ def test_without_faults_it_is_the_reference_bit_for_bit(equal, stages, complete,
     assert equal(chains.parameters_of(outcome, complete), expected)
 
 
-def test_what_it_tells():
+def test_the_counters_and_statuses_of_a_run():
     log = Log()
     outcome = log.run()
     assert (
@@ -94,7 +94,7 @@ def test_what_it_tells():
     assert [status.state for status in log.statuses[0]] == ["running"] * 3
 
 
-def test_the_states_are_those_of_stages():
+def test_the_states_are_state_dicts_of_stages():
     outcome = run()
     assert all(set(state) <= {"part", "optimizer", "above"} for state in outcome.states)
     stage = chains.build(1)
@@ -120,7 +120,7 @@ FAULTS = {
 def test_the_same_seed_gives_the_same_numbers(faults, complete):
     outcomes = []
     for noise in range(2):
-        torch.manual_seed(noise)  # of nothing that matters
+        torch.manual_seed(noise)  # must not matter
         build = partial(chains.build, complete=complete)
         policy = Policy(checkpoint_every=4, replay=3)
         outcomes.append(launch(build, 3, STEPS, "simulated", policy=policy, faults=faults, seed=5))
@@ -142,29 +142,31 @@ def test_another_seed_loses_other_packets():
 
 
 @pytest.mark.parametrize("lateness", [0, 1, 4])
-def test_staleness_is_the_lateness_both_ways(lateness):
-    """Up and down: of a message that comes late, the gradient comes later."""
+def test_staleness_is_the_lateness_in_both_directions(lateness):
+    """The lateness of a message adds to that of its gradient."""
     outcome = run(200, {0: Faults(lateness=lateness), 1: Faults(lateness=lateness)}, queue=32)
-    assert outcome.counters[0].staleness == pytest.approx(2 * lateness, abs=0.5)  # at the end it stands still
+    assert outcome.counters[0].staleness == pytest.approx(
+        2 * lateness, abs=0.5
+    )  # less near the end, when no more steps are made
     assert outcome.counters[1].staleness == pytest.approx(lateness, abs=0.3)
     assert outcome.counters[0].learnt == 200
 
 
-def test_what_is_too_late_teaches_nothing():
+def test_gradients_that_are_too_late_teach_nothing():
     faults = {1: Faults(lateness=5)}
     outcome = run(60, faults, max_staleness=4)
-    for counters in outcome.counters[:2]:  # its gradients are late for one, its messages for the other
-        assert (counters.learnt, counters.lost) == (5, 55)  # at the end, when no step is made any more
+    for counters in outcome.counters[:2]:  # late gradients for one stage, late messages for the other
+        assert (counters.learnt, counters.lost) == (5, 55)  # near the end, when no more steps are made
     assert run(60, faults, max_staleness=5).counters[0].learnt == 60
 
 
-def test_what_is_owed_too_long_is_forgotten():
+def test_messages_without_a_gradient_are_forgotten():
     faults = {1: Faults(lateness=5)}
     assert run(60, faults, in_flight=6).counters[0].learnt == 60
     assert run(60, faults, in_flight=5).counters[0].learnt == 5
 
 
-def test_a_lost_gradient_teaches_nothing_and_a_lost_message_nobody():
+def test_lost_gradients_and_lost_messages_teach_nothing():
     log = Log()
     outcome = log.run(200, {0: Faults(drop=0.5)})
     assert log.of(0) == list(range(200))
@@ -179,13 +181,13 @@ def test_a_lost_gradient_teaches_nothing_and_a_lost_message_nobody():
 
 
 def test_a_slow_stage_throttles_its_predecessor():
-    """So that no sample is lost."""
+    """Then no sample is lost."""
     log = Log()
     outcome = log.run(40, {1: Faults(slow=3)}, queue=4)
     assert all(log.of(k) == list(range(40)) for k in range(3))
     assert not any(counters.dropped for counters in outcome.counters)
     ahead = [statuses[0].counters.clock - statuses[1].counters.clock for statuses in log.statuses]
-    assert max(ahead) == 4 + 1  # what may be under way, and one in its hand
+    assert max(ahead) == 4 + 1  # four under way, and one queued
     assert max(status.counters.queue for statuses in log.statuses for status in statuses) == 4 + 1
 
 
@@ -208,7 +210,7 @@ def test_the_clock_of_a_slow_stage():
 
 
 @pytest.mark.parametrize("k", range(3))
-def test_a_stage_comes_back_from_its_checkpoint(k):
+def test_a_stage_is_restarted_from_its_checkpoint(k):
     log = Log()
     outcome = log.run(60, {k: Faults(crashes=(23,), down=4)}, checkpoint_every=10)
     (restart,) = outcome.restarts
@@ -225,7 +227,7 @@ def test_a_stage_comes_back_from_its_checkpoint(k):
 
 
 @pytest.mark.parametrize("k", range(3))
-def test_it_comes_back_with_what_it_had_learnt_by_then(equal, k):
+def test_a_restarted_stage_has_the_weights_of_its_checkpoint(equal, k):
     built, before = {}, []
 
     def seen(stage, step):
@@ -238,42 +240,42 @@ def test_it_comes_back_with_what_it_had_learnt_by_then(equal, k):
 
     faults = {k: Faults(crashes=(23,), down=4)}
     launch(build, 3, 60, "simulated", policy=Policy(checkpoint_every=10), faults=faults)
-    assert equal(before[23], before[20])  # the first step of the second life
+    assert equal(before[23], before[20])  # the first step after the restart
     assert not equal(before[22], before[20])
 
 
 def test_the_steps_after_a_checkpoint_are_made_again():
-    """The first stage's: with its neighbours as they were, they come out the same."""
+    """The first stage repeats its steps, and sends the same messages again."""
     log = Log()
     log.run(60, {0: Faults(crashes=(23,), down=4)}, checkpoint_every=10)
     assert log.of(0) == [*range(23), *range(20, 60)]
     assert log.of(1) == [*range(23), *range(20, 60)]
 
 
-def test_the_last_stage_misses_what_it_had_not_taken_in():
-    """Its predecessor drops what finds no room, and does not stop."""
+def test_the_last_stage_misses_the_messages_that_it_had_not_received():
+    """The stage below drops messages that find no room, and continues."""
     log = Log()
     outcome = log.run(60, {2: Faults(crashes=(20,), down=15)}, checkpoint_every=10, queue=4)
     assert log.of(1) == list(range(60))
-    assert log.of(2) == [*range(20), *range(32, 60)]  # 20 was in its hands; of 21 to 35 the last 4 were kept
+    assert log.of(2) == [*range(20), *range(32, 60)]  # it died with 20; the last 4 of 21 to 35 were kept
     assert outcome.counters[1].dropped == 11
 
 
-def test_before_its_first_checkpoint_a_stage_begins_anew():
+def test_before_its_first_checkpoint_a_stage_starts_from_the_beginning():
     outcome = run(60, {2: Faults(crashes=(5,), down=3)}, checkpoint_every=10)
     assert outcome.restarts[0].steps_lost == 5
     untouched = run(60, {2: Faults(crashes=(0,), down=3)}, checkpoint_every=10)
     assert untouched.restarts[0].steps_lost == 0
 
 
-def test_a_crash_when_all_is_over_is_none():
+def test_a_crash_after_the_end_does_not_happen():
     assert run(10, {1: Faults(crashes=(500,))}).restarts == []
 
 
 @pytest.mark.parametrize("k", range(3))
 @pytest.mark.parametrize("lateness", [0, 6])
-def test_a_crash_at_the_end_ends_too(k, lateness):
-    """The others have ended, and take in nothing more of what it makes again."""
+def test_a_run_with_a_crash_near_the_end_ends(k, lateness):
+    """The other stages have ended, and receive none of the steps that are made again."""
     for tick in (18, 20, 21, 25, 30):
         faults = {stage: Faults(lateness=lateness) for stage in range(3)}
         faults[k] = Faults(crashes=(tick,), down=2, lateness=lateness)
@@ -293,7 +295,7 @@ def test_lockstep_survives_losses():
     assert outcome.counters[0].steps == 40
 
 
-def test_a_stage_goes_on_with_its_past_while_the_one_below_is_down():
+def test_a_stage_replays_past_messages_while_the_one_below_is_down():
     faults = {0: Faults(crashes=(20,), down=15)}
     log = Log()
     outcome = log.run(60, faults, checkpoint_every=10, replay=5)
@@ -314,7 +316,7 @@ def test_replay_changes_what_is_learnt_not_what_is_sent():
 
 @given(st.data())
 @settings(max_examples=25)
-def test_whatever_goes_wrong_it_ends_and_takes_nothing_twice(data):
+def test_with_any_faults_a_run_ends_and_no_message_is_used_twice(data):
     steps = data.draw(st.integers(1, 15), label="steps")
     fault = st.fixed_dictionaries(
         {
@@ -360,7 +362,7 @@ def test_whatever_goes_wrong_it_ends_and_takes_nothing_twice(data):
     assert [status.generation - 1 for status in log.statuses[-1]] == [generations[k] for k in range(3)]
 
 
-# --- what is refused ---------------------------------------------------------------------------------------
+# --- refused settings --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -372,12 +374,12 @@ def test_impossible_faults_are_refused(wrong):
 
 
 @pytest.mark.parametrize("k", [-1, 3])
-def test_faults_of_no_stage_are_refused(k):
+def test_faults_of_a_stage_that_does_not_exist_are_refused(k):
     with pytest.raises(ValueError, match=f"faults of stage {k}: there are stages 0 to 2"):
         run(faults={k: Faults()})
 
 
-def test_what_is_no_launch_is_refused():
+def test_an_impossible_launch_is_refused():
     for settings_ in ({"stages": 1}, {"steps": 0}):
         with pytest.raises(ValueError, match="a chain has at least 2 stages and 1 step"):
             launch(chains.build, **{"stages": 3, "steps": 1, **settings_}, on="simulated")
