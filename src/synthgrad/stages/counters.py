@@ -39,8 +39,8 @@ class Counters:
     """In the last stage, the task's loss, a running mean."""
 
 
-class Life(NamedTuple):
-    """The state of a stage's present process, for its supervisor."""
+class ProcessState(NamedTuple):
+    """The state of a stage's current process, for its supervisor."""
 
     turned: float
     """When it made its last turn, on its monotonic clock."""
@@ -54,16 +54,16 @@ class Life(NamedTuple):
     """How often the stage had been started when this process began."""
 
 
-REPORT_FIELDS = (*(field.name for field in fields(Counters)), *Life._fields)
-"""What a stage reports to its supervisor, in this order, as floating-point numbers in shared memory."""
+REPORT_FIELDS = (*(field.name for field in fields(Counters)), *ProcessState._fields)
+"""The names of the floating-point numbers that a stage reports to its supervisor, in their order."""
 
 
-def parse_report(numbers: Any) -> tuple[Counters, Life]:
+def parse_report(numbers: Any) -> tuple[Counters, ProcessState]:
     """The counters and the process' state in a report, a sequence of the ``REPORT_FIELDS``."""
-    values = dict(zip(REPORT_FIELDS, numbers, strict=True))
-    life = Life(**{name: values.pop(name) for name in Life._fields})
+    values: dict[str, Any] = dict(zip(REPORT_FIELDS, numbers, strict=True))
+    process = ProcessState(**{name: values.pop(name) for name in ProcessState._fields})
     whole = {f.name for f in fields(Counters) if f.type == "int"}
-    return Counters(**{name: int(v) if name in whole else v for name, v in values.items()}), life  # pyright: ignore
+    return Counters(**{name: int(v) if name in whole else v for name, v in values.items()}), process
 
 
 def running_mean(mean: float, value: float, count: int) -> float:

@@ -46,7 +46,7 @@ class LateGradients:
 
     def mismatch(self, packet: Packet) -> str:
         """Why a gradient cannot belong to its message; nothing if it fits, or if the message is not known."""
-        kept = self.kept.get(packet.step) if self._of_this_life(packet) else None
+        kept = self.kept.get(packet.step) if self._answers_this_process(packet) else None
         wanted = packet.tensors[-1] if kept is None else kept[0]
         fits = all(t.shape[1:] == wanted.shape[1:] for t in packet.tensors)
         return "" if fits else f"its message was {tuple(wanted.shape)}"
@@ -58,7 +58,9 @@ class LateGradients:
         if len(packet.tensors) == 2:  # the stage above ran on a synthetic input, and has sent it along
             h, context = self._synthetic_message(packet)
         else:
-            h, context = self.kept.pop(packet.step, (None, None)) if self._of_this_life(packet) else (None, None)
+            h, context = (
+                self.kept.pop(packet.step, (None, None)) if self._answers_this_process(packet) else (None, None)
+            )
         limit = self.policy.max_staleness
         if h is None or h.shape != packet.tensors[0].shape or (limit is not None and staleness > limit):
             counters.lost += 1
@@ -77,10 +79,10 @@ class LateGradients:
         context = None if self.stage.data is None else self.stage.data(packet.step)[1]
         if h is not None and context is not None and context.shape[:1] != h.shape[:1]:
             h = None
-        if h is not None and h.shape[1:] not in self.sizes:  # it answers a message of an earlier life
+        if h is not None and h.shape[1:] not in self.sizes:  # it answers a message of an earlier process
             h = None
         return h, context
 
-    def _of_this_life(self, packet: Packet) -> bool:
+    def _answers_this_process(self, packet: Packet) -> bool:
         """Whether a gradient answers a message of this process, not of an earlier one."""
         return packet.echo == self.mailbox.generation

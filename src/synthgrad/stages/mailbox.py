@@ -222,5 +222,5 @@ class Mailbox:
 
 
 def _form(t: Tensor) -> Any:
-    """What all tensors of a kind have in common, whatever their sizes: dtype and number of dimensions."""
+    """A tensor's dtype and number of dimensions, which stay the same from step to step."""
     return t.dtype, t.dim()

@@ -36,7 +36,7 @@ class Neighbour:
         """Note a packet that came from it.
 
         Args:
-            packet: what came.
+            packet: the packet.
             own_generation: this stage's generation, if the packet's ``ack`` may be about this stage's messages.
 
         Returns:

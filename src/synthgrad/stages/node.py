@@ -32,7 +32,7 @@ class Node:
     """Runs a stage between its channels, turn by turn.
 
     Args:
-        stage: what it runs.
+        stage: the stage.
         k: its place, from 0.
         links: the stage's ends of its channels.
         steps: of the run.

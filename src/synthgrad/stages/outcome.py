@@ -1,4 +1,4 @@
-"""What a launch reports while it runs, what it returns, and the errors with which it fails."""
+"""The status of a launch while it runs, its result, and the errors with which it fails."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Outcome:
     seconds: float = 0.0
 
     def report_losses(self, steps: int, expected: bool = False) -> Outcome:
-        """Log what was lost, and fail if a stage is hardly trained.
+        """Log lost steps and packets, and fail if a stage is hardly trained.
 
         Args:
             steps: of the run.

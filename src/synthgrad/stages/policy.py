@@ -116,7 +116,7 @@ def check_ranges(values: Mapping[str, Any], hint: str = "") -> None:
 
     Args:
         values: by the settings' names; None is not checked, and of a tuple each element is.
-        hint: what the error ends with.
+        hint: the end of the error's text.
 
     Raises:
         ValueError: with the setting's name, its value, and its range.

@@ -1,4 +1,4 @@
-"""A stage: a part of a chain that trains on its own, and its gradient model when a late gradient comes."""
+"""A stage: a part of a chain that trains on its own; late gradients teach its gradient model."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Stage:
         return self.below is not None and self.below.input_model is not None
 
     def step(self, h: Any, context: Tensor | None, first: bool = False) -> StepResult:
-        """Run the part, train it, and return what the neighbours need.
+        """Run the part, train it, and return the tensors for the neighbours.
 
         Args:
             h: the message from below; in the first stage the data.

@@ -94,22 +94,3 @@ def test_unreceived_messages_are_lost_when_the_neighbour_restarts(first, second,
     assert it.observe(heartbeat(second))
     assert bool(it.unreceived) != forgotten
     assert not it.observe(heartbeat(second - 1))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"queue": 0}, {"in_flight": 0}, {"checkpoint_every": 0}, {"threads": 0}, {"limit": 0}, {"replay": -1},
-     {"max_restarts": -1}, {"silence_timeout": -1.0}, {"hang_timeout": 0.0}],
-    ids=str,
-)  # fmt: skip
-def test_a_policy_that_could_not_work_is_refused(wrong):
-    ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=f"{name}={value}: it must be at least"):
-        Policy(**wrong)
-
-
-def test_the_default_policy_and_the_least_one():
-    Policy()
-    Policy(
-        queue=1, in_flight=1, checkpoint_every=1, threads=1, limit=1, replay=0, max_restarts=0, silence_timeout=0.0
-    )

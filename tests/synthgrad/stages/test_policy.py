@@ -70,3 +70,22 @@ def test_threads_that_would_crash_torch_are_refused():
 @pytest.mark.parametrize("seed", [-(2**63), 2**64 - 1])
 def test_the_largest_seeds_are_accepted(seed):
     launch(chains.build, 3, 1, "simulated", seed=seed)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"queue": 0}, {"in_flight": 0}, {"checkpoint_every": 0}, {"threads": 0}, {"limit": 0}, {"replay": -1},
+     {"max_restarts": -1}, {"silence_timeout": -1.0}, {"hang_timeout": 0.0}],
+    ids=str,
+)  # fmt: skip
+def test_a_policy_that_cannot_work_is_refused(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: it must be at least"):
+        Policy(**wrong)
+
+
+def test_the_default_policy_and_the_smallest_one():
+    Policy()
+    Policy(
+        queue=1, in_flight=1, checkpoint_every=1, threads=1, limit=1, replay=0, max_restarts=0, silence_timeout=0.0
+    )

@@ -1,1 +1,1 @@
-"""Where stages run: simulated in this process, in processes of this machine, or on a Ray cluster."""
+"""Run the stages: simulated in this process, in processes of this machine, or on a Ray cluster."""

@@ -91,19 +91,12 @@ class _ActorStage(SupervisedStage):
     def spawn(self) -> None:
         if self.actor_dead:
             # A small share of a CPU: Ray then picks a machine with CPUs, and a busy cluster still takes the actor.
-            options: dict[str, Any] = {
-                "name": f"stage {self.k} of {self.plan.run.hex()}, {self.generation}",
-                "namespace": "synthgrad",
-                "lifetime": "detached",
-                "num_cpus": 0.01,
-                **({"resources": {f"node:{self.host}": 0.001}} if self.host else {"scheduling_strategy": "SPREAD"}),
-                "max_restarts": -1,
-                "max_task_retries": 0,
-                "max_concurrency": 2,
-            }
+            limits = {"num_cpus": 0.01, "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 2}
+            place = {"resources": {f"node:{self.host}": 0.001}} if self.host else {"scheduling_strategy": "SPREAD"}
+            name = f"stage {self.k} of {self.plan.run.hex()}, {self.generation}"
             actor: Any = ray.remote(StageActor)
-            self.actor = actor.options(**options).remote(self.plan, self.k, own_address, end_actor)
-            self.actor_dead = False
+            actor = actor.options(name=name, namespace="synthgrad", lifetime="detached", **limits, **place)
+            self.actor, self.actor_dead = actor.remote(self.plan, self.k, own_address, end_actor), False
         self.status_call = self.run_call = self.report = None
 
     def check(self, at: float) -> None:
@@ -223,11 +216,8 @@ def _connected(stages: int, address: str | None) -> Iterator[None]:
             own = str(stack.enter_context(temporary_folder()) / "ray")
             how = {"address": "local", "_temp_dir": own if len(own) < 40 else None, "num_cpus": stages}
             # Its store holds only reports, so it may be small; its processes get the usual priority.
-            how |= {
-                "object_store_memory": 100 << 20,
-                "_system_config": {"worker_niceness": 0},
-                "include_dashboard": False,
-            }
+            how |= {"object_store_memory": 100 << 20, "_system_config": {"worker_niceness": 0}}
+            how["include_dashboard"] = False
         elif address != "auto":
             _check_address(address)
         handler = signal.getsignal(signal.SIGTERM)

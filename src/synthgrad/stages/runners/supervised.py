@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from synthgrad.stages.counters import REPORT_FIELDS, Counters, Life, parse_report
+from synthgrad.stages.counters import REPORT_FIELDS, Counters, ProcessState, parse_report
 from synthgrad.stages.outcome import Restart, StageEvent, StageFailed, State, Status
 from synthgrad.stages.runners.plan import Plan
 
@@ -89,10 +89,10 @@ class SupervisedStage(ABC):
         Raises:
             StageFailed: if it has failed ``max_restarts`` times in a row already.
         """
-        counters, life, current = self._report()
-        if current and self.outage is not None and (life.stepped or life.ended):
+        counters, process, current = self._report()
+        if current and self.outage is not None and (process.stepped or process.ended):
             why, since, noticed, steps = self.outage
-            lost = max(steps - (counters.steps - int(life.stepped)), 0)
+            lost = max(steps - (counters.steps - int(process.stepped)), 0)
             self.restarts.append(Restart(self.k, why, since, lost, time.monotonic() - noticed))
             self.outage = None
         if counters.steps > self.most_steps:
@@ -102,7 +102,7 @@ class SupervisedStage(ABC):
             self.started = now
         self.last_check = now
         why = self.cause_of_death()
-        if why is None and now - max(life.turned if current else 0.0, self.started) > timeout:
+        if why is None and now - max(process.turned if current else 0.0, self.started) > timeout:
             why = "hung"
             self.kill()
         if why is None:
@@ -120,13 +120,13 @@ class SupervisedStage(ABC):
     def hang_timeout(self) -> float:
         """Seconds without a turn after which it counts as hung.
 
-        Before its first turn that is ``start_within``, later ``hang_timeout`` or, if longer, what the stage itself
-        asks for: ``start_within`` for its first step and its first checkpoint, then five times its longest step or
-        its last checkpoint.
+        Before its first report that is ``start_within``, later ``hang_timeout`` or, if longer, the time that the
+        stage itself asks for: ``start_within`` for its first step and its first checkpoint, then five times its
+        longest step or its last checkpoint.
         """
-        _, life, current = self._report()
+        _, process, current = self._report()
         policy = self.plan.policy
-        return max(policy.hang_timeout, life.allowed) if current else policy.start_within
+        return max(policy.hang_timeout, process.allowed) if current else policy.start_within
 
     def failure_message(self, why: str) -> str:
         """The text of the error with which the launch gives up on the stage."""
@@ -141,8 +141,8 @@ class SupervisedStage(ABC):
 
     def ended(self) -> bool:
         """Whether it has made all its steps and, after an outage, its restart has been recorded."""
-        _, life, current = self._report()
-        return current and bool(life.ended) and self.outage is None
+        _, process, current = self._report()
+        return current and bool(process.ended) and self.outage is None
 
     def counters(self) -> Counters:
         """The counters in its last report."""
@@ -154,15 +154,15 @@ class SupervisedStage(ABC):
 
     def status(self) -> Status:
         """How it is doing."""
-        counters, life, current = self._report()
+        counters, process, current = self._report()
         state: State = "running" if current else "starting"
         if self.outage is not None:
             state = "down"
-        if current and life.ended:
+        if current and process.ended:
             state = "ended"
         return Status(self.k, state, self.generation, counters, self.pid)
 
-    def _report(self) -> tuple[Counters, Life, bool]:
+    def _report(self) -> tuple[Counters, ProcessState, bool]:
         """Its last report, and whether it comes from its current process."""
-        counters, life = parse_report(self.numbers)
-        return counters, life, life.generation == self.generation
+        counters, process = parse_report(self.numbers)
+        return counters, process, process.generation == self.generation

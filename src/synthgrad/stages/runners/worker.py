@@ -20,7 +20,7 @@ import torch
 from synthgrad import checkpoint
 from synthgrad.stages.channels import Links
 from synthgrad.stages.channels.zeromq import Hub, ZmqInlet, ZmqOutlet
-from synthgrad.stages.counters import REPORT_FIELDS, Life
+from synthgrad.stages.counters import REPORT_FIELDS, ProcessState
 from synthgrad.stages.neighbour import ListeningClock
 from synthgrad.stages.node import Node, TurnResult
 from synthgrad.stages.outcome import StageEvent
@@ -157,8 +157,8 @@ class Worker:
         refused = counters.refused + sum(inlet.refused.total() for inlet in self.inlets)
         longest = self.longest_step if self.stepped else policy.start_within / 5
         allowed = 5 * (self.longest_save if saving else longest)
-        life = Life(now, self.stepped, allowed, self.node.done, self.generation)
-        return {**vars(counters), **life._asdict(), "refused": refused}
+        process = ProcessState(now, self.stepped, allowed, self.node.done, self.generation)
+        return {**vars(counters), **process._asdict(), "refused": refused}
 
     def _save(self, report: Callable[[dict[str, float]], None]) -> None:
         """Write the checkpoint, which may take longer than a step: it may be large, or its disk far away."""
