@@ -1,17 +1,18 @@
-"""Real MNIST, fetched once into the cache, and tiny runs on it."""
+"""Real MNIST, downloaded once into the cache, and tiny runs on it."""
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from synthgrad_lab.data import load
-from synthgrad_lab.feedforward.recipes import Settings, mnist_fcn
+from synthgrad_lab.feedforward.recipes import mnist_fcn
+from synthgrad_lab.feedforward.settings import Settings
+from synthgrad_lab.running.settings import vary
 
-os.environ["MPLBACKEND"] = "agg"  # a notebook's terminal names another, which may not be installed here
+os.environ["MPLBACKEND"] = "agg"  # a notebook's terminal names another, which may not be installed
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,17 +22,11 @@ def mnist() -> None:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Callable[..., Settings]:
-    """Settings of a run of seconds, in its own folder."""
+    """Settings of a run that takes seconds, in its own folder."""
 
     def make(method: Any = "cdni", name: str = "run", **changes: Any) -> Settings:
-        small = {
-            "steps": 24,
-            "width": 32,
-            "batch": 64,
-            "run.eval_every": 8,
-            "run.checkpoint_every": 10,
-            "model.hidden": 8,
-        }
-        return replace(mnist_fcn(method), **{**small, "out": str(tmp_path / name), **changes})
+        run = {"out": str(tmp_path / name), "run.eval_every": 8, "run.checkpoint_every": 10}
+        small = {"steps": 24, "width": 32, "batch": 64, "model.hidden": 8}
+        return vary(mnist_fcn(method), {**small, **run, **changes})
 
     return make

@@ -1,9 +1,8 @@
-"""The paper's networks, as lists of parts (a chain has an edge wherever one ends), and the models beside them."""
+"""The paper's networks, as lists of layers, and the models on the edges between layers."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 from torch import nn
 
@@ -14,11 +13,11 @@ IMAGES = {"mnist": (1, 28), "fashion-mnist": (1, 28), "cifar10": (3, 32)}
 """Channels and side of the images, in pixels."""
 CLASSES = 10
 POOLED = 4
-"""Side of the smallest map that a convolutional head looks at: its arithmetic stays small beside the layer's."""
+"""Side of the smallest map that a convolutional head sees; with larger ones it would cost as much as a layer."""
 
 
 def network(s: Settings) -> list[nn.Module]:
-    """The parts that the settings ask for."""
+    """The layers of the network."""
     channels, side = IMAGES[s.data]
     if s.net == "fcn":
         return fcn(s.layers, s.width, channels * side**2, CLASSES)
@@ -29,7 +28,7 @@ def fcn(layers: int, width: int, inputs: int = 784, classes: int = 10) -> list[n
     """A fully connected net: (linear, batch norm, ReLU) layers and a linear one on top.
 
     Args:
-        layers: number of layers, the output layer counted; 4 is inputs-width-width-width-classes.
+        layers: number of layers, with the output layer; 4 is inputs-width-width-width-classes.
         width: hidden units.
         inputs: elements of one example.
         classes: outputs.
@@ -40,7 +39,7 @@ def fcn(layers: int, width: int, inputs: int = 784, classes: int = 10) -> list[n
     References:
         Jaderberg et al. 2017, section 3.1 and supplement.
     """
-    _at_least_two(layers)
+    _check_layers(layers)
     sizes = [inputs, *[width] * (layers - 1)]
     hidden = [[nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()] for a, b in pairwise(sizes)]
     hidden[0].insert(0, nn.Flatten())
@@ -53,7 +52,7 @@ def cnn(layers: int, width: int, channels: int = 3, side: int = 32, classes: int
     Pooling is over 3x3 pixels and halves the side: the maximum after the first layer, the mean after the others.
 
     Args:
-        layers: number of layers, the output layer counted.
+        layers: number of layers, with the output layer.
         width: filters of each convolution.
         channels: of the images.
         side: of the images, in pixels.
@@ -65,7 +64,7 @@ def cnn(layers: int, width: int, channels: int = 3, side: int = 32, classes: int
     References:
         Jaderberg et al. 2017, section 3.1 and supplement.
     """
-    _at_least_two(layers)
+    _check_layers(layers)
     parts: list[nn.Module] = []
     for k in range(layers - 1):
         convolution = nn.Conv2d(width if k else channels, width, 5, padding=2)
@@ -82,7 +81,7 @@ def sides(side: int, layers: int) -> list[int]:
     return found[1:]
 
 
-def message(s: Settings, k: int) -> tuple[int, ...]:
+def message_shape(s: Settings, k: int) -> tuple[int, ...]:
     """The shape of one example's message above layer k (from 0)."""
     return (s.width,) if s.net == "fcn" else (s.width, *2 * [sides(IMAGES[s.data][1], s.layers)[k]])
 
@@ -94,18 +93,19 @@ def gradient_model(s: Settings, k: int) -> nn.Module:
         return MLP(s.width, s.model.hidden, s.model.depth, context, batch_norm=s.model.norm)
     if not s.model.across:
         return Conv(s.width, s.model.hidden, s.model.depth, context, s.model.kernel, s.model.norm)
-    shape: Any = message(s, k)
-    return ConvGlobal(shape, s.model.hidden, s.model.across, s.model.depth, context, s.model.kernel, s.model.norm)
+    channels, height, width = message_shape(s, k)
+    m, shape = s.model, (channels, height, width)
+    return ConvGlobal(shape, m.hidden, m.across, m.depth, context, m.kernel, m.norm)
 
 
 def head(s: Settings, k: int) -> nn.Module:
-    """A small classifier of the message above layer k: what a critic differentiates, and a local loss reads.
+    """A small classifier of the message above layer k: a critic differentiates it, a local loss trains through it.
 
-    It mirrors the layers above, up to ``model_depth`` hidden ones, on a smaller map: the top edge's is linear, as
+    It mirrors the layers above, up to ``model.depth`` hidden ones, on a smaller map. On the top edge it is linear, as
     the top layer is.
     """
     depth = min(s.model.depth, s.layers - 2 - k)
-    shape, size, hidden = message(s, k), s.width, s.model.hidden
+    shape, size, hidden = message_shape(s, k), s.width, s.model.hidden
     modules: list[nn.Module] = []
     if s.net == "fcn":
         for _ in range(depth):
@@ -125,12 +125,12 @@ def head(s: Settings, k: int) -> nn.Module:
 
 
 def input_model(s: Settings, k: int) -> nn.Module:
-    """Predicts the message above layer k from the images alone."""
+    """A model that predicts the message above layer k from the images alone."""
     channels, side = IMAGES[s.data]
     if s.net == "fcn":
         return MLP(channels * side**2, s.model.input_hidden, out=s.width, batch_norm=True)
     return nn.Sequential(
-        nn.AdaptiveAvgPool2d(message(s, k)[1]),
+        nn.AdaptiveAvgPool2d(message_shape(s, k)[1]),
         nn.Conv2d(channels, s.model.input_hidden, 5, padding=2),
         nn.BatchNorm2d(s.model.input_hidden),
         nn.ReLU(),
@@ -138,6 +138,6 @@ def input_model(s: Settings, k: int) -> nn.Module:
     )
 
 
-def _at_least_two(layers: int) -> None:
+def _check_layers(layers: int) -> None:
     if layers < 2:
-        raise ValueError(f"layers={layers}: a chain with an edge in it has at least 2 layers")
+        raise ValueError(f"layers={layers}: a network needs at least 2 layers, or there is no edge to decouple")

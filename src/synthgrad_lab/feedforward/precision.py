@@ -1,21 +1,19 @@
-"""In which number format a module computes, and how its images lie in memory."""
+"""The number format in which a module computes, and the memory order of its images."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from synthgrad_lab.feedforward.settings import Settings
 
-M = TypeVar("M", bound=nn.Module)
-
 
 class Autocast(nn.Module):
-    """A module whose matrix products and convolutions run in bfloat16, its weights staying as they are.
+    """A module whose matrix products and convolutions run in bfloat16; its weights keep their format.
 
-    In single precision it changes nothing, so that a checkpoint fits machines with bfloat16 and without.
+    Where it is not enabled it changes nothing, so that a checkpoint fits machines with and without bfloat16.
     """
 
     def __init__(self, module: nn.Module, device: str, enabled: bool = True):
@@ -23,7 +21,7 @@ class Autocast(nn.Module):
         self.module, self.kind, self.enabled = module, torch.device(device).type, enabled
 
     def forward(self, *inputs: Any) -> Any:
-        """What the module answers."""
+        """The module's output."""
         with torch.autocast(self.kind, torch.bfloat16, enabled=self.enabled):
             return self.module(*inputs)
 
@@ -37,18 +35,15 @@ def bf16_is_fast(device: str) -> bool:
 
 
 def precision(s: Settings) -> str:
-    """bf16 or fp32: what the settings come to on this machine."""
-    return (
-        "bf16"
-        if s.run.precision == "bf16" or (s.run.precision == "auto" and bf16_is_fast(s.run.device))
-        else "fp32"
-    )
+    """The format on this machine: bf16 or fp32."""
+    fast = s.run.precision == "bf16" or (s.run.precision == "auto" and bf16_is_fast(s.run.device))
+    return "bf16" if fast else "fp32"
 
 
-def prepared(module: nn.Module, s: Settings) -> nn.Module:
-    """The module on its device, in the settings' precision; convolutions in channels-last memory."""
+def prepare(module: nn.Module, s: Settings) -> nn.Module:
+    """Move a module to its device, in the settings' precision; convolutions in channels-last memory."""
     module = module.to(s.run.device)
     if s.net == "cnn":
-        # Pixel by pixel is how fast convolutions want it; what they put out then lies in the same way.
+        # Convolutions are fastest on images stored pixel by pixel; their outputs are then stored so, too.
         module = module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return module if s.run.precision == "fp32" else Autocast(module, s.run.device, precision(s) == "bf16")

@@ -1,10 +1,10 @@
-"""What one step does when: each layer's forward pass, backward pass and update, in milliseconds."""
+"""The times of one step: each layer's forward pass, backward pass and update, in milliseconds."""
 
 from __future__ import annotations
 
 import copy
 import time
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -12,26 +12,35 @@ from torch import Tensor
 from synthgrad_lab.feedforward.trainer import Trainer
 from synthgrad_lab.running.measure import allocated
 
-Event = dict[str, Any]
-"""``layer`` (from 1), ``kind``, ``start`` and ``end`` in ms since the step began. Kinds: forward; loss (the
-task's, or M's synthetic gradient for this layer); backward; fit (of M on the edge below this layer); update."""
+
+class StepEvent(TypedDict):
+    """One layer's work in a step, as records have it."""
+
+    layer: int
+    """From 1."""
+    kind: str
+    """forward; loss (the task's, or M's synthetic gradient for this layer); backward; fit (of M on the edge below this
+    layer); update."""
+    start: float
+    """Milliseconds since the step began."""
+    end: float
 
 
-def timeline(trainer: Trainer, x: Tensor, y: Tensor, steps: int = 31) -> list[Event]:
+def timeline(trainer: Trainer, x: Tensor, y: Tensor, steps: int = 31) -> list[StepEvent]:
     """Time the parts of a training step, on a copy of the trainer.
 
     Args:
-        trainer: what to time; it is left as it is.
+        trainer: the trainer; it is not changed.
         x: a batch.
         y: its labels.
-        steps: how many steps to time, or as many as some seconds hold; the shortest is returned, which the
+        steps: steps to time, or fewer if they take more than three seconds. The shortest is returned, which the
             machine disturbed least.
 
     Returns:
         The events of one step, in order. On a GPU each event waits for the device.
     """
     before = torch.get_rng_state()
-    subject = _Timed(copy.deepcopy(trainer))
+    subject = _TimedTrainer(copy.deepcopy(trainer))
     subject.step(x, y)
     began, timed = time.perf_counter(), []
     while len(timed) < min(3, steps) or (len(timed) < steps and time.perf_counter() - began < 3):
@@ -40,14 +49,13 @@ def timeline(trainer: Trainer, x: Tensor, y: Tensor, steps: int = 31) -> list[Ev
     return min((events for events in timed if events), key=lambda events: events[-1]["end"], default=[])
 
 
-class _Timed:
-    """A trainer whose parts report when they run."""
+class _TimedTrainer:
+    """A trainer that records an event whenever one of its layers has done something."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
-        self.events: list[Event] = []
+        self.events: list[StepEvent] = []
         self.began = self.mark = 0.0
-        self.top = len(trainer.parts)
         for k, part in enumerate(trainer.parts, start=1):
             part.register_forward_pre_hook(lambda module, inputs: self.tick())
             part.register_forward_hook(lambda module, inputs, output, k=k: self.event(k, "forward"))
@@ -64,14 +72,14 @@ class _Timed:
         self.mark = self.now()
 
     def event(self, layer: int, kind: str) -> None:
-        last = self.events[-1] if self.events else {}
-        if (last.get("layer"), last.get("kind")) == (layer, kind):
+        last = self.events[-1] if self.events else None
+        if last and (last["layer"], last["kind"]) == (layer, kind):
             last["end"] = self.now()
         else:
             self.events.append({"layer": layer, "kind": kind, "start": self.mark, "end": self.now()})
-        self.mark = self.events[-1]["end"]  # where nothing else marks it, the next event starts here
+        self.mark = self.events[-1]["end"]  # the next event starts here, unless something sets the mark again
 
-    def step(self, x: Tensor, y: Tensor) -> list[Event]:
+    def step(self, x: Tensor, y: Tensor) -> list[StepEvent]:
         self.events, self.began = [], time.perf_counter()
         for layers, loss in self.trainer.losses(x, y):
             self.event(layers[-1] + 1, "loss")
@@ -90,12 +98,12 @@ def peak(trainer: Trainer, x: Tensor, y: Tensor) -> int:
     """Bytes at the highest point of one step, above what was allocated before it: activations, gradients.
 
     Args:
-        trainer: is left as it is.
+        trainer: the trainer; it is not changed.
         x: a batch.
         y: its labels.
     """
     random, trainer = torch.get_rng_state(), copy.deepcopy(trainer)
-    for _ in trainer.parts:  # optimizers allocate their state, stale gradients come down
+    for _ in trainer.parts:  # optimizers allocate their state; stale gradients reach the lowest layer
         trainer.step(x, y)
     try:
         if trainer.settings.run.device.startswith("cuda"):

@@ -1,38 +1,40 @@
-"""Recipes: a run is a function that returns its settings; a variant calls it and changes a field."""
+"""Feed-forward recipes: a recipe is a function of the method that returns settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from synthgrad_lab.feedforward.settings import LABELS, METHODS, PAPER, Method, Settings
+from synthgrad_lab.feedforward.settings import METHODS, TRAINING, Method, Settings
 from synthgrad_lab.running.settings import vary
 
-__all__ = ["LABELS", "METHODS", "PAPER", "RECIPES", "Method", "Settings", "paper_preset"]
+USUAL: Method = "cdni"
+"""A recipe's method without a choice."""
 
 
-def mnist_fcn(method: Method = "cdni") -> Settings:
+def mnist_fcn(method: Method = USUAL) -> Settings:
     """The paper's fully connected net on MNIST: 256 units, 3,000 steps (12.8 times 60,000 images)."""
     return _tuned(Settings(recipe="mnist-fcn", method=method), _FULL)
 
 
-def mnist_cnn(method: Method = "cdni") -> Settings:
+def mnist_cnn(method: Method = USUAL) -> Settings:
     """The paper's convolutional net on MNIST: 64 filters of 5x5 pixels."""
     settings = _convolutional(Settings(recipe="mnist-cnn", method=method, net="cnn", width=64, epochs=5))
     return vary(settings, {"model.anchor": 0.01})
 
 
-def cifar_fcn(method: Method = "cdni") -> Settings:
+def cifar_fcn(method: Method = USUAL) -> Settings:
     """The paper's fully connected net on CIFAR-10: 1,000 units."""
     settings = Settings(recipe="cifar-fcn", method=method, data="cifar10", width=1000, batch=128, epochs=10)
-    return _tuned(vary(settings, {"run.precision": "auto", "run.eval_every": 351}), _FULL)
+    return _tuned(vary(settings, _LARGE), _FULL)
 
 
-def cifar_cnn(method: Method = "cdni") -> Settings:
+def cifar_cnn(method: Method = USUAL) -> Settings:
     """The paper's convolutional net on CIFAR-10: 128 filters of 5x5 pixels."""
-    settings = Settings(recipe="cifar-cnn", method=method, data="cifar10", net="cnn", width=128, epochs=10)
-    return _convolutional(settings)
+    return _convolutional(
+        Settings(recipe="cifar-cnn", method=method, data="cifar10", net="cnn", width=128, epochs=10)
+    )
 
 
 RECIPES: dict[str, Callable[[Method], Settings]] = {
@@ -42,35 +44,55 @@ RECIPES: dict[str, Callable[[Method], Settings]] = {
     "cifar-cnn": cifar_cnn,
 }
 
-# Blind, M sees little signal and much noise: slow parts, a larger M with batch norm, finer steps.
-_BLIND: dict[str, Any] = {"optimizer.lr": 1e-4, "model.depth": 2, "model.norm": True, "model.unit_factor": 8.0}
+_LARGE = {"run.precision": "auto", "run.eval_every": 351}
+"""For the slow networks: fast arithmetic, and one point of the curve per epoch of CIFAR-10."""
+# Without the label M sees little signal and much noise: slow layers, a larger M with batch norm, finer steps of M.
+_BLIND = {"optimizer.lr": 1e-4, "model.depth": 2, "model.norm": True, "model.unit_factor": 8.0}
 _FULL: dict[Method, dict[str, Any]] = {"dni": {**_BLIND, "model.hidden": 256}, "critic": {"model.anchor": 0.01}}
+"""Each method's own settings on fully connected networks; docs/log.md reports how they were found."""
 _CONVOLUTIONAL: dict[Method, dict[str, Any]] = {
     "dni": {**_BLIND, "model.unit_factor": 4.0, "model.across": 128},
     "cdni": {"model.unit_factor": 4.0, "model.across": 128},
     "critic": {"model.depth": 2, "model.anchor": 3.0},
     "local-loss": {"model.depth": 2},
 }
-"""What a method's settings are beside those that all share (docs/log.md tells how they were found)."""
+"""The same on convolutional networks."""
 
 
-def _tuned(s: Settings, by_method: dict[Method, dict[str, Any]]) -> Settings:
-    return replace(s, **by_method.get(s.method, {}))
+def _tuned(s: Settings, by_method: Mapping[Method, dict[str, Any]]) -> Settings:
+    return vary(s, by_method.get(s.method, {}))
 
 
 def _convolutional(s: Settings) -> Settings:
-    """What the convolutional recipes share; an epoch's point of the curve each."""
-    s = vary(
-        s,
-        {"batch": 128, "model.hidden": s.width, "model.norm": True, "run.precision": "auto", "run.eval_every": 351},
-    )
-    return _tuned(s, _CONVOLUTIONAL)
+    return _tuned(vary(s, {"batch": 128, "model.hidden": s.width, "model.norm": True, **_LARGE}), _CONVOLUTIONAL)
+
+
+def defaults(recipe: str, chosen: Mapping[str, str]) -> Settings:
+    """A recipe's settings, given the choices on which the other defaults depend.
+
+    Args:
+        recipe: its name.
+        chosen: settings by name, as texts; ``method``, ``data``, ``preset``, ``steps`` and ``epochs`` matter. A value
+            that is not valid is ignored: the command refuses it.
+
+    Raises:
+        ValueError: if both steps and epochs are chosen.
+    """
+    if {"steps", "epochs"} <= chosen.keys():
+        raise ValueError("steps and epochs are two ways to set the length of a run; give one of them")
+    method, data = chosen.get("method"), chosen.get("data")
+    settings = RECIPES[recipe](method if method in METHODS else USUAL)
+    if data in TRAINING:
+        settings = vary(settings, {"data": data})
+    if chosen.get("preset") == "paper":
+        settings = paper_preset(settings)
+    return replace(settings, epochs=None) if "steps" in chosen else settings
 
 
 def paper_preset(s: Settings) -> Settings:
     """The recipe as the paper ran it: its rates, its models, 500,000 iterations of batch 256.
 
-    Chosen by us where the paper is silent: M's unit (see the library), and its models of critics and heads.
+    Where the paper gives no value we chose one: M's unit (see the library), and the models of critics and heads.
 
     References:
         Jaderberg et al. 2017, supplement. MNIST's convolutional and CIFAR-10's M are recalled, not checked.
@@ -81,23 +103,11 @@ def paper_preset(s: Settings) -> Settings:
         ("cnn", "mnist"): {"model.hidden": 64, "model.depth": 2, "model.kernel": 5},
         ("cnn", "cifar10"): {"model.hidden": 128, "model.depth": 2, "model.kernel": 5},
     }
-    return vary(
-        s,
-        {
-            **models.get((s.net, s.data), models[s.net, "mnist"]),
-            "preset": "paper",
-            "optimizer.lr": 3e-5,
-            "model.lr": 3e-5,
-            "model.beta1": 0.9,
-            "model.beta2": 0.999,
-            "model.norm": True,
-            "model.across": 0,
-            "model.unit_factor": 32.0,
-            "optimizer.decay": "steps",
-            "batch": 256,
-            "epochs": None,
-            "steps": 500_000,
-            "run.eval_every": 2500,
-            "run.checkpoint_every": 2500,
-        },
-    )
+    common = {
+        **{"preset": "paper", "batch": 256, "epochs": None, "steps": 500_000},
+        **{"optimizer.lr": 3e-5, "optimizer.decay": "steps"},
+        **{"model.lr": 3e-5, "model.beta1": 0.9, "model.beta2": 0.999},
+        **{"model.norm": True, "model.across": 0, "model.unit_factor": 32.0},
+        **{"run.eval_every": 2500, "run.checkpoint_every": 2500},
+    }
+    return vary(s, {**models.get((s.net, s.data), models[s.net, "mnist"]), **common})

@@ -1,4 +1,4 @@
-"""One training step of a chain of layers: losses by the method, an optimizer per layer."""
+"""A training step of a chain of layers: the method yields losses, and each layer has its optimizer."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ import torch
 from torch import Tensor
 
 from synthgrad import Quality, fused, probe
-from synthgrad_lab.feedforward.methods import METHOD
-from synthgrad_lab.feedforward.methods.base import criterion, run
+from synthgrad_lab.feedforward.methods import METHOD_CLASSES
+from synthgrad_lab.feedforward.methods.base import criterion, run_parts
 from synthgrad_lab.feedforward.networks import network
-from synthgrad_lab.feedforward.precision import prepared
+from synthgrad_lab.feedforward.precision import prepare
 from synthgrad_lab.feedforward.settings import Settings
-from synthgrad_lab.running.optimizers import adam, decayed
+from synthgrad_lab.running.optimizers import adam, set_learning_rates
 
 EVALUATED = {"fcn": 2500, "cnn": 250}
-"""Examples at a time without gradients: a convolution's activations are large."""
+"""Images at a time in the evaluation: a convolution's activations are large."""
 
 
 class Trainer:
-    """The layers of a chain, how they learn, an optimizer per layer, and one step of training.
+    """The layers of a chain, their method, and an optimizer for each layer.
 
-    Layer k's optimizer also moves what learns beside it: the gradient model on the edge below, which layer k's
-    backward pass teaches, its head, its input model.
+    Layer k's optimizer also moves the models that learn beside it: the gradient model on the edge below, which layer
+    k's backward pass teaches; its head; its input model.
     """
 
     def __init__(self, settings: Settings):
         self.settings = s = settings
         torch.manual_seed(s.seed)
-        self.parts = [prepared(part, s) for part in network(s)]
-        self.method = METHOD[s.method](s, self.parts).to(s.run.device)
+        self.parts = [prepare(part, s) for part in network(s)]
+        self.method = METHOD_CLASSES[s.method](s, self.parts).to(s.run.device)
         self.updates = [0] * s.layers
         self.optimizers = [
-            adam(list(part.parameters()), self.method.beside(k), s) for k, part in enumerate(self.parts)
+            adam(list(part.parameters()), self.method.extra_parameters(k), s) for k, part in enumerate(self.parts)
         ]
 
     @property
     def interfaces(self) -> Sequence[Any]:
-        """The method's interfaces, bottom first."""
+        """The method's interfaces, the lowest first."""
         return self.method.interfaces
 
     def losses(self, x: Tensor, y: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Each loss of a step and the layers that learn from it, ready to be differentiated."""
+        """The losses of a step, ready to be differentiated, each with the layers that learn from it."""
         found = self.method.losses(x, y)
         p = self.settings.p_update
         return found if p == 1 else _sparse(list(found), p)
 
     def step(self, x: Tensor, y: Tensor) -> Tensor | None:
-        """Train on one batch; returns the task's loss, detached, or None if the top layer was not updated."""
+        """Train on one batch; returns the task's loss, or None if the top layer was not updated."""
         task = None
         for layers, loss in self.losses(x, y):
             loss.backward()
@@ -60,7 +60,7 @@ class Trainer:
         return task
 
     def update(self, k: int) -> None:
-        """Move layer k, and what learns beside it, along their gradients."""
+        """Update layer k, and the models that learn beside it."""
         if self.settings.optimizer.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parts[k].parameters(), self.settings.optimizer.clip)
         self.optimizers[k].step()
@@ -68,20 +68,20 @@ class Trainer:
         self.updates[k] += 1
 
     def schedule(self, step: int) -> None:
-        """Set what depends on the step: learning rates, and the method's own schedules."""
+        """Set the learning rates, and the method's own schedules, for a step."""
         share = step / self.settings.steps
         for optimizer in self.optimizers:
-            decayed(optimizer, self.settings.optimizer.decay, share)
-        self.method.at(step)
+            set_learning_rates(optimizer, self.settings.optimizer.decay, share)
+        self.method.set_step(step)
 
     @torch.no_grad()
     def error(self, x: Tensor, y: Tensor) -> float:
-        """Classification error of the chain as it stands, in percent."""
+        """Classification error in percent, in evaluation mode."""
         for part in self.parts:
             part.eval()
         count = EVALUATED[self.settings.net]
         wrong = sum(
-            (run(self.parts, a).argmax(1) != b).sum().item()
+            (run_parts(self.parts, a).argmax(1) != b).sum().item()
             for a, b in zip(x.split(count), y.split(count), strict=True)
         )
         for part in self.parts:
@@ -89,7 +89,7 @@ class Trainer:
         return 100 * wrong / len(y)
 
     def quality(self, x: Tensor, y: Tensor) -> dict[str, Quality]:
-        """Each synthetic gradient against backprop's on a probe batch; empty without interfaces."""
+        """Each synthetic gradient compared with backpropagation's on a probe batch; empty without interfaces."""
         if not self.interfaces:
             return {}
         context = self.method.context(y)
@@ -101,7 +101,7 @@ class Trainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later step depends on, but for the data's order."""
+        """Everything that a later step depends on, except the order of the data."""
         return {
             "parts": [part.state_dict() for part in self.parts],
             "method": self.method.state_dict(),
@@ -110,15 +110,15 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a ``state_dict``."""
+        """Restore a ``state_dict``."""
         for kind in ("parts", "optimizers"):
             for mine, theirs in zip(getattr(self, kind), state[kind], strict=True):
                 mine.load_state_dict(theirs)
         self.method.load_state_dict(state["method"])
         self.updates = list(state["updates"])
 
-    def parameters(self) -> tuple[int, int]:
-        """How many numbers the layers have, and how many are trained beside them."""
+    def count_parameters(self) -> tuple[int, int]:
+        """Number of parameters of the layers, and of the models that are trained beside them."""
         layers = sum(p.numel() for part in self.parts for p in part.parameters())
         return layers, sum(p.numel() for p in self.method.parameters() if p.requires_grad)
 

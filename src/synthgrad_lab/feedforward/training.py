@@ -1,4 +1,4 @@
-"""A feed-forward net on images, as the run's loop sees it."""
+"""The training of a feed-forward net on images, as the run's loop drives it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from synthgrad_lab.data import load
-from synthgrad_lab.data.augment import augmented
+from synthgrad_lab.data.augment import augment
+from synthgrad_lab.feedforward.methods.base import run_parts
+from synthgrad_lab.feedforward.networks import IMAGES, network
 from synthgrad_lab.feedforward.precision import precision
-from synthgrad_lab.feedforward.profiling import peak, timeline
+from synthgrad_lab.feedforward.profiling import StepEvent, peak, timeline
 from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.feedforward.trainer import Trainer
 
@@ -30,18 +33,20 @@ class Classification:
         self.settings = s = settings
         self.data = load(s.data, s.data_dir).to(s.run.device)
         if s.batch > len(self.data.train_x):
-            raise ValueError(f"batch={s.batch}: there are {len(self.data.train_x)} training examples")
+            raise ValueError(
+                f"batch={s.batch}: there are {len(self.data.train_x)} training images; choose a smaller batch"
+            )
         self.trainer = Trainer(s)
         self.probe = self.data.validation_x[: s.batch], self.data.validation_y[: s.batch]
         self.batch = self.data.train_x[: s.batch], self.data.train_y[: s.batch]
 
     def step(self, done: int) -> float | None:
-        """Train on one batch, after so many."""
+        """Train on one batch, after ``done`` batches."""
         s = self.settings
         rows = rows_of(len(self.data.train_x), s, done)
         self.trainer.schedule(done)
         x = self.data.train_x[rows]
-        loss = self.trainer.step(augmented(x) if s.augment else x, self.data.train_y[rows])
+        loss = self.trainer.step(augment(x) if s.augment else x, self.data.train_y[rows])
         return None if loss is None else loss.item()
 
     def point(self) -> dict[str, Any]:
@@ -56,9 +61,9 @@ class Classification:
         return {name: dataclasses.asdict(q) for name, q in self.trainer.quality(*self.probe).items()}
 
     def result(self, seconds: float, measure: float) -> dict[str, Any]:
-        """What the record's last line says; reads the test images."""
+        """The record's last line, with the error on the test images."""
         s = self.settings
-        parameters, model_parameters = self.trainer.parameters()
+        parameters, model_parameters = self.trainer.count_parameters()
         return {
             **{key: getattr(s, key) for key in ("recipe", "method", "layers", "width", "steps", "seed", "data")},
             "images": self.data.source,
@@ -74,21 +79,39 @@ class Classification:
             "quality": self._quality(),
         }
 
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> list[StepEvent]:
         """The timeline of one step."""
         return timeline(self.trainer, *self.batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The trainer's."""
+        """The trainer's state."""
         return self.trainer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The trainer's."""
+        """Restore the trainer's state."""
         self.trainer.load_state_dict(state)
 
 
+start = Classification
+
+
+def download(settings: Settings) -> None:
+    """Fetch the images into the cache."""
+    load(settings.data, settings.data_dir)
+
+
+def cost(settings: Settings) -> float:
+    """Estimated time of a run, up to a factor: the layers' multiplications, times a factor of the method."""
+    s = settings
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        channels, side = IMAGES[s.data]
+        run_parts(network(s), torch.empty(2, channels, side, side))
+    forward = counter.get_total_flops() / 2 + 1e5  # per image; small nets spend time on more than multiplications
+    return s.steps * s.batch * forward * {"no-bprop": 1.5, "bprop": 3}.get(s.method, 4)
+
+
 def rows_of(examples: int, s: Settings, done: int) -> Tensor:
-    """Rows of the next batch, after so many: a new permutation per epoch, decided by seed and epoch alone."""
+    """Rows of the next batch, after ``done`` batches; seed and epoch alone decide an epoch's permutation."""
     epoch, batch = divmod(done, examples // s.batch)
     return _order(examples, (s.seed * 1_000_003 + epoch) % 2**64)[batch * s.batch : (batch + 1) * s.batch]
 

@@ -1,4 +1,4 @@
-"""How much memory a training step needs beyond what was there before it."""
+"""Measures the peak memory of a call, and the times of several calls in turn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def allocated(step: Callable[[], object]) -> int:
-    """Bytes at the highest point of a call on the CPU, above what was allocated before it."""
+    """Bytes at the highest point of a call on the CPU, above those allocated before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     live = highest = 0
@@ -29,7 +29,7 @@ Step = Callable[[], Any]
 def interleaved(
     steps: Mapping[str, Step], repeats: int, progress: Callable[[int], None] = lambda done: None
 ) -> dict[str, list[float]]:
-    """Seconds per call of each step, per round; every round visits all steps, so that noise hits all alike."""
+    """Seconds per call of each step, by round; every round times all steps, so that noise hits all alike."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Adam for what learns the task and for the gradient models beside it; learning rates over a run."""
+"""Adam for the layers and for the gradient models beside them; learning rates over a run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.optim import Adam, Optimizer
 
 
 def adam(parameters: Sequence[Tensor], models: Sequence[Tensor], s: Any) -> Adam:
-    """One Adam, the gradient models' parameters in a group of their own with their own rate and betas.
+    """One Adam; the gradient models' parameters are a group of their own, with their own rate and betas.
 
     Args:
-        parameters: of what learns the task.
-        models: of the gradient models, if there are any.
-        s: settings: ``lr, model_lr, model_beta1, model_beta2``.
+        parameters: parameters of the layers that learn the task.
+        models: parameters of the gradient models, if there are any.
+        s: a family's settings, of which it reads the groups ``optimizer`` and ``model``.
     """
     groups: list[dict[str, Any]] = [{"params": parameters, "lr": s.optimizer.lr, "initial_lr": s.optimizer.lr}]
     if models:
@@ -25,15 +25,16 @@ def adam(parameters: Sequence[Tensor], models: Sequence[Tensor], s: Any) -> Adam
     return Adam(groups, fused=True)
 
 
-def decayed(optimizer: Optimizer, how: str, share: float) -> None:
-    """Set every group's rate for a share of the run, from its ``initial_lr``.
+def set_learning_rates(optimizer: Optimizer, decay: str, share: float) -> None:
+    """Set every group's learning rate when a share of the run is done.
 
     Args:
-        optimizer: whose groups have an ``initial_lr``.
-        how: cosine, from one to zero; steps, the paper's, to a tenth at 300,000 and 400,000 of 500,000; or none.
-        share: of the run, from 0 to 1.
+        optimizer: an optimizer whose groups have an ``initial_lr``.
+        decay: ``cosine``, from ``initial_lr`` to zero; ``steps``, the paper's, to a tenth at 300,000 and again at
+            400,000 of 500,000 steps; or ``none``.
+        share: the share of the run that is done, from 0 to 1.
     """
-    match how:
+    match decay:
         case "cosine":
             factor = (1 + math.cos(math.pi * share)) / 2
         case "steps":

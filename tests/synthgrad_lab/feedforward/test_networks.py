@@ -17,18 +17,18 @@ from synthgrad_lab.feedforward.networks import (
     gradient_model,
     head,
     input_model,
-    message,
+    message_shape,
     network,
 )
 from synthgrad_lab.feedforward.networks import sides as sides_of
-from synthgrad_lab.feedforward.precision import Autocast, bf16_is_fast, prepared
+from synthgrad_lab.feedforward.precision import Autocast, bf16_is_fast, prepare
 from synthgrad_lab.feedforward.recipes import RECIPES
 from synthgrad_lab.running.settings import vary
 
 
 def small(recipe, method="cdni", **changes):
     tiny = {"width": 4, "model.hidden": 3, "model.input_hidden": 3, "run.precision": "fp32"}
-    return replace(RECIPES[recipe](method), **{**tiny, **changes})
+    return vary(RECIPES[recipe](method), {**tiny, **changes})
 
 
 def images(s, batch=5):
@@ -81,7 +81,7 @@ def test_the_models_beside_them_fit_every_message(recipe, layers):
     assert out.shape == (5, CLASSES)
     y = torch.arange(5)
     for k, h in enumerate(hidden):
-        assert h.shape[1:] == message(s, k)
+        assert h.shape[1:] == message_shape(s, k)
         assert input_model(s, k)(images(s)).shape == h.shape
         for depth in (0, 1, 2, 3):
             deep = vary(s, {"model.depth": depth})
@@ -102,11 +102,11 @@ def test_bfloat16_and_memory_order_change_little(recipe, layers):
     plain = small(recipe, layers=layers, width=8)
     x, y = images(plain, 16), torch.arange(16) % CLASSES
     found = []
-    for prepare in (False, "fp32", "bf16"):
+    for number_format in (None, "fp32", "bf16"):
         torch.manual_seed(0)
         parts = network(plain)
-        if prepare:
-            parts = [prepared(part, vary(plain, {"run.precision": prepare})) for part in parts]
+        if number_format:
+            parts = [prepare(part, vary(plain, {"run.precision": number_format})) for part in parts]
         h = x
         outs = [h := part(h) for part in parts]
         criterion(outs[-1], y).backward()
@@ -127,7 +127,7 @@ def test_bfloat16_and_memory_order_change_little(recipe, layers):
 def test_models_in_bfloat16_learn_from_messages_in_it(recipe, method):
     s = small(recipe, method, **{"run.precision": "bf16"})
     h, y = messages(replace(s, method="cdni"))[0].detach().bfloat16(), torch.arange(5)
-    model = prepared(head(s, 0) if method == "critic" else gradient_model(s, 0), s)
+    model = prepare(head(s, 0) if method == "critic" else gradient_model(s, 0), s)
     interface = Interface(Critic(model) if method == "critic" else model)
     for _ in range(2):
         received = interface.receive(h, y)
@@ -143,7 +143,7 @@ def test_models_in_bfloat16_learn_from_messages_in_it(recipe, method):
 def test_auto_is_bfloat16_where_the_processor_has_it(monkeypatch, fast):
     monkeypatch.setattr(precision, "bf16_is_fast", lambda device: fast)
     made = {
-        p: prepared(nn.Linear(2, 2), small("mnist-fcn", **{"run.precision": p})) for p in ("auto", "fp32", "bf16")
+        p: prepare(nn.Linear(2, 2), small("mnist-fcn", **{"run.precision": p})) for p in ("auto", "fp32", "bf16")
     }
     assert (made["auto"](torch.ones(1, 2)).dtype == torch.bfloat16) == fast
     assert isinstance(made["bf16"], Autocast)

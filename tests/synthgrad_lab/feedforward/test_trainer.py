@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from synthgrad_lab.feedforward.recipes import METHODS
+from synthgrad_lab.feedforward.settings import METHODS
 from synthgrad_lab.feedforward.trainer import Trainer
 
 
@@ -58,7 +58,7 @@ def test_unlocked_equals_fused(tiny, method):
 
 
 def test_fused_with_lam_1_equals_bprop(tiny):
-    a, b = Trainer(tiny("bprop")), Trainer(tiny("cdni", unlock="fused", **{"mixing.lam": 1.0}))
+    a, b = Trainer(tiny("bprop")), Trainer(tiny("cdni", unlock="fused", **{"mixing.lam": (1.0,)}))
     b.load_state_dict(
         {**a.state_dict(), "method": b.state_dict()["method"], "optimizers": b.state_dict()["optimizers"]}
     )

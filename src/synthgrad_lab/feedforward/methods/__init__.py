@@ -1,4 +1,4 @@
-"""How the layers of a chain learn: one file per way, all with the same two questions to answer."""
+"""How the layers of a chain learn: one file per way; each yields the losses of a step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from synthgrad_lab.feedforward.methods.local import LocalLoss
 from synthgrad_lab.feedforward.methods.plain import Bprop, NoBprop
 from synthgrad_lab.feedforward.methods.stale import Stale
 
-METHOD: dict[str, type[Method]] = {
+METHOD_CLASSES: dict[str, type[Method]] = {
     "no-bprop": NoBprop,
     "bprop": Bprop,
     "local-loss": LocalLoss,
@@ -19,5 +19,3 @@ METHOD: dict[str, type[Method]] = {
     "cdni": Decoupled,
     "critic": Decoupled,
 }
-
-__all__ = ["METHOD", "Method"]

@@ -1,4 +1,4 @@
-"""What every method has."""
+"""The base class of all methods."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from synthgrad import Interface
 from synthgrad_lab.feedforward.settings import Settings
 
 Losses = Iterator[tuple[Sequence[int], Tensor]]
-"""Each loss of a step, ready to be differentiated, and the layers that learn from it."""
+"""The losses of a step, ready to be differentiated, each with the layers that learn from it."""
 
 
 class Method(nn.Module):
-    """How the layers learn. Its modules are what learns beside the layers: interfaces, heads.
+    """How the layers learn. Its submodules are trained beside the layers: interfaces, heads.
 
     Args:
         s: the run's settings.
-        parts: the layers; they are not modules of the method.
+        parts: the layers; they are not submodules of the method.
     """
 
     def __init__(self, s: Settings, parts: list[nn.Module]):
         super().__init__()
         self.settings = s
-        self.parts = parts  # a list is not registered
-        self.interfaces: Sequence[Interface] = ()  # one per edge, where the method has them
+        self.parts = parts  # torch does not register a list
+        self.interfaces: Sequence[Interface] = ()  # one between every two layers, where the method has them
 
     def losses(self, x: Tensor, y: Tensor) -> Losses:
-        """The losses of a step on images and labels; each is differentiated before the next is asked for."""
+        """The losses of a step on images and labels; each must be differentiated before the next one is drawn."""
         raise NotImplementedError
 
     def context(self, y: Tensor) -> Tensor | None:
-        """What gradient models may see: the labels, or nothing where they are blind."""
+        """The context of the gradient models: the labels; None for dni, whose models see no label."""
         return None if self.settings.method == "dni" else y
 
-    def beside(self, k: int) -> list[nn.Parameter]:
-        """What layer k's optimizer moves besides layer k, at the models' learning rate."""
+    def extra_parameters(self, k: int) -> list[nn.Parameter]:
+        """Parameters that layer k's optimizer moves besides the layer's own, at the models' learning rate."""
         return []
 
-    def at(self, step: int) -> None:
-        """Called before each step."""
+    def set_step(self, step: int) -> None:
+        """Set values that change over the run; called before each step."""
 
 
 def criterion(out: Tensor, y: Tensor) -> Tensor:
-    """The task's loss, in nats."""
+    """The task's loss: cross-entropy in nats."""
     return F.cross_entropy(out.float(), y)
 
 
-def run(parts: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """The parts one after the other."""
+def run_parts(parts: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """The output of a chain of parts."""
     for part in parts:
         x = part(x)
     return x

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from synthgrad import Critic, Interface, completely_unlocked, fused, unlocked
 from synthgrad_lab.feedforward.methods.base import Losses, Method, criterion
 from synthgrad_lab.feedforward.networks import gradient_model, head, input_model
-from synthgrad_lab.feedforward.precision import prepared
+from synthgrad_lab.feedforward.precision import prepare
 from synthgrad_lab.feedforward.settings import Settings
 
 
@@ -25,10 +25,10 @@ class Decoupled(Method):
         self.between = nn.ModuleList(_interface(s, k) for k in range(len(parts) - 1))
         self.interfaces = list(self.between)  # pyright: ignore[reportAttributeAccessIssue]
         self.step = 0
-        self.at(0)
+        self.set_step(0)
 
     def losses(self, x: Tensor, y: Tensor) -> Losses:
-        """A layer's loss once it has run; one for all where they are fused, or warm up."""
+        """Each layer's loss, as soon as the layer has run; one loss for all when fused, or warming up."""
         s, context = self.settings, self.context(y)
 
         def task(out: Tensor) -> Tensor:
@@ -37,14 +37,11 @@ class Decoupled(Method):
         if s.unlock == "fused" or self.step < s.mixing.warm_up:
             yield range(len(self.parts)), task(fused(self.parts, self.interfaces, x, context))
             return
-        if s.unlock == "complete":
-            found = completely_unlocked(self.parts, self.interfaces, x, task, context)
-        else:
-            found = unlocked(self.parts, self.interfaces, x, task, context)
-        yield from (([k], loss) for k, loss in found)
+        run = completely_unlocked if s.unlock == "complete" else unlocked
+        yield from (([k], loss) for k, loss in run(self.parts, self.interfaces, x, task, context))
 
-    def beside(self, k: int) -> list[nn.Parameter]:
-        """M of the edge below, which layer k's backward pass teaches, and I of the edge above."""
+    def extra_parameters(self, k: int) -> list[nn.Parameter]:
+        """M of the edge below, which layer k's backward pass teaches, and the input model of the edge above."""
         found: list[nn.Parameter] = []
         if k > 0:
             found += _parameters(self.interfaces[k - 1].gradient_model)
@@ -52,8 +49,8 @@ class Decoupled(Method):
             found += _parameters(self.interfaces[k].input_model)
         return found
 
-    def at(self, step: int) -> None:
-        """Set each interface's lam: 1 while warming up, then along its line."""
+    def set_step(self, step: int) -> None:
+        """Set each interface's lam: 1 during the warm-up, then on a line from ``lam`` to ``lam_end``."""
         s, self.step = self.settings, step
         last = s.mixing.lam_end or s.mixing.lam
         for k, interface in enumerate(self.interfaces):
@@ -62,10 +59,10 @@ class Decoupled(Method):
 
 
 def _interface(s: Settings, k: int) -> Interface:
-    model: Any = prepared(head(s, k) if s.method == "critic" else gradient_model(s, k), s)
+    model: Any = prepare(head(s, k) if s.method == "critic" else gradient_model(s, k), s)
     if s.method == "critic":
         model = Critic(model, anchor=s.model.anchor).to(s.run.device)
-    inputs = prepared(input_model(s, k), s) if s.unlock == "complete" else None
+    inputs = prepare(input_model(s, k), s) if s.unlock == "complete" else None
     return Interface(model, inputs, unit_factor=s.model.unit_factor, target_every=s.model.target_every).to(
         s.run.device
     )

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthgrad_lab.feedforward.methods.base import Losses, Method, criterion
-from synthgrad_lab.feedforward.networks import CLASSES, message
+from synthgrad_lab.feedforward.networks import CLASSES, message_shape
 from synthgrad_lab.feedforward.settings import Settings
 
 
 class FeedbackAlignment(Method):
-    """Each layer's gradient is B(p - y), with B random and fixed: no backward lock, but all wait for the output.
+    """Each layer's gradient is B(p - y), with B random and fixed: all layers wait for the output only.
 
     References:
         Nøkland 2016 (arXiv 1609.01596).
@@ -23,11 +23,11 @@ class FeedbackAlignment(Method):
     def __init__(self, s: Settings, parts: list[nn.Module]):
         super().__init__(s, parts)
         for k in range(len(parts) - 1):
-            back = torch.randn(CLASSES, *message(s, k), device=s.run.device) / math.sqrt(CLASSES)
+            back = torch.randn(CLASSES, *message_shape(s, k), device=s.run.device) / math.sqrt(CLASSES)
             self.register_buffer(f"back{k}", back)
 
     def losses(self, x: Tensor, y: Tensor) -> Losses:
-        """The top's first, whose error is the others' gradient."""
+        """The top layer's loss first: its error gives the other layers their gradients."""
         messages = [x]
         for part in self.parts:
             messages.append(part(messages[-1].detach()))

@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 from synthgrad_lab.feedforward.methods.base import Losses, Method, criterion
 from synthgrad_lab.feedforward.networks import head
-from synthgrad_lab.feedforward.precision import prepared
+from synthgrad_lab.feedforward.precision import prepare
 from synthgrad_lab.feedforward.settings import Settings
 
 
 class LocalLoss(Method):
-    """Decoupled greedy learning: nothing comes down from above; the heads are the critics' heads.
+    """Decoupled greedy learning: no gradient comes down from above. The heads are those of the critics.
 
     References:
         Belilovsky et al. 2020 (arXiv 1901.08164).
@@ -19,15 +19,15 @@ class LocalLoss(Method):
 
     def __init__(self, s: Settings, parts: list[nn.Module]):
         super().__init__(s, parts)
-        self.heads = nn.ModuleList(prepared(head(s, k), s) for k in range(len(parts) - 1))
+        self.heads = nn.ModuleList(prepare(head(s, k), s) for k in range(len(parts) - 1))
 
     def losses(self, x: Tensor, y: Tensor) -> Losses:
-        """A layer's loss once it has run."""
+        """Each layer's own loss, as soon as the layer has run."""
         h = x
         for k, part in enumerate(self.parts):
             h = part(h.detach())
             yield [k], criterion(self.heads[k](h) if k < len(self.heads) else h, y)
 
-    def beside(self, k: int) -> list[nn.Parameter]:
-        """Its own head."""
+    def extra_parameters(self, k: int) -> list[nn.Parameter]:
+        """The layer's own head."""
         return list(self.heads[k].parameters()) if k < len(self.heads) else []

@@ -15,8 +15,8 @@ from synthgrad_lab.feedforward.settings import Settings
 class Stale(Method):
     """Each edge hands a gradient down one step late: layer k of n learns from the batch of n - 1 - k steps ago.
 
-    No model is needed, and no layer waits for those above it; but the messages of the steps in between must be
-    kept, and run forwards again with today's weights.
+    This needs no model, and no layer waits for those above it; but the messages of the steps in between must be
+    kept, and run forwards again with the newest weights.
 
     References:
         Huo et al. 2018, features replay (arXiv 1807.04511).
@@ -24,11 +24,11 @@ class Stale(Method):
 
     def __init__(self, s: Settings, parts: list[nn.Module]):
         super().__init__(s, parts)
-        self.kept: list[deque[Tensor]] = [deque() for _ in parts]  # inputs whose gradient is still to come
+        self.kept: list[deque[Tensor]] = [deque() for _ in parts]  # inputs whose gradient has not come yet
         self.arrived: list[Tensor | None] = [None] * len(parts)  # the gradient for layer k's oldest kept input
 
     def losses(self, x: Tensor, y: Tensor) -> Losses:
-        """A layer's loss on the oldest batch whose gradient it has; nothing in the first steps."""
+        """Each layer's loss on the oldest batch whose gradient it has; none in the first steps."""
         h, top = x, len(self.parts) - 1
         for k, part in enumerate(self.parts):
             self.kept[k].append(h.detach())
@@ -46,10 +46,10 @@ class Stale(Method):
             leaf.requires_grad_(False)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The messages and gradients in between, for a checkpoint."""
+        """The messages and gradients under way, for a checkpoint."""
         return {"kept": [[h.clone() for h in kept] for kept in self.kept], "arrived": list(self.arrived)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take them back."""
+        """Restore the messages and gradients under way."""
         self.kept = [deque(h.clone() for h in kept) for kept in state["kept"]]
         self.arrived = list(state["arrived"])

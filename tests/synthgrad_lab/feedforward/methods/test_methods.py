@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from synthgrad import checkpoint
-from synthgrad_lab.feedforward.methods import METHOD
+from synthgrad_lab.feedforward.methods import METHOD_CLASSES
 from synthgrad_lab.feedforward.networks import IMAGES
 from synthgrad_lab.feedforward.recipes import RECIPES, paper_preset
 from synthgrad_lab.feedforward.settings import INTERFACED, METHODS
@@ -22,7 +22,7 @@ F64 = torch.float64
 
 def small(method, recipe="mnist-fcn", **changes):
     tiny = {"width": 4, "batch": 8, "model.hidden": 4, "model.input_hidden": 4, "epochs": None, "steps": 20}
-    return replace(RECIPES[recipe](method), **{**tiny, "run.precision": "fp32", **changes})
+    return vary(RECIPES[recipe](method), {**tiny, "run.precision": "fp32", **changes})
 
 
 def batch(s):
@@ -134,7 +134,7 @@ def test_stale_is_its_slow_twin(depth):
     layers = [nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(depth - 1)]
     parts = [part.double() for part in (*layers, nn.Linear(6, 10))]
     twins = copy.deepcopy(parts)
-    method = METHOD["stale"](small("stale"), parts)
+    method = METHOD_CLASSES["stale"](small("stale"), parts)
     inputs, ys, down = (
         [],
         [],
@@ -172,7 +172,7 @@ def test_stale_is_its_slow_twin(depth):
 
 def test_stale_on_one_batch_that_stands_still_is_bprop():
     parts = [nn.Sequential(nn.Linear(6, 6), nn.Tanh()).double() for _ in range(3)]
-    method = METHOD["stale"](small("stale"), parts)
+    method = METHOD_CLASSES["stale"](small("stale"), parts)
     x, y = torch.randn(4, 6, dtype=F64), torch.randint(6, (4,))
     for _ in range(3):
         for module in parts:
@@ -219,7 +219,7 @@ def test_a_local_loss_of_a_convolutional_layer_stays_local(recipe):
     for k, (layers, loss) in enumerate(trainer.losses(*batch(trainer.settings))):
         assert list(layers) == [k]
         loss.backward()
-        taught = {id(p) for p in (*trainer.parts[k].parameters(), *trainer.method.beside(k))}
+        taught = {id(p) for p in (*trainer.parts[k].parameters(), *trainer.method.extra_parameters(k))}
         modules = (*trainer.parts, trainer.method)
         assert {id(p) for m in modules for p in m.parameters() if p.grad is not None} == taught
         for module in modules:
@@ -249,7 +249,7 @@ def test_dni_never_sees_a_label_and_the_others_do(method):
     [
         ((0.5, 0.2, 0.0), None, (0.5, 0.2, 0.0), (0.5, 0.2, 0.0)),
         ((0.5, 0.2, 0.0), (1.0,), (0.75, 0.6, 0.5), (1.0, 1.0, 1.0)),
-        (1.0, (0.0, 0.5, 1.0), (0.5, 0.75, 1.0), (0.0, 0.5, 1.0)),
+        ((1.0,), (0.0, 0.5, 1.0), (0.5, 0.75, 1.0), (0.0, 0.5, 1.0)),
     ],
 )
 def test_lam_moves_in_a_straight_line_interface_by_interface(lam, lam_end, middle, end):
@@ -258,7 +258,7 @@ def test_lam_moves_in_a_straight_line_interface_by_interface(lam, lam_end, middl
     for step in (0, 10, 20):
         trainer.schedule(step)
         lams.append([interface.lam for interface in trainer.interfaces])
-    assert lams[0] == list(lam if isinstance(lam, tuple) else [lam] * 3)
+    assert lams[0] == list(lam if len(lam) > 1 else lam * 3)
     assert lams[1:] == [pytest.approx(middle), pytest.approx(end)]
 
 

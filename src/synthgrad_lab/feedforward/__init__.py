@@ -1,0 +1,1 @@
+"""Feed-forward networks: images, classified by chains of layers that learn in eight ways."""
