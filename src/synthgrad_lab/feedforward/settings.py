@@ -16,7 +16,11 @@ METHODS: tuple[Method, ...] = (
     "no-bprop", "bprop", "local-loss", "stale", "feedback-alignment", "dni", "cdni", "critic",
 )  # fmt: skip
 PAPER: tuple[Method, ...] = ("no-bprop", "bprop", "dni", "cdni")
+"""The methods of the paper's table."""
+MAIN: tuple[Method, ...] = ("no-bprop", "bprop", "local-loss", "dni", "cdni", "critic")
+"""The methods that are run at every size of each network; the others are run at 4 layers."""
 INTERFACED = ("dni", "cdni", "critic")
+"""The methods with an interface between every two layers."""
 LABELS = {
     "no-bprop": "No Bprop",
     "bprop": "Bprop",

@@ -1,17 +1,18 @@
-"""Peak activation memory of a step over depth: backprop keeps every layer's, unlocked DNI one layer's."""
+"""The peak memory of a step over depth."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
 
 from synthgrad_lab.feedforward.profiling import peak
-from synthgrad_lab.feedforward.recipes import Method, mnist_fcn
+from synthgrad_lab.feedforward.recipes import mnist_fcn
+from synthgrad_lab.feedforward.settings import Method
 from synthgrad_lab.feedforward.trainer import Trainer
+from synthgrad_lab.running.jsonl import Row
 
 DEPTHS = (4, 8, 16, 32)
 METHODS: tuple[Method, ...] = ("bprop", "cdni")
@@ -19,20 +20,20 @@ METHODS: tuple[Method, ...] = ("bprop", "cdni")
 
 def bench_memory(
     width: int = 256, batch: int = 4096, progress: Callable[[int], None] = lambda done: None
-) -> list[dict]:
-    """Peak memory that a step allocates beyond what was there before it, for equal layers.
+) -> list[Row]:
+    """Measure the peak memory of a step of a chain of equal layers, above what was allocated before it.
 
     Args:
         width: units of every layer.
-        batch: examples; large, so that activations outweigh the gradients of one layer's weights.
+        batch: examples; so many that activations outweigh the gradients of one layer's weights.
         progress: called with the number of measurements done.
 
     Returns:
-        A row per depth: ``depth``, ``bprop_mb``, ``dni_mb`` (unlocked cDNI) and their ``ratio``.
+        A row per depth: ``depth``, ``bprop_mb``, ``cdni_mb`` (unlocked cDNI) and their ``ratio``.
     """
     rows = []
     for depth in DEPTHS:
-        row: dict[str, Any] = {"depth": depth}
+        row: Row = {"depth": depth}
         for method in METHODS:
             row[f"{method}_mb"] = measured(method, depth, width, batch) / 2**20
             progress(2 * len(rows) + (method == "cdni") + 1)

@@ -1,27 +1,27 @@
-"""What each method costs on each of the paper's networks: time, parameters, memory, relative to backprop."""
+"""The cost of each method on each of the paper's networks: time, parameters, memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from synthgrad_lab.feedforward.bench.step import batch_of, relative_cost
-from synthgrad_lab.feedforward.experiments.paper_table import BUDGETS, settings_of
+from synthgrad_lab.feedforward.budgets import BUDGETS, Name
 from synthgrad_lab.feedforward.profiling import peak
 from synthgrad_lab.feedforward.recipes import RECIPES
 from synthgrad_lab.feedforward.settings import LABELS, METHODS
 from synthgrad_lab.feedforward.trainer import Trainer
+from synthgrad_lab.running.jsonl import Row
 
 
 def bench_methods(
-    budget: str = "standard", repeats: int = 7, progress: Callable[[int], None] = lambda done: None
-) -> list[dict[str, Any]]:
-    """Time a step of every method on every network, one thread, interleaved within a network.
+    budget: Name = "standard", repeats: int = 7, progress: Callable[[int], None] = lambda done: None
+) -> list[Row]:
+    """Time a step of every method on every network, with one thread; a network's methods take turns.
 
     Args:
-        budget: whose widths and gradient models are measured, at 4 layers.
-        repeats: rounds over the methods.
+        budget: the budget that gives widths and gradient models, at 4 layers.
+        repeats: rounds; each times every method once.
         progress: called with the number of networks done.
 
     Returns:
@@ -29,14 +29,14 @@ def bench_methods(
         rounds), ``model_parameters`` (beside the layers', in percent of theirs), ``memory_mb`` (peak of a step
         above what was there before it) and ``memory_ratio`` (to Bprop).
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for done, recipe in enumerate(RECIPES, start=1):
-        chosen = {m: replace(settings_of(BUDGETS[budget], recipe, m), layers=4) for m in METHODS}
+        chosen = {m: replace(BUDGETS[budget].settings(recipe, m), layers=4) for m in METHODS}
         cost = relative_cost(chosen, against="bprop", repeats=repeats)
         trainers = {method: Trainer(s) for method, s in chosen.items()}
         memory = {m: peak(trainer, *batch_of(chosen[m])) / 2**20 for m, trainer in trainers.items()}
         for method, s in chosen.items():
-            layers, beside = trainers[method].parameters()
+            layers, beside = trainers[method].count_parameters()
             rows.append(
                 {
                     "network": f"{recipe}, width {s.width}, batch {s.batch}",

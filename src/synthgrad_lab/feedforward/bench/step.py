@@ -1,4 +1,4 @@
-"""What a training step costs: measured, beside what its arithmetic alone predicts."""
+"""The time of a training step: measured, beside what its arithmetic alone predicts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from synthgrad_lab.feedforward.networks import CLASSES, IMAGES
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.feedforward.trainer import Trainer
+from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.measure import Step, interleaved
 from synthgrad_lab.running.settings import vary
 
 
 def cases(width: int) -> dict[str, Settings]:
-    """The issue's four: backprop, and decoupled with three kinds of gradient model."""
+    """Four cases: backpropagation, and decoupled layers with three kinds of gradient model."""
     bprop, cdni, dni = (replace(mnist_fcn(method), width=width) for method in ("bprop", "cdni", "dni"))
     return {
         "Bprop": bprop,
@@ -30,18 +31,18 @@ def cases(width: int) -> dict[str, Settings]:
     }
 
 
-def bench_step(width: int, repeats: int = 15, progress: Callable[[int], None] = lambda done: None) -> list[dict]:
-    """Time a step of each case at one width, one thread, interleaved.
+def bench_step(width: int, repeats: int = 15, progress: Callable[[int], None] = lambda done: None) -> list[Row]:
+    """Time a step of each case at one width, with one thread, in turn.
 
     Args:
         width: hidden units of the 4-layer net, batch 256.
-        repeats: rounds; each times every case once, over some 0.2 s.
+        repeats: rounds; each times every case for about 0.2 s.
         progress: called with the number of rounds done.
 
     Returns:
-        A row per case: ``width, case, ms, ratio`` (to Bprop, median over rounds), ``arithmetic`` (ratio of the
-        floating-point operations of matrix products, counted), ``overhead`` (ratio / arithmetic), ``by_hand``
-        (ratio of the same step written out without the library) and ``interface`` (ratio / by_hand).
+        A row per case: ``width, case, ms, ratio`` (to Bprop, median over rounds), ``arithmetic`` (ratio of the counted
+        floating-point operations of matrix products), ``overhead`` (ratio / arithmetic), ``by_hand`` (ratio of the
+        same step written out without the library) and ``interface`` (ratio / by_hand).
     """
     settings = cases(width)
     batch = batch_of(next(iter(settings.values())))
@@ -71,7 +72,7 @@ def bench_step(width: int, repeats: int = 15, progress: Callable[[int], None] = 
 
 
 def relative_cost(settings: Mapping[str, Settings], against: str, repeats: int = 15) -> dict[str, float]:
-    """Seconds per step of each, relative to one of them: interleaved, median over rounds, one thread."""
+    """Seconds per step relative to one of them: measured in turn with one thread, median over rounds."""
     batch = batch_of(next(iter(settings.values())))
     trainers = {name: Trainer(s) for name, s in settings.items()}
     times = interleaved({name: lambda t=t: t.step(*batch) for name, t in trainers.items()}, repeats)
@@ -83,7 +84,7 @@ def _ratio(times: list[float], against: list[float]) -> float:
 
 
 def batch_of(s: Settings) -> tuple[Tensor, Tensor]:
-    """Random images and labels: they cost what real ones do, and learning is not measured here."""
+    """Random images and labels: a step on them takes the same time as on real ones."""
     generator = torch.Generator().manual_seed(0)
     channels, side = IMAGES[s.data]
     x = torch.rand(s.batch, channels, side, side, generator=generator)
@@ -97,7 +98,7 @@ def _flops(step: Step) -> int:
 
 
 def _by_hand(trainer: Trainer, x: Tensor, y: Tensor) -> Step:
-    """The unlocked step as one would write it out for this net, without units, checks or an interface."""
+    """The unlocked step written out for this net, without units, checks or an interface."""
     parts, models = trainer.parts, [interface.gradient_model for interface in trainer.interfaces]
     context = trainer.method.context(y)
 

@@ -1,19 +1,20 @@
-"""The main job: every layer of the paper's MNIST net decoupled, beside backprop."""
+"""The main job: every layer of the paper's MNIST net decoupled, beside backpropagation."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from synthgrad_lab.feedforward.bench.step import relative_cost
-from synthgrad_lab.feedforward.recipes import LABELS, PAPER, Settings, mnist_fcn
-from synthgrad_lab.running.grid import run_cells
-from synthgrad_lab.running.record import note
+from synthgrad_lab.feedforward.recipes import mnist_fcn
+from synthgrad_lab.feedforward.settings import LABELS, PAPER, Settings
+
+log = logging.getLogger(__name__)
 
 
-def cells(steps: int, seeds: int, data: Any = "mnist", data_dir: str | None = None) -> dict[str, Settings]:
-    """Four methods, each with every seed; slow methods first, so that the two workers end together."""
+def runs(steps: int, seeds: int, data: Any = "mnist", data_dir: str | None = None) -> dict[str, Settings]:
+    """The paper's four methods, each with every seed; the slowest first, so that two workers end together."""
     order = sorted(PAPER, key=["dni", "cdni", "bprop", "no-bprop"].index)
     return {
         f"{method}-seed{seed}": replace(mnist_fcn(method), steps=steps, seed=seed, data=data, data_dir=data_dir)
@@ -30,21 +31,24 @@ def demo(
     data: Any = "mnist",
     data_dir: str | None = None,
 ) -> tuple[list[Path], dict[str, float]]:
-    """Train all cells and measure what a step costs.
+    """Run all methods with all seeds, and measure the cost of a step.
 
     Args:
-        folder: where the runs go; a second call goes on with what is there.
-        steps: per run.
+        folder: folder of the runs; a second call resumes those that are there.
+        steps: steps per run.
         seeds: runs per method.
         workers: processes at a time.
         data: mnist or fashion-mnist.
         data_dir: a folder with the data's files.
 
     Returns:
-        The runs' folders, and each method's seconds per step relative to Bprop, measured interleaved.
+        The runs' folders, and each method's seconds per step relative to Bprop's, measured in turn.
     """
-    todo = cells(steps, seeds, data, data_dir)
-    run_cells(todo, folder, workers)
-    note("measuring what a step costs, one method after the other in turn ...")
+    from synthgrad_lab.feedforward.bench.step import relative_cost
+    from synthgrad_lab.running.grid import run_grid
+
+    todo = runs(steps, seeds, data, data_dir)
+    run_grid(todo, folder, workers)
+    log.info("measuring the time of a step, one method after the other in turn ...")
     cost = relative_cost({LABELS[method]: mnist_fcn(method) for method in PAPER}, against="Bprop")
     return [folder / name for name in todo], cost

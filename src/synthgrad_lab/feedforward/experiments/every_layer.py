@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from synthgrad_lab.feedforward.recipes import Settings, mnist_fcn
+from synthgrad_lab.feedforward.recipes import mnist_fcn
+from synthgrad_lab.running.experiment import Experiment, Planned
+from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.settings import vary
 
 SEEDS = 3
 
 
-def cells() -> dict[str, Settings]:
-    """All methods at 4 and 6 layers, the paper's linear M, and blind DNI for 10,000 steps; longest first."""
-    variants = {"dni-10000": replace(mnist_fcn("dni"), steps=10_000)}
-    for layers in (6, 4):
-        for method in ("cdni", "dni", "local-loss", "bprop", "no-bprop"):
-            variants[f"{method}-{layers}x"] = replace(mnist_fcn(method), layers=layers)
-        linear = vary(variants[f"local-loss-{layers}x"], {"model.depth": 0})
-        variants[f"local-loss-{layers}x"] = linear
-    variants["cdni-linear-4x"] = vary(mnist_fcn("cdni"), {"model.depth": 0})
-    return {f"{name}-seed{seed}": replace(s, seed=seed) for name, s in variants.items() for seed in range(SEEDS)}
+@dataclass(frozen=True)
+class EveryLayer(Experiment):
+    """Decouple every layer of the paper's MNIST net: all methods at 4 and 6 layers, a linear M, and a long DNI run."""
+
+    name = "every-layer"
+    records = "feedforward"
+
+    def runs(self, gathered: Sequence[Row] = ()) -> Iterator[Planned]:
+        """The runs, the longest first."""
+        variants = {"dni-10000": replace(mnist_fcn("dni"), steps=10_000)}
+        for layers in (6, 4):
+            for method in ("cdni", "dni", "local-loss", "bprop", "no-bprop"):
+                linear = {"model.depth": 0} if method == "local-loss" else {}
+                variants[f"{method}-{layers}x"] = vary(mnist_fcn(method), {"layers": layers, **linear})
+        variants["cdni-linear-4x"] = vary(mnist_fcn("cdni"), {"model.depth": 0})
+        for variant, settings in variants.items():
+            for seed in range(SEEDS):
+                yield Planned({"variant": variant}, replace(settings, seed=seed))

@@ -1,145 +1,105 @@
-"""The paper's section 3.1: every table cell, sparse updates, complete unlock, depth; in three budgets."""
+"""The paper's section 3.1: its table of errors, and variants: depth, sparse updates, complete unlock."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from synthgrad_lab.feedforward import paper
-from synthgrad_lab.feedforward.recipes import RECIPES, paper_preset
-from synthgrad_lab.feedforward.settings import METHODS, Method, Settings
-from synthgrad_lab.feedforward.tables import MAIN
-from synthgrad_lab.reporting import documents as page
-from synthgrad_lab.running.jsonl import read_lines
+from synthgrad_lab.feedforward.budgets import BUDGETS, Budget, Name, lengthened
+from synthgrad_lab.feedforward.settings import MAIN, METHODS, Settings
+from synthgrad_lab.running.experiment import Experiment, Planned
+from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.settings import vary
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How much of the paper's scale is run.
+class PaperTable(Experiment):
+    """Reproduce the paper's table of feed-forward errors: every layer decoupled, on MNIST and CIFAR-10."""
 
-    Attributes:
-        seeds: runs per cell.
-        changes: to each recipe's settings.
-        share: of the steps of the extra cells (depth, sparse updates, complete unlock, long DNI).
-        paper: the paper's own preset.
-    """
+    budget: Name = "standard"
+    """Size of the experiment. The documents report the standard one; the others write a page of their own."""
+    cifar_dir: str | None = None
+    """Folder with CIFAR-10's files; without it the cache, else a download."""
 
-    seeds: int
-    changes: dict[str, dict[str, Any]]
-    share: float = 1.0
-    paper: bool = False
+    name = "feedforward"
+    records = "feedforward"
+
+    @property
+    def place(self) -> str:
+        """Folder of the runs, below ``--out``."""
+        return f"{self.name}-{self.budget}"
+
+    @property
+    def documented(self) -> bool:
+        """Whether the documents report these records."""
+        return self.budget == "standard"
+
+    def runs(self, gathered: Sequence[Row] = ()) -> Iterator[Planned]:
+        """The table's runs, then the variants'; all with the first seed before any with the second."""
+        budget = BUDGETS[self.budget]
+        table, variants = table_runs(budget), variant_runs(budget)
+        for seed in range(budget.seeds):
+            for records, found in (("paper-table", table), ("variants", variants)):
+                for variant, s in found.items():
+                    if seed == 0 or not variant.endswith(ONCE):
+                        data_dir = self.cifar_dir if s.data == "cifar10" else None
+                        yield Planned({"variant": variant}, replace(s, seed=seed, data_dir=data_dir), records)
+
+    def finish(self, out: Path, results: Path) -> list[Path]:
+        """Write a page with every error beside the paper's."""
+        from synthgrad_lab.feedforward.page import write
+
+        return [write(self.budget, out / self.place / "feedforward.md", results)]
 
 
-BUDGETS = {
-    "quick": Budget(
-        seeds=1,
-        share=0.1,
-        changes={
-            "mnist-fcn": {"steps": 500},
-            "mnist-cnn": {"width": 16, "model.hidden": 16, "epochs": 1},
-            "cifar-fcn": {"width": 256, "epochs": 2},
-            "cifar-cnn": {"width": 16, "model.hidden": 16, "epochs": 2},
-        },
-    ),
-    "standard": Budget(
-        seeds=3,
-        changes={
-            "mnist-fcn": {},
-            "mnist-cnn": {"width": 32, "model.hidden": 32, "epochs": 2},
-            "cifar-fcn": {"width": 256, "epochs": 5},
-            "cifar-cnn": {"width": 32, "model.hidden": 32, "epochs": 10},
-        },
-    ),
-    "paper": Budget(seeds=3, changes={recipe: {} for recipe in paper.TABLE}, paper=True),
-}
+ONCE = ("-long", "-fp32")
+"""Endings of variants that run with one seed."""
 
 
-def cells(budget: Budget, cifar_dir: str | None = None) -> dict[str, Settings]:
-    """Every run of a budget, by name: recipe, layers, method, what is special, seed."""
-    variants: dict[str, Settings] = {}
-    for recipe, depths in paper.TABLE.items():
-        for layers in depths:
-            # The other baselines are run at one size of each network.
-            for method in METHODS if layers == 4 else MAIN:
-                settings = settings_of(budget, recipe, method)
-                variants[f"{recipe}-{layers}x-{method}"] = replace(settings, layers=layers)
-    variants |= _extra(budget)
+def table_runs(budget: Budget) -> dict[str, Settings]:
+    """Every network of the paper's table, with every method at 4 layers and the main ones at other depths."""
     return {
-        f"{name}-seed{seed}": replace(s, seed=seed, data_dir=cifar_dir if s.data == "cifar10" else None)
-        for seed in range(budget.seeds)  # all cells once before any twice
-        for name, s in variants.items()
-        if seed == 0 or not name.endswith(("-long", "-fp32"))
+        f"{recipe}-{layers}x-{method}": replace(budget.settings(recipe, method), layers=layers)
+        for recipe, depths in paper.TABLE.items()
+        for layers in depths
+        for method in (METHODS if layers == 4 else MAIN)
     }
 
 
-def settings_of(budget: Budget, recipe: str, method: Method) -> Settings:
-    """A recipe's settings at a budget."""
-    settings = RECIPES[recipe](method)
-    if budget.paper:
-        settings = paper_preset(settings)
-    return _with(settings, **budget.changes[recipe])
-
-
-def _with(settings: Settings, **changes: Any) -> Settings:
-    return replace(settings, **({"epochs": None} if "steps" in changes else {}), **changes)
-
-
-def _extra(budget: Budget) -> dict[str, Settings]:
-    """21 layers; fp32; updates with a chance of 1/20 in 20 times the steps; complete unlock; long DNI."""
+def variant_runs(budget: Budget) -> dict[str, Settings]:
+    """21 layers; fp32; updates with probability 1/20 in 20 times the steps; complete unlock; long DNI."""
     found: dict[str, Settings] = {}
     for method in ("bprop", "local-loss", "cdni", "critic"):
-        found[f"mnist-fcn-21x-{method}"] = replace(settings_of(budget, "mnist-fcn", method), layers=21)
-    cdni, dni = (settings_of(budget, "mnist-fcn", method) for method in ("cdni", "dni"))
+        found[f"mnist-fcn-21x-{method}"] = replace(budget.settings("mnist-fcn", method), layers=21)
     for method in ("bprop", "critic"):
-        settings = vary(settings_of(budget, "cifar-cnn", method), {"run.precision": "fp32"})
-        found[f"cifar-cnn-4x-{method}-fp32"] = settings
-
-    def lasting(s: Settings, steps: int, points: int | None = None) -> Settings:
-        """So many steps at the budget's share, with so many points of the curve; the paper's preset has its own."""
-        if budget.paper:
-            return s
-        n = round(steps * budget.share)
-        return _with(s, steps=n, **({"run.eval_every": n // points} if points else {}))
-
-    found["mnist-fcn-4x-cdni-p0.05"] = lasting(replace(cdni, p_update=0.05), 60_000, 12)
+        settings = budget.settings("cifar-cnn", method)
+        found[f"cifar-cnn-4x-{method}-fp32"] = vary(settings, {"run.precision": "fp32"})
+    cdni, dni = (budget.settings("mnist-fcn", method) for method in ("cdni", "dni"))
+    found["mnist-fcn-4x-cdni-p0.05"] = _with_steps(budget, cdni, 60_000, {"p_update": 0.05}, points=12)
     for s, steps in ((cdni, 3_000), (dni, 12_000)):  # with the label, more steps made it worse (docs/log.md)
-        found[f"mnist-fcn-4x-{s.method}-complete"] = lasting(replace(s, unlock="complete"), steps)
-    if not budget.paper:  # whose DNI is long enough
-        found["mnist-fcn-4x-dni-long"] = lasting(dni, 50_000, 20)
+        found[f"mnist-fcn-4x-{s.method}-complete"] = _with_steps(budget, s, steps, {"unlock": "complete"})
+    if not budget.paper:  # the paper's DNI is long enough
+        found["mnist-fcn-4x-dni-long"] = _with_steps(budget, dni, 50_000, {}, points=20)
     return found
 
 
-def write_page(name: str, runs: Path, results: Path) -> Path:
-    """A page with every cell beside the paper's number, from the gathered records."""
-    images = dict.fromkeys(row["images"] for row in read_lines(results / "feedforward.jsonl"))
-    return page.write(runs / "feedforward.md", PAGE.format(name=name, images=", ".join(images)), results)
+def _with_steps(
+    budget: Budget, settings: Settings, steps: int, changes: Mapping[str, Any], points: int | None = None
+) -> Settings:
+    """Changed settings for a number of steps, of which the budget takes its share; the paper's preset has its own.
 
-
-PAGE = """# Feed-forward networks, every layer decoupled (budget: {name})
-
-Test error in percent, ± standard deviation over seeds; in brackets the paper's, after 500,000 steps of batch 256
-at its own widths. Each row: equal epochs and updates for all methods. Images: {images}.
-
-<!-- table: feedforward older -->
-<!-- end -->
-
-Baselines: local loss (a classifier per layer), stale gradients (of earlier batches), direct feedback alignment.
-
-<!-- table: baselines older -->
-<!-- end -->
-
-Depth, sparse updates (p_update), complete unlock, long runs, precision:
-
-<!-- table: variants older -->
-<!-- end -->
-
-## What it costs
-
-Medians over seeds, on the deepest net. Seconds per step are the runs' own, whatever ran beside them;
-`synthgrad bench methods` measures them interleaved.
-
-<!-- table: costs older -->
-<!-- end -->
-"""
+    Args:
+        budget: the experiment's size.
+        settings: of the recipe.
+        steps: steps at a share of 1.
+        changes: other changed settings.
+        points: points of the curve; without it as often as in the recipe.
+    """
+    settings = vary(settings, changes)
+    if budget.paper:
+        return settings
+    steps = round(steps * budget.share)
+    return lengthened(settings, {"steps": steps, **({"run.eval_every": steps // points} if points else {})})

@@ -1,26 +1,22 @@
-"""Sparse updates: what is left of learning when each layer is updated only now and then (the paper's Fig. 7)."""
+"""Sparse updates: the error when each layer is updated only now and then (the paper's Fig. 7)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from synthgrad.checkpoint import write_atomically
-from synthgrad_lab.feedforward.figures import METHOD
 from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.feedforward.settings import LABELS, Method, Settings
-from synthgrad_lab.reporting.figures import shade, sheet, svg
-from synthgrad_lab.reporting.statistics import newest
-from synthgrad_lab.running.gather import gather
-from synthgrad_lab.running.jsonl import read_lines
-from synthgrad_lab.running.record import note
+from synthgrad_lab.feedforward.settings import Method, Settings
+from synthgrad_lab.running.experiment import Experiment, Planned
+from synthgrad_lab.running.gather import records
+from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.settings import vary
-from synthgrad_lab.running.versions import split, told
+from synthgrad_lab.running.versions import counted, split
 
-VALUES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-STEPS = (600, 3000)
+log = logging.getLogger(__name__)
+
 PANELS: dict[tuple[Method, str], str] = {
     ("dni", "update"): "update-unlocked",
     ("dni", "complete"): "completely unlocked",
@@ -29,76 +25,48 @@ PANELS: dict[tuple[Method, str], str] = {
 }
 
 
-def cells(values: Sequence[float] = VALUES, steps: Sequence[int] = STEPS, seeds: int = 1) -> dict[str, Settings]:
-    """With and without labels, update-unlocked and completely unlocked, every probability and length."""
-    return {
-        f"{method}-{unlock}-p{p:g}-{n}-seed{seed}": vary(
-            mnist_fcn(method),
-            {"unlock": unlock, "p_update": p, "steps": n, "seed": seed, "run.eval_every": max(1, n // 3)},
-        )
-        for n in steps
-        for method, unlock in PANELS
-        for p in sorted(values, reverse=True)
-        for seed in range(seeds)
-    }
+@dataclass(frozen=True)
+class Sparse(Experiment):
+    """Update each layer with a probability only: errors and a figure, with and without labels."""
 
+    values: tuple[float, ...] = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+    """Probabilities of an update."""
+    steps: tuple[int, ...] = (600, 3000)
+    """Lengths of the runs."""
+    seeds: int = 1
+    """Runs of each probability and length."""
 
-def sweep(
-    folder: Path,
-    file: Path,
-    values: Sequence[float] = VALUES,
-    steps: Sequence[int] = STEPS,
-    seeds: int = 1,
-    workers: int = 2,
-) -> Path:
-    """Run what has not been run, gather the records, draw the figure.
+    name = "sparse"
+    records = "feedforward"
 
-    Args:
-        folder: of the runs.
-        file: the gathered records; the figure goes beside it, as .svg.
-        values: of p_update.
-        steps: lengths of the runs.
-        seeds: runs per value.
-        workers: processes at a time.
+    def runs(self, gathered: Sequence[Row] = ()) -> Iterator[Planned]:
+        """With and without labels, update-unlocked and completely unlocked: every length and probability."""
+        for steps in self.steps:
+            for method, unlock in PANELS:
+                for p in sorted(self.values, reverse=True):
+                    for seed in range(self.seeds):
+                        changes = {"unlock": unlock, "p_update": p, "steps": steps, "seed": seed}
+                        settings = vary(mnist_fcn(method), {**changes, "run.eval_every": max(1, steps // 3)})
+                        yield Planned({"variant": f"{method}-{unlock}-p{p:g}-{steps}"}, settings)
 
-    Returns:
-        The figure's file.
-    """
-    gather(cells(values, steps, seeds), folder, file, workers)
-    return draw(file)
+    def finish(self, out: Path, results: Path) -> list[Path]:
+        """Draw the figure of the gathered records, beside them."""
+        return [draw(results / self.records / f"{self.name}.jsonl")]
 
 
 def draw(file: Path) -> Path:
-    """The figure of gathered records, beside them."""
-    rows = newest(read_lines(file))
-    if older := split(rows)[1]:
-        note(f"the figure has records of another version of their recipe: {told(older)}")
+    """Draw the figure of gathered records, beside them."""
+    from synthgrad.checkpoint import write_atomically
+    from synthgrad_lab.feedforward.figures import sparse
+    from synthgrad_lab.reporting.figures import svg
+    from synthgrad_lab.reporting.statistics import newest
+
+    def today(row: Row) -> int:
+        return Settings.version_for(row["settings"])
+
+    rows = newest(records(file))
+    if older := split(rows, today)[1]:
+        log.info("the figure has records of another version of their recipe: %s", counted(older, today))
     path = file.with_suffix(".svg")
-    write_atomically(path, svg(figure(rows)))
+    write_atomically(path, svg(sparse(rows)))
     return path
-
-
-def figure(rows: list[dict]) -> Figure:
-    """Four panels, one per method and kind of unlock: test error over p_update, a dot per run, a shade per length.
-
-    Args:
-        rows: gathered records.
-    """
-    drawn, axes = sheet(8.6, 6.2, 2, 2, sharex=True, sharey="row")
-    for ax, ((method, unlock), title) in zip(axes, PANELS.items(), strict=True):
-        mine = [r for r in rows if r["method"] == method and r["settings"]["unlock"] == unlock]
-        lengths = sorted({r["steps"] for r in mine})
-        for i, steps in enumerate(lengths):
-            dots = sorted((r["settings"]["p_update"], r["test_error"]) for r in mine if r["steps"] == steps)
-            colour = shade(METHOD[method], i, len(lengths))
-            ax.plot(*zip(*dots, strict=True), "o-", linewidth=0.8, color=colour, label=f"{steps:,} steps")
-        ax.legend(frameon=False, fontsize=9)
-        ax.set_title(f"{LABELS[method]}, {title}", loc="left", fontsize=10, fontweight="bold")
-    for ax in axes:
-        ax.set_xlim(0, 1.03)
-        ax.set_ylim(bottom=0)  # once both panels of a row are drawn
-    for ax in axes[2:]:
-        ax.set_xlabel("p_update: chance of each layer's update in a step")
-    for ax in axes[::2]:
-        ax.set_ylabel("test error, %")
-    return drawn

@@ -1,12 +1,15 @@
-"""What each setting for start-up and stability gives, one at a time; on validation data, as settings are chosen."""
+"""Settings for the start and the stability of training, each changed alone."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.feedforward.settings import Settings
+from synthgrad_lab.running.experiment import Experiment, Planned
+from synthgrad_lab.running.jsonl import Row
+from synthgrad_lab.running.settings import vary
 
 SEEDS = 2
 BASES = {
@@ -14,12 +17,12 @@ BASES = {
     "dni": mnist_fcn("dni"),
     "critic": replace(mnist_fcn("critic"), layers=6),
 }
-"""Networks on which a change can show: deep with the label, blind."""
+"""Networks on which a change can show: deep with the label, or without it."""
 CHANGES: dict[str, dict[str, Any]] = {
     "as-it-is": {},
     "warmup-200": {"mixing.warm_up": 200},
-    "lam-0.5-to-0": {"unlock": "fused", "mixing.lam": 0.5, "mixing.lam_end": 0.0},
-    "lam-0.1": {"unlock": "fused", "mixing.lam": 0.1},
+    "lam-0.5-to-0": {"unlock": "fused", "mixing.lam": (0.5,), "mixing.lam_end": (0.0,)},
+    "lam-0.1": {"unlock": "fused", "mixing.lam": (0.1,)},
     "target-every-10": {"model.target_every": 10},
     "target-every-100": {"model.target_every": 100},
     "clip-1": {"optimizer.clip": 1.0},
@@ -30,11 +33,17 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def cells() -> dict[str, Settings]:
-    """Every change to every base, all seeds."""
-    return {
-        f"{base}--{change}--seed{seed}": replace(settings, seed=seed, **changed)
-        for seed in range(SEEDS)
-        for base, settings in BASES.items()
-        for change, changed in CHANGES.items()
-    }
+@dataclass(frozen=True)
+class Stability(Experiment):
+    """Change each setting for start-up and stability alone, and compare errors on validation images."""
+
+    name = "stability"
+    records = "feedforward"
+
+    def runs(self, gathered: Sequence[Row] = ()) -> Iterator[Planned]:
+        """Every change to every base, with all seeds."""
+        for seed in range(SEEDS):
+            for base, settings in BASES.items():
+                for change, changes in CHANGES.items():
+                    labels = {"base": base, "change": change}
+                    yield Planned(labels, vary(settings, {"seed": seed, **changes}))
