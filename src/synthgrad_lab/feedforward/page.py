@@ -17,8 +17,8 @@ at its own widths. Each row: equal epochs and updates for all methods. Images: {
 """
 PARTS = {
     "feedforward": "",
-    "baselines": """Baselines: local loss (a classifier per layer), stale gradients (of earlier batches), direct feedback
-alignment.
+    "baselines": """Baselines: local loss (a classifier per layer), stale gradients (of earlier batches) and direct
+feedback alignment.
 """,
     "variants": "Depth, sparse updates (p_update), complete unlock, long runs, precision:\n",
     "costs": """## Costs

@@ -1,4 +1,4 @@
-"""Tables of the feed-forward experiment, computed from gathered records."""
+"""Tables of the feed-forward experiments, computed from gathered records."""
 
 from __future__ import annotations
 
@@ -6,47 +6,43 @@ import statistics
 from typing import Any
 
 from synthgrad_lab.feedforward import paper
-from synthgrad_lab.feedforward.settings import LABELS, TRAINING, Method
-from synthgrad_lab.reporting.statistics import grouped, mean, one_experiment, spread
+from synthgrad_lab.feedforward.settings import LABELS, MAIN, METHODS, TRAINING
+from synthgrad_lab.reporting import tables
+from synthgrad_lab.reporting.documents import Lines, Table
+from synthgrad_lab.reporting.statistics import grouped, mean, median, one_experiment, spread
 from synthgrad_lab.running.jsonl import Row
 
-MAIN: tuple[Method, ...] = ("no-bprop", "bprop", "local-loss", "dni", "cdni", "critic")
-"""Methods that the table of errors shows."""
-EXTRA = ("p0.05", "complete", "long", "21x", "fp32")
-"""Words in the names of cells that belong to no table of the paper's."""
 
-
-def errors(records: list[Row]) -> list[dict[str, str]]:
-    """Test error by network and method, the paper's number in brackets."""
+def errors(records: list[Row]) -> Lines:
+    """Test error by network and method, with the paper's number in brackets."""
     rows = []
-    for (recipe, layers), runs in _networks(records).items():
-        methods = grouped(runs, lambda r: (r["method"],))
-        row = _network(recipe, layers, runs)
+    for recipe, layers, runs, methods in _networks(records):
+        row = _network(recipe, layers, runs, methods)
         for method in MAIN:
-            row[LABELS[method]] = _beside(methods.get((method,)), recipe, method, layers)
-        best = {m: mean(methods[m,]) for m in ("cdni", "critic", "dni") if (m,) in methods}
-        if best and ("bprop",) in methods:
+            known = paper.reported(runs[0]["data"], recipe, method, layers)
+            beside = "" if known is None else f" [{known:.1f}]"
+            row[LABELS[method]] = spread(methods[method]) + beside if method in methods else ""
+        best = {m: mean(methods[m]) for m in ("cdni", "critic", "dni") if m in methods}
+        if best and "bprop" in methods:
             least = min(best, key=lambda m: best[m])
-            row["best decoupled over Bprop"] = f"{best[least] - mean(methods['bprop',]):+.2f} ({LABELS[least]})"
+            row["best decoupled over Bprop"] = f"{best[least] - mean(methods['bprop']):+.2f} ({LABELS[least]})"
         rows.append(row)
     return rows
 
 
-def baselines(records: list[Row]) -> list[dict[str, str]]:
-    """Test error of the baselines beside Bprop and the decoupled methods, where all were run."""
+def baselines(records: list[Row]) -> Lines:
+    """Test error of the baselines, of Bprop and of decoupled methods, on networks where all baselines were run."""
     shown = ("bprop", "local-loss", "stale", "feedback-alignment", "cdni", "critic")
-    rows = []
-    for (recipe, layers), runs in _networks(records).items():
-        methods = grouped(runs, lambda r: (r["method"],))
-        if ("stale",) in methods:
-            row = _network(recipe, layers, runs)
-            rows.append(row | {LABELS[m]: spread(methods[m,]) if (m,) in methods else "" for m in shown})
-    return rows
+    return [
+        _network(recipe, layers, runs, methods)
+        | {LABELS[m]: spread(methods[m]) if m in methods else "" for m in shown}
+        for recipe, layers, runs, methods in _networks(records)
+        if "stale" in methods
+    ]
 
 
-def variants(records: list[Row]) -> list[dict[str, str]]:
+def variants(records: list[Row]) -> Lines:
     """Depth, sparse updates, complete unlock, long runs."""
-    chosen = [r for r in records if any(word in r["cell"] for word in EXTRA)]
     return [
         {
             "network": runs[0]["recipe"],
@@ -60,41 +56,39 @@ def variants(records: list[Row]) -> list[dict[str, str]]:
             "test error %": spread(runs),
             "validation error %": spread(runs, "validation_error"),
         }
-        for runs in grouped(chosen, lambda r: (r["cell"].rpartition("-seed")[0],)).values()
+        for runs in grouped(records, lambda r: r["variant"]).values()
     ]
 
 
-def costs(records: list[Row]) -> list[dict[str, str]]:
+def costs(records: list[Row]) -> Lines:
     """Time, parameters and memory of each method relative to Bprop's on the same network, at the greatest depth."""
-    rows = []
     networks = _networks(records)
-    for recipe in dict.fromkeys(recipe for recipe, _ in networks):
-        layers = max(n for name, n in networks if name == recipe)
-        methods = grouped(networks[recipe, layers], lambda r: (r["method"],))
-        base = methods.get(("bprop",))
-        for (method,), runs in methods.items() if base else ():
-
-            def ratio(name: str, runs: list[Row] = runs, base: list[Row] = base or []) -> float:
-                return _median(runs, name) / _median(base, name)
-
-            extra = _median(runs, "model_parameters") / _median(runs, "parameters")
+    deepest = {recipe: layers for recipe, layers, *_ in sorted(networks, key=lambda network: network[1])}
+    rows = []
+    for recipe, layers, _, methods in networks:
+        if layers != deepest[recipe] or "bprop" not in methods:
+            continue
+        base = {name: median(methods["bprop"], name) for name in ("seconds_per_step", "peak_memory_mb")}
+        for method, runs in methods.items():
+            ratio = {name: f"{median(runs, name) / value:.2f}" for name, value in base.items()}
+            extra = median(runs, "model_parameters") / median(runs, "parameters")
             rows.append(
                 {
                     "network": f"{recipe}, {layers} layers, width {runs[0]['width']}",
                     "method": LABELS[method],
-                    "s/step × Bprop": f"{ratio('seconds_per_step'):.2f}",
+                    "s/step × Bprop": ratio["seconds_per_step"],
                     "parameters beside the layers'": f"{100 * extra:+.0f} %",
-                    "peak memory of a step, MB": f"{_median(runs, 'peak_memory_mb'):.1f}",
-                    "× Bprop": f"{ratio('peak_memory_mb'):.2f}",
+                    "peak memory of a step, MB": f"{median(runs, 'peak_memory_mb'):.1f}",
+                    "× Bprop": ratio["peak_memory_mb"],
                 }
             )
     return rows
 
 
-def stability(records: list[Row]) -> list[dict[str, str]]:
+def stability(records: list[Row]) -> Lines:
     """Validation error by change (row) and method (column)."""
     rows = []
-    for (change,), runs in grouped(records, lambda r: (r["cell"].split("--")[1],)).items():
+    for change, runs in grouped(records, lambda r: r["change"]).items():
         row = {"change": change}
         for (method, layers), same in grouped(runs, lambda r: (r["method"], r["layers"])).items():
             row[f"{LABELS[method]}, {layers} layers"] = spread(same, "validation_error")
@@ -102,77 +96,56 @@ def stability(records: list[Row]) -> list[dict[str, str]]:
     return rows
 
 
-def sparse(records: list[Row]) -> list[dict[str, str]]:
-    """Test error over p_update, a row per method and kind of unlock."""
+def sparse(records: list[Row]) -> Lines:
+    """Test error over p_update, a row per method and way of unlocking."""
     rows = []
-    for (_, method, unlock), runs in grouped(
-        records, lambda r: (r["steps"], r["method"], r["settings"]["unlock"])
-    ).items():
-        by_p = grouped(runs, lambda r: (r["settings"]["p_update"],))
-        row = {"method": f"{LABELS[method]}, {unlock}", "steps": f"{runs[0]['steps']:,}"}
-        rows.append(row | {f"p = {p:g}": spread(by_p[p,]) for (p,) in sorted(by_p)})
+    groups = grouped(records, lambda r: (r["steps"], r["method"], r["settings"]["unlock"]))
+    for (steps, method, unlock), runs in groups.items():
+        by_p = grouped(runs, lambda r: r["settings"]["p_update"])
+        row = {"method": f"{LABELS[method]}, {unlock}", "steps": f"{steps:,}"}
+        rows.append(row | {f"p = {p:g}": spread(by_p[p]) for p in sorted(by_p)})
     return rows
 
 
-def _networks(records: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    plain = [r for r in records if not any(word in r["cell"] for word in EXTRA)]
-    return grouped(plain, lambda r: (r["recipe"], r["layers"]))
-
-
-def _network(recipe: str, layers: int, runs: list[Row]) -> dict[str, str]:
-    r = runs[0]
-    epochs = r["steps"] * r["settings"]["batch"] / TRAINING[r["data"]]
-    size = f"{r['width']} (paper {paper.WIDTHS[recipe]})" if r["width"] != paper.WIDTHS[recipe] else str(r["width"])
-    counts = sorted(len(each) for each in grouped(runs, lambda r: (r["method"],)).values())
-    seeds = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
-    return {"network": recipe, "layers": str(layers), "width": size, "epochs": f"{epochs:.1f}", "seeds": seeds}
-
-
-def _beside(runs: list[Row] | None, recipe: str, method: str, layers: int) -> str:
-    if not runs:
-        return ""
-    known = paper.reported(runs[0]["data"], recipe, method, layers)
-    return spread(runs) + (f" [{known:.1f}]" if known is not None else "")
-
-
-def _median(runs: list[Row], name: str) -> float:
-    return statistics.median(r[name] for r in one_experiment(runs))
-
-
-def every_layer(records: list[Row]) -> list[dict[str, str]]:
-    """Test error by network and method, seeds together."""
-    groups = grouped(records, lambda r: (r["layers"], r["steps"], r["method"], _linear(r)))
+def every_layer(records: list[Row]) -> Lines:
+    """Test error by number of layers and method."""
+    groups = grouped(records, lambda r: (r["steps"], r["layers"], METHODS.index(r["method"]), _linear(r)))
     rows = []
-    for (layers, steps, method, linear), runs in sorted(groups.items(), key=_order):
-        bprop = groups.get((layers, steps, "bprop", False))
-        gap = f"{mean(runs) - mean(bprop):+.2f}" if bprop else ""
-        known = paper.reported("mnist", "mnist-fcn", method, layers, 256)
+    for (steps, layers, place, linear), runs in sorted(groups.items()):
+        method = METHODS[place]
+        bprop = groups.get((steps, layers, METHODS.index("bprop"), False), [])
         rows.append(
             {
                 "method": LABELS[method] + (", linear M" if linear else ""),
                 "layers": str(layers),
                 "steps": f"{steps:,}",
                 "seeds": str(len(runs)),
-                "test error %": spread(runs, "test_error"),
-                "over Bprop": "" if method == "bprop" else gap,
+                "test error %": spread(runs),
+                "over Bprop": f"{mean(runs) - mean(bprop):+.2f}" if bprop and method != "bprop" else "",
                 "validation error %": spread(runs, "validation_error"),
-                "paper, 500k steps": "" if known is None else f"{known:.1f}",
+                "paper, 500k steps": _papers(method, layers),
             }
         )
     return rows
 
 
-def demo(records: list[Row]) -> list[dict[str, str]]:
-    """All methods at 4 layers and 3,000 steps, for the README."""
-    rows = every_layer([r for r in records if _default(r)])
-    return [{k: row[k] for k in ("method", "test error %", "paper, 500k steps")} for row in rows]
+def demo(records: list[Row]) -> Lines:
+    """Methods on the 4-layer MNIST net, for the README."""
+    networks = {(recipe, layers): methods for recipe, layers, _, methods in _networks(records)}
+    methods = networks.get(("mnist-fcn", 4), {})
+    return [
+        {"method": LABELS[m], "test error %": spread(methods[m]), "paper, 500k steps": _papers(m, 4)}
+        for m in MAIN
+        if m in methods and m != "critic"
+    ]
 
 
-def quality(records: list[Row]) -> list[dict[str, str]]:
-    """Cosine and relative error at the end of training, per interface, seeds averaged."""
+def quality(records: list[Row]) -> Lines:
+    """Cosine and relative error of each interface at the end of training on 4 layers, means over the seeds."""
+    chosen = [r for r in records if (r["layers"], r["steps"]) == (4, 3000) and not _linear(r)]
     rows = []
     for method in ("dni", "cdni"):
-        runs = one_experiment([r for r in records if r["method"] == method and _default(r)])
+        runs = one_experiment([r for r in chosen if r["method"] == method])
         for name in runs[0]["quality"] if runs else ():
             row = {"method": f"{LABELS[method]}, {name}"}
             for measure in runs[0]["quality"][name]:
@@ -182,13 +155,47 @@ def quality(records: list[Row]) -> list[dict[str, str]]:
 
 
 def _linear(r: Row) -> bool:
+    """Whether a record's gradient models are linear."""
     return r["method"] == "cdni" and r["settings"]["model"]["depth"] == 0
 
 
-def _default(r: Row) -> bool:
-    return (r["layers"], r["steps"]) == (4, 3000) and not _linear(r)
+def _papers(method: str, layers: int) -> str:
+    known = paper.reported("mnist", "mnist-fcn", method, layers)
+    return "" if known is None else f"{known:.1f}"
 
 
-def _order(item: tuple[tuple[Any, ...], Any]) -> tuple[Any, ...]:
-    layers, steps, method, linear = item[0]
-    return steps, layers, list(LABELS).index(method), linear
+def _networks(records: list[Row]) -> list[tuple[str, int, list[Row], dict[Any, list[Row]]]]:
+    """The networks: recipe, layers, all records, records by method."""
+    return [
+        (recipe, layers, runs, grouped(runs, lambda r: r["method"]))
+        for (recipe, layers), runs in grouped(records, lambda r: (r["recipe"], r["layers"])).items()
+    ]
+
+
+def _network(recipe: str, layers: int, runs: list[Row], methods: dict[Any, list[Row]]) -> dict[str, str]:
+    """A row's first columns."""
+    r, papers = runs[0], paper.WIDTHS[recipe]
+    width = str(r["width"]) if r["width"] == papers else f"{r['width']} (paper {papers})"
+    epochs = r["steps"] * r["settings"]["batch"] / TRAINING[r["data"]]
+    least, most = (extreme(map(len, methods.values())) for extreme in (min, max))
+    seeds = str(least) if least == most else f"{least} to {most}"
+    return {"network": recipe, "layers": str(layers), "width": width, "epochs": f"{epochs:.1f}", "seeds": seeds}
+
+
+TABLES: dict[str, Table] = {
+    "every-layer": Table("feedforward/every-layer", every_layer, "reproduce every-layer"),
+    "demo": Table("feedforward/paper-table", demo, "reproduce feedforward"),
+    "quality": Table("feedforward/every-layer", quality, "reproduce every-layer"),
+    "feedforward": Table("feedforward/paper-table", errors, "reproduce feedforward"),
+    "baselines": Table("feedforward/paper-table", baselines, "reproduce feedforward"),
+    "variants": Table("feedforward/variants", variants, "reproduce feedforward"),
+    "costs": Table("feedforward/paper-table", costs, "reproduce feedforward"),
+    "stability": Table("feedforward/stability", stability, "reproduce stability"),
+    "sparse": Table("feedforward/sparse", sparse, "reproduce sparse"),
+    **{
+        f"bench-{name}": Table(f"feedforward/bench-{name}", tables.bench, f"bench {name} --record {file}")
+        for name in ("step", "memory", "methods")
+        for file in [f"results/feedforward/bench-{name}.jsonl"]
+    },
+}
+"""Tables of documents, by name."""
