@@ -1,4 +1,4 @@
-"""Records of runs that never ran: what the tests of the report read."""
+"""Invented records of runs, for the tests of the report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def event(layer: int, kind: str, start: float, end: float) -> dict[str, Any]:
     return {"layer": layer, "kind": kind, "start": start, "end": end}
 
 
-# Two layers, times in whole milliseconds.
+# Timelines of two layers, in whole milliseconds.
 BPROP = [
     event(1, "forward", 0, 2), event(2, "forward", 2, 5), event(2, "loss", 5, 6), event(2, "backward", 6, 8),
     event(1, "backward", 8, 10), event(2, "update", 10, 11), event(1, "update", 11, 12),
@@ -50,20 +50,23 @@ DNI = [
 def write(
     folder: Path, method: Any, seed: int = 0, error: float | None = None, ends: bool = True, **changes: Any
 ) -> Path:
-    """A run of 20 steps with round numbers; ``changes`` are of its settings."""
-    settings = asdict(replace(mnist_fcn(method), seed=seed, steps=20)) | changes
-    written = Record(folder)
+    """Write a run of 20 steps with round numbers; ``changes`` are settings by dotted name, valid or not."""
+    settings = asdict(replace(mnist_fcn(method), seed=seed, steps=20))
+    for name, value in changes.items():
+        *group, last = name.split(".")
+        (settings[group[0]] if group else settings)[last] = value
+    record = Record(folder)
     folder.mkdir()
-    written.write("settings", settings=settings, environment=environment())
+    record.write("settings", family="feedforward", settings=settings, environment=environment())
     error = ERRORS[method] + seed / 10 if error is None else error
     measures = {"cosine": 0.5, "sign_agreement": 0.6, "norm_ratio": 0.4, "relative_error": 0.9}
-    cut = method in ("dni", "cdni")
-    quality = {f"h{k}": measures for k in range(1, settings["layers"])} if cut else {}
+    decoupled = method in ("dni", "cdni")
+    quality = {f"h{k}": measures for k in range(1, settings["layers"])} if decoupled else {}
     for step in (10, 20):
-        written.write("point", step=step, train_loss=1.0, validation_error=2 * error / step * 10, quality=quality)
+        record.write("point", step=step, train_loss=1.0, validation_error=2 * error / step * 10, quality=quality)
     if ends:
-        written.write("timeline", events=DNI if cut else BPROP)
-        written.write(
+        record.write("timeline", events=DNI if decoupled else BPROP)
+        record.write(
             "result", test_error=error, validation_error=error + 0.5, quality=quality,
             updates_per_layer=[0, 0, 0, 20] if method == "no-bprop" else [20] * settings["layers"],
             seconds_per_step=SECONDS[method] * (1 + seed),

@@ -1,24 +1,24 @@
-"""The paper's three locks, read off the timeline of one step."""
+"""The paper's three locks, computed from the timeline of one step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from synthgrad_lab.feedforward.profiling import Event
+from synthgrad_lab.feedforward.profiling import StepEvent
 
 
-def locks(events: Sequence[Event]) -> list[tuple[int, str, float, float]]:
-    """Where layers wait for other layers.
+def locks(events: Sequence[StepEvent]) -> list[tuple[int, str, float, float]]:
+    """The times in which layers wait for other layers.
 
     Args:
         events: the timeline of one step.
 
     Returns:
-        (layer, lock, start, end) in ms. Forward: until the layer's forward pass starts. Update: from the end of
-        its forward pass, and of a loss of its own, until all layers above have run forwards. Backward: from
-        then until its backward pass starts. A layer whose backward pass starts before the layers above have
-        run has neither of the last two.
+        (layer, lock, start, end) in ms. The forward lock lasts until the layer's forward pass starts; the update lock
+        from the end of its forward pass, and of a loss of its own, until all layers above have run forwards; the
+        backward lock from then until its backward pass starts. A layer whose backward pass starts before the layers
+        above have run has neither of the last two.
 
     References:
         Jaderberg et al. 2017, section 1: forward, update and backward locking.
@@ -36,8 +36,8 @@ def locks(events: Sequence[Event]) -> list[tuple[int, str, float, float]]:
     return found
 
 
-def first_update(events: Sequence[Event]) -> tuple[float, bool] | None:
-    """When the lowest layer's update has ended, in ms, and whether that is before the second layer runs.
+def first_update(events: Sequence[StepEvent]) -> tuple[float, bool] | None:
+    """The end of the lowest layer's update in ms, and whether it comes before the second layer runs.
 
     None if the lowest layer is not updated.
     """
@@ -47,6 +47,6 @@ def first_update(events: Sequence[Event]) -> tuple[float, bool] | None:
     return update["end"], (2, "forward") in at and update["end"] <= at[2, "forward"]["start"]
 
 
-def length(events: Sequence[Event]) -> float:
-    """How long the step takes, in ms; 0 without events."""
+def length(events: Sequence[StepEvent]) -> float:
+    """The length of the step in ms; 0 without events."""
     return max((e["end"] for e in events), default=0.0)

@@ -72,14 +72,9 @@ def defaults(recipe: str, chosen: Mapping[str, str]) -> Settings:
 
     Args:
         recipe: its name.
-        chosen: settings by name, as texts; ``method``, ``data``, ``preset``, ``steps`` and ``epochs`` matter. A value
-            that is not valid is ignored: the command refuses it.
-
-    Raises:
-        ValueError: if both steps and epochs are chosen.
+        chosen: settings by name, as texts; ``method``, ``data``, ``preset`` and ``steps`` matter. A value that is not
+            valid is ignored: the command refuses it.
     """
-    if {"steps", "epochs"} <= chosen.keys():
-        raise ValueError("steps and epochs are two ways to set the length of a run; give one of them")
     method, data = chosen.get("method"), chosen.get("data")
     settings = RECIPES[recipe](method if method in METHODS else USUAL)
     if data in TRAINING:

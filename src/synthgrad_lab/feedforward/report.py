@@ -1,188 +1,137 @@
-"""One self-contained HTML page about runs: a table, figures, settings; no script and nothing from the network."""
+"""The feed-forward section of a report: a table, figures of each network, the runs' settings and folders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
-from pathlib import Path
+from collections.abc import Sequence
 
-from synthgrad.checkpoint import write_atomically
-from synthgrad_lab.families import CLOCKS, SEQUENCES
-from synthgrad_lab.feedforward import figures, locks
-from synthgrad_lab.feedforward import report_sections as sections
+from synthgrad_lab.feedforward import figures
+from synthgrad_lab.feedforward.field_docs import field_docs
+from synthgrad_lab.feedforward.locks import first_update
 from synthgrad_lab.feedforward.settings import Settings
-from synthgrad_lab.feedforward.summary import groups, rows, shown, summarise
-from synthgrad_lab.feedforward.summary_table import Cost, cells, heading, table
-from synthgrad_lab.reporting import html_report as html
-from synthgrad_lab.reporting.runs import Run, read
-from synthgrad_lab.running.settings import describe
+from synthgrad_lab.feedforward.step_figure import timeline
+from synthgrad_lab.feedforward.summary import Key, groups, label, summarise
+from synthgrad_lab.feedforward.summary_table import Cost, caption, heading, lines, validation
+from synthgrad_lab.reporting.html_report import Block, Section, picture
+from synthgrad_lab.reporting.runs import Run
+from synthgrad_lab.running.settings import flat
 
-__all__ = ["rows", "table", "write"]
-
-CURVES = """Error on the validation images while training goes on; lower is better, and the scale is logarithmic.
+CURVES = """Error on the validation images during training; lower is better, and the scale is logarithmic.
 A line is the mean over the seeds, its band runs from the best to the worst of them. A dotted line with crosses is
 a run that has not finished."""
 
 QUALITY = """How well each gradient model M predicts the true gradient of its message h<sub>k</sub> (the output of
-layer k; h<sub>1</sub> is the lowest), on a fixed batch of validation images that it is not trained on. The full
-grey line is a perfect prediction, the dashed one what a model gets that always says zero. The lower the
-interface, the more of its teaching is itself predicted, and the harder the task."""
+layer k; h<sub>1</sub> is the lowest), on a fixed batch of validation images that M is not trained on. The full
+grey line is a perfect prediction, the dashed one a model whose output is always zero. The targets of a lower
+interface are themselves predicted to a larger part, and its task is harder."""
 
-TIMELINE = """Full boxes are work, hatched ones a layer's waiting, by the paper's three locks, in one measured
-training step. With backprop a layer waits for all layers above to run forwards (update lock) and backwards
-(backward lock), and layer 1 is updated last; with an unlocked interface above it, it is updated before the next
-layer even runs, so these two locks are gone. The forward lock stays, and here all runs in one process, one box
-after another: what is shown is the order, not a gain in speed; fitting the gradient models makes the step
-longer."""
+TIMELINE = """One measured training step. Full boxes are work; hatched ones are a layer's waiting, by the paper's
+three locks. With backpropagation a layer waits until all layers above have run forwards (update lock) and backwards
+(backward lock), and layer 1 is updated last. With an unlocked interface above it, layer 1 is updated before the next
+layer even runs, so these two locks are gone. The forward lock stays. Here everything runs in one process, one box
+after another: the figure shows the order, and no gain in speed; fitting the gradient models makes the step longer."""
 
 NOTES = (
     "The recipes' settings were chosen on validation images. The test images are used once, at the end of a run.",
     "± is the standard deviation (n − 1) over seeds, which differ in the weights and in the order of the data; a "
     "single run has none.",
-    "The paper's numbers are for the same network after 500,000 iterations with the paper's own recipe: where to "
-    "aim, not what fewer steps must reach.",
+    "The paper's numbers are for the same network after 500,000 iterations with the paper's own recipe: a goal, "
+    "which fewer steps need not reach.",
     "“No Bprop” trains the top layer only. A step of each method sees one batch and updates each layer that learns "
-    "once. Its time leaves evaluation out",
+    "once. Its time does not include evaluation",
 )
 
 
-def write(folders: Sequence[Path], out: Path, extra_html: str = "", cost: Cost = None) -> Path:
-    """Write the page.
+def section(runs: Sequence[Run], cost: Cost = None) -> Section | None:
+    """The section about these runs; None if there is none.
 
     Args:
-        folders: run folders; those without a finished run are named, and show the curve that they have.
-        out: the page's file, replaced whole; its folder is made if need be.
-        extra_html: put below the table as it is; its texts are escaped already.
-        cost: seconds per step over Bprop's, by method, where measured better than by the runs themselves.
-
-    Returns:
-        The page's file.
-
-    Raises:
-        FileNotFoundError: if a folder does not exist, or none of them holds a run.
-        ValueError: if no folder is given.
+        runs: of this family; those that have not finished are named, and their curves drawn.
+        cost: seconds per step over Bprop's, by method, where they were measured better than by the runs themselves.
     """
-    found, others = read(folders)
-    sequences = [run for run in found if run.kind is SEQUENCES]
-    two_clocks = [run for run in found if run.kind is CLOCKS]
-    staged = [run for run in found if run.launch]
-    images = [run for run in found if run.classifies]
-    runs = [run for members in groups(images).values() for run in members]
-    numbers = summarise(runs)
-    networks: dict[tuple[str, int, int], list[Run]] = {}
-    for members in groups(runs).values():
-        data, layers, width, *_ = members[0].shown
-        networks.setdefault((data, layers, width), []).extend(members)
-    body = [
-        "<h1>Decoupled neural interfaces: runs beside each other</h1>",
-        sections.sequences(sequences),
-        sections.two_clocks(two_clocks),
-        sections.staged(staged),
-        f'<p class="note">{escape(heading(numbers))}</p>' if runs else "",
-        html.table(cells(numbers, cost)),
+    if not runs:
+        return None
+    found = groups(runs)
+    rows = summarise(runs)
+    networks: dict[str, dict[Key, list[Run]]] = {}
+    for key, members in found.items():
+        networks.setdefault(key.network, {})[key] = members
+    times = (
+        ", and was measured with the methods in turn." if cost else "; other work may have run at the same time."
+    )
+    blocks = [
         *(
-            html.warning(f"{shown(row['method'], row['settings'])}: {note}.")
-            for row in numbers
+            Block("warning", f"{label(row['method'], row['settings'])}: {note}.")
+            for row in rows
             for note in row["notes"]
         ),
-        _unfinished(runs, others),
-        _notes(cost) if runs else "",
-        extra_html,
-        *(_network(network, members) for network, members in networks.items()),
-        _settings(runs) if runs else "",
-        _environment(found),
-        _folders(runs, others) if runs else "",
+        *_unfinished(runs),
+        Block("notes", lines=[*NOTES[:-1], NOTES[-1] + times]),
+        *([Block("details", "Errors on the validation images", lines=validation(rows))] if rows else []),
+        *(block for network, some in networks.items() for block in _network(network, some)),
+        Block("heading", "Settings"),
+        *(_settings(key, members) for key, members in found.items()),
+        Block("heading", "Runs"),
+        Block("table", lines=[_folder(run) for members in found.values() for run in members], words=True),
     ]
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>synthgrad report</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{html.CSS}</style></head><body>\n{chr(10).join(part for part in body if part)}\n</body></html>\n"
+    return Section(
+        "Feed-forward networks", lines(rows, cost), blocks, heading(rows), caption(cost) if rows else "", rows
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page.encode(errors="surrogateescape"))  # a folder's name may be no text
-    return out
 
 
-def _notes(cost: Cost) -> str:
-    times = (
-        ", and was measured with the methods in turn."
-        if cost
-        else "; it is the runs' own, whatever else the machine did meanwhile."
-    )
-    return '<ul class="notes"><li>' + "</li>\n<li>".join(NOTES) + f"{times}</li></ul>"
-
-
-def _unfinished(runs: Iterable[Run], others: Iterable[Path]) -> str:
+def _unfinished(runs: Sequence[Run]) -> list[Block]:
     named = [f"{run.folder} ({run.state})" for run in runs if not run.result]
-    named += [f"{folder} (no run in it)" for folder in others]
-    return html.warning(f"Not in the table: {', '.join(named)}.") if named else ""
+    return [Block("warning", f"Not in the table: {', '.join(named)}.")] if named else []
 
 
-def _network(network: tuple[str, int, int], runs: list[Run]) -> str:
-    parts = ["<h2>" + escape("{}, {} layers, width {}".format(*network)) + "</h2>"]
-    # For the texts that stand for a picture.
-    first = {shown(method, settings): members[0] for (*_, method, _, settings), members in groups(runs).items()}
+def _network(network: str, found: dict[Key, list[Run]]) -> list[Block]:
+    """The figures of a network."""
+    runs = [run for members in found.values() for run in members]
+    first = {key.name: members[0] for key, members in found.items()}  # for the texts that replace pictures
+    blocks = [Block("heading", network)]
     if any(run.points for run in runs):
         last = ", ".join(
-            f"{name} {r.points[-1]['validation_error']:.2f} %" for name, r in first.items() if r.points
+            f"{name} {run.points[-1]['validation_error']:.2f} %" for name, run in first.items() if run.points
         )
         alt = f"Validation error over steps, a line per method; where the first seed ends: {last}"
-        parts.append(html.picture("Validation error", figures.curves(runs), CURVES, alt))
+        blocks.append(picture("Validation error", figures.curves(runs), CURVES, alt))
     if drawn := figures.quality(runs):
         last = "; ".join(
-            f"{method} " + ", ".join(f"{name} {q['cosine']:.2f}" for name, q in r.result["quality"].items())
-            for method, r in first.items()
-            if r.result and r.result["quality"]
+            f"{name} " + ", ".join(f"{h} {q['cosine']:.2f}" for h, q in run.result["quality"].items())
+            for name, run in first.items()
+            if run.result and run.result["quality"]
         )
         alt = (
             f"Cosine, norm ratio and relative error of each interface over steps; last cosines, first seed: {last}"
         )
-        parts.append(html.picture("Quality of the synthetic gradients", drawn, QUALITY, alt))
-    if drawn := figures.timeline(runs):
-        noted = [(name, locks.first_update(r.events)) for name, r in first.items()]
-        last = ", ".join(f"{method} {note[0]:.1f} ms" for method, note in noted if note)
+        blocks.append(picture("Quality of the synthetic gradients", drawn, QUALITY, alt))
+    if drawn := timeline(runs):
+        noted = [(name, first_update(run.events)) for name, run in first.items()]  # pyright: ignore
+        last = ", ".join(f"{name} {note[0]:.1f} ms" for name, note in noted if note)
         alt = f"One step of each method, a row per layer; layer 1 is updated after (first seed): {last}"
-        parts.append(html.picture("One step: who waits for whom", drawn, TIMELINE, alt))
-    return "\n".join(parts)
+        blocks.append(picture("One step: which layer waits for which", drawn, TIMELINE, alt))
+    return blocks
 
 
-def _settings(runs: Iterable[Run]) -> str:
-    means = {key: text for key, _, text in describe(Settings())}
-    parts = ["<h2>Settings</h2>"]
-    for (data, layers, width, method, steps, settings), members in groups(runs).items():
-        lines = [
-            {
-                "setting": name,
-                "value": ", ".join(dict.fromkeys(str(run.settings.get(name)) for run in members)),
-                "meaning": means.get(name, ""),
-            }
-            for name in members[0].settings
-            if name != "out"
-        ]
-        title = escape(f"{shown(method, settings)}: {data}, {layers} layers, width {width}, {steps} steps")
-        parts.append(f"<details><summary>{title}</summary>{html.table(lines, 'words')}</details>")
-    return "\n".join(parts)
-
-
-def _environment(runs: Sequence[Run]) -> str:
-    names = dict.fromkeys(name for run in runs for name in run.environment)
-    lines = [
-        {"what": name, "value": ", ".join(dict.fromkeys(str(run.environment.get(name)) for run in runs))}
-        for name in names
-    ]
-    return f"<h2>Environment</h2>\n{html.table(lines, 'words')}" if lines else ""
-
-
-def _folders(runs: Iterable[Run], others: Iterable[Path]) -> str:
-    lines = [
+def _settings(key: Key, runs: Sequence[Run]) -> Block:
+    """The settings of a group, with their meanings."""
+    docs, values = field_docs(Settings), [flat(run.settings) for run in runs]
+    rows = [
         {
-            "method": shown(run.settings["method"]),
-            "seed": str(run.settings["seed"]),
-            "state": run.state,
-            "test error %": f"{run.result['test_error']:.2f}" if run.result else "",
-            "folder": str(run.folder),
+            "setting": name,
+            "value": ", ".join(dict.fromkeys(str(each.get(name)) for each in values)),
+            "meaning": docs.get(name, ""),
         }
-        for run in runs
+        for name in values[0]
+        if name != "out"
     ]
-    lines += [{**dict.fromkeys(lines[0], ""), "state": "no run", "folder": str(folder)} for folder in others]
-    return f"<h2>Runs</h2>\n{html.table(lines, 'words')}"
+    return Block("details", f"{key.name}: {key.network}, {key.steps} steps", lines=rows, words=True)
+
+
+def _folder(run: Run) -> dict[str, str]:
+    return {
+        "method": label(run.settings["method"]),
+        "seed": str(run.settings["seed"]),
+        "state": run.state,
+        "test error %": f"{run.result['test_error']:.2f}" if run.result else "",
+        "folder": str(run.folder),
+    }

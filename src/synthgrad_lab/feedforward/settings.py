@@ -31,6 +31,8 @@ LABELS = {
     "cdni": "cDNI",
     "critic": "Critic",
 }
+Chance = Annotated[float, Range(0.001, 1)]
+"""A probability that is not zero."""
 TRAINING = {"mnist": 55_000, "fashion-mnist": 55_000, "cifar10": 45_000}
 """Training examples of each data set; the rest of the published training set is for validation."""
 
@@ -116,7 +118,7 @@ class Settings(common.Settings):
     unlock: Literal["update", "fused", "complete"] = "update"
     """update: each layer is updated before the next one runs. fused: one graph, gradients decoupled only.
     complete: each layer runs on a synthetic input, so none waits for another in either direction."""
-    p_update: Annotated[float, Range(0.001, 1)] = 1.0
+    p_update: Chance = 1.0
     """Sparse updates: probability with which each layer runs backwards and is updated in a step, in random order."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     model: Model = field(default_factory=Model)

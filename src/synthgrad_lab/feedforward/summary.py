@@ -1,115 +1,124 @@
-"""Runs read back from their folders, gathered into groups of seeds, and the numbers of each group."""
+"""Groups of runs that repeat one experiment, and each group's numbers."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from synthgrad_lab.feedforward import paper
 from synthgrad_lab.feedforward.settings import LABELS, METHODS
-from synthgrad_lab.reporting.runs import Run, read, set_apart
-
-Key = tuple[str, int, int, str, int, str]
-"""A group: data (and kind of net), layers, width, method, steps, and the settings that set it apart from groups
-that are equal in these. Its runs differ in nothing but what is a single run's own: they are repetitions."""
+from synthgrad_lab.reporting.runs import Run, set_apart
+from synthgrad_lab.reporting.statistics import grouped
 
 
-def shown(method: str, settings: str = "") -> str:
-    """A method's name in tables and figures, with the settings that set a group apart."""
+class Key(NamedTuple):
+    """A group of runs that repeat one experiment: they differ in their seeds, but in no setting that decides a run."""
+
+    data: str
+    """The images; also the kind of net, where it is convolutional."""
+    layers: int
+    width: int
+    method: str
+    steps: int
+    settings: str = ""
+    """Other settings, as text, that tell the group from groups that are equal in the fields above."""
+
+    @property
+    def name(self) -> str:
+        """The group's name within its network."""
+        return label(self.method, self.settings)
+
+    @property
+    def network(self) -> str:
+        """The network in words."""
+        return f"{self.data}, {self.layers} layers, width {self.width}"
+
+
+def label(method: str, settings: str = "") -> str:
+    """A method's name in tables and figures, with settings that tell a group from others."""
     name = LABELS.get(method, method)
     return f"{name} ({settings})" if settings else name
 
 
 def groups(runs: Iterable[Run]) -> dict[Key, list[Run]]:
-    """Runs by group, the groups in the order of data, network, method (as in ``METHODS``), steps, settings."""
-    found: dict[Key, list[Run]] = {}
-    for run, settings in set_apart(runs, lambda run: run.shown):
-        found.setdefault((*run.shown, settings), []).append(run)
-
-    def place(key: Key) -> tuple[Any, ...]:
-        order = METHODS.index(key[3]) if key[3] in METHODS else len(METHODS)
-        return *key[:3], order, *key[3:]
-
-    return {key: sorted(found[key], key=lambda r: r.settings["seed"]) for key in sorted(found, key=place)}
+    """Runs by group, ordered by data, network, method (as in ``METHODS``), steps and settings; then by seed."""
+    found = grouped(set_apart(list(runs), _shown), lambda pair: Key(*_shown(pair[0]), pair[1]))
+    order = {method: place for place, method in enumerate(METHODS)}
+    keys = sorted(found, key=lambda key: (*key[:3], order.get(key.method, len(order)), *key[3:]))
+    return {key: sorted((run for run, _ in found[key]), key=lambda run: run.settings["seed"]) for key in keys}
 
 
-def rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The numbers of each group of finished runs.
-
-    Args:
-        folders: run folders; those without a finished run are left out, so there may be no row.
-
-    Returns:
-        A dict per group: ``data``, ``layers``, ``width``, ``method``, ``steps``; ``settings`` (what else sets it
-        apart, as text; mostly nothing); ``seeds`` (how many);
-        ``test_error`` and ``validation_error`` in percent, means over the seeds, with ``test_deviation`` and
-        ``validation_deviation`` (n - 1; None for one run); ``paper`` (percent after 500,000 iterations, or
-        None); ``updates_per_layer``; ``seconds_per_step`` and ``cost``, the same over Bprop's on the same
-        network and batch (None without Bprop); ``notes``, what makes a group less than repetitions.
-
-    Raises:
-        FileNotFoundError: as ``read``.
-        ValueError: as ``read``.
-    """
-    return summarise(read(folders)[0])
+def _shown(run: Run) -> tuple[str, int, int, str, int]:
+    """The settings that tables and figures show of every run."""
+    s = run.settings
+    data = s["data"] + (", convolutional" if s.get("net") == "cnn" else "")
+    return data, s["layers"], s["width"], s["method"], s["steps"]
 
 
 def summarise(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """``rows`` of runs that are read already; empty if none is finished."""
-    finished = groups(run for run in runs if run.result and run.classifies)
-    bprop: dict[tuple[Any, ...], list[float]] = {}
-    for key, members in finished.items():
-        if key[3] == "bprop":
-            times = [run.result["seconds_per_step"] for run in members if run.result]
-            bprop.setdefault(_work(members[0]), []).extend(times)
+    """The numbers of each group of finished runs; empty if no run has finished.
+
+    Args:
+        runs: of this family.
+
+    Returns:
+        A dict per group: ``data, layers, width, method, steps, settings`` as in ``Key``; ``seeds``, their number;
+        ``test_error`` and ``validation_error`` in percent, means over the seeds, with ``test_deviation`` and
+        ``validation_deviation`` (n - 1; None for one run); ``paper`` (percent after 500,000 iterations, or None);
+        ``updates_per_layer``; ``seconds_per_step`` and ``cost``, the same over Bprop's on the same network and batch
+        (None without Bprop); ``notes``, reasons why the group's mean or deviation may mislead.
+    """
+    finished = groups(run for run in runs if run.result)
+    bprop = grouped((run for key, some in finished.items() if key.method == "bprop" for run in some), _work)
     found = []
     for key, members in finished.items():
-        row, base = _row(key, members), statistics.fmean(bprop.get(_work(members[0]), [0]))
-        found.append({**row, "cost": row["seconds_per_step"] / base if base else None})
+        row, base = _row(key, members), bprop.get(_work(members[0]))
+        cost = row["seconds_per_step"] / _mean(base, "seconds_per_step") if base else None
+        found.append({**row, "cost": cost})
     return found
 
 
 def _work(run: Run) -> tuple[Any, ...]:
-    """What makes two methods' times per step comparable: network, batch, arithmetic."""
-    return *run.shown[:3], *(run.decides.get(name) for name in ("batch", "precision", "augment"))
+    """The settings in which runs must agree, so that their times per step can be compared."""
+    s = run.settings
+    return *_shown(run)[:3], s["batch"], s["run"]["precision"], s["augment"]
 
 
-def _mixes(run: Run) -> bool:
-    """Whether true gradients are mixed in: not what the paper's table is about."""
-    lam = run.settings.get("lam", 0)
-    return any(lam) if isinstance(lam, list | tuple) else lam > 0
-
-
-def _row(key: Key, runs: list[Run]) -> dict[str, Any]:
-    data, layers, width, method, steps, settings = key
+def _row(key: Key, runs: Sequence[Run]) -> dict[str, Any]:
     results = [run.result for run in runs if run.result]
     seeds = [run.settings["seed"] for run in runs]
-
-    def mean(name: str) -> float:
-        return statistics.fmean(r[name] for r in results)
-
-    def deviation(name: str) -> float | None:
-        return statistics.stdev(r[name] for r in results) if len(results) > 1 else None
-
     notes = []
     if len(images := sorted({str(r.get("images", "")) for r in results})) > 1:
         notes.append(f"images differ: {', '.join(images)}")
     if len(set(seeds)) < len(seeds):
-        notes.append("a seed came twice: the deviation is too small")
-    first = runs[0].settings
-    published = paper.reported(first["data"], first.get("recipe", ""), method, layers, width)
+        notes.append("two runs have the same seed: the deviation is too small")
+    s = runs[0].settings
+    # The paper's table is about synthetic gradients alone.
+    mixed = any(any(run.settings["mixing"]["lam"]) for run in runs)
+    published = None if mixed else paper.reported(s["data"], s["recipe"], key.method, key.layers, key.width)
     per_layer = zip(*(r["updates_per_layer"] for r in results), strict=True)
     return {
-        **{"data": data, "layers": layers, "width": width, "method": method, "steps": steps},
-        **{"settings": settings, "seeds": len(seeds)},
-        "test_error": mean("test_error"),
-        "test_deviation": deviation("test_error"),
-        "validation_error": mean("validation_error"),
-        "validation_deviation": deviation("validation_error"),
-        "paper": None if any(_mixes(run) for run in runs) else published,
+        **key._asdict(),
+        "seeds": len(seeds),
+        "test_error": _mean(runs, "test_error"),
+        "test_deviation": _deviation(runs, "test_error"),
+        "validation_error": _mean(runs, "validation_error"),
+        "validation_deviation": _deviation(runs, "validation_error"),
+        "paper": published,
         "updates_per_layer": [round(statistics.fmean(counts)) for counts in per_layer],
-        "seconds_per_step": mean("seconds_per_step"),
+        "seconds_per_step": _mean(runs, "seconds_per_step"),
         "notes": notes,
     }
+
+
+def _values(runs: Sequence[Run], name: str) -> list[float]:
+    return [run.result[name] for run in runs if run.result]
+
+
+def _mean(runs: Sequence[Run], name: str) -> float:
+    return statistics.fmean(_values(runs, name))
+
+
+def _deviation(runs: Sequence[Run], name: str) -> float | None:
+    return statistics.stdev(values) if len(values := _values(runs, name)) > 1 else None

@@ -1,11 +1,12 @@
-"""The figures: what they show, and labels that can be read."""
+"""The figures: their lines, titles and labels."""
 
 from __future__ import annotations
 
 import pytest
 
 from synthgrad_lab.feedforward import figures
-from synthgrad_lab.feedforward.recipes import PAPER
+from synthgrad_lab.feedforward.settings import PAPER
+from synthgrad_lab.feedforward.step_figure import timeline
 from synthgrad_lab.reporting.figures import svg
 from synthgrad_lab.reporting.runs import read
 from tests.helpers.written import write
@@ -29,7 +30,7 @@ def test_figures(record):
     drawn = figures.quality(runs)
     assert drawn is not None
     assert len(drawn.axes) == 2 * 3
-    drawn = figures.timeline(runs)
+    drawn = timeline(runs)
     assert drawn is not None
     titles = [ax.get_title("left") for ax in drawn.axes]
     assert titles == ["Bprop: one step takes 12.0 ms"] + [
@@ -40,11 +41,11 @@ def test_figures(record):
     assert notes[1] == ["layer 1 updated after 7.0 ms,\nbefore layer 2 runs"]
 
 
-def test_a_long_step_has_backprop_enlarged(record):
+def test_a_long_step_comes_with_bprop_enlarged(record):
     slow = record("slow", "dni")
     text = (slow / "record.jsonl").read_text()
     (slow / "record.jsonl").write_text(text.replace('"start": 16, "end": 17', '"start": 16, "end": 60'))
-    drawn = figures.timeline(read([slow, record("b", "bprop")])[0])
+    drawn = timeline(read([slow, record("b", "bprop")])[0])
     assert drawn is not None
     assert [ax.get_title("left").split(":")[0] for ax in drawn.axes] == ["Bprop", "Bprop", "DNI"]
     assert drawn.axes[0].get_xlim()[1] < drawn.axes[1].get_xlim()[1] == drawn.axes[2].get_xlim()[1]

@@ -1,4 +1,4 @@
-"""The report: its numbers by hand, its page, and what it says where there is nothing to report."""
+"""The report: its numbers by hand, its page, and its errors where there is nothing to report."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from synthgrad_lab.commands.report import written
 
 from synthgrad_lab.feedforward import report
-from synthgrad_lab.feedforward.recipes import METHODS
+from synthgrad_lab.feedforward.settings import METHODS
+from synthgrad_lab.reporting.html_report import Block, Section
+from synthgrad_lab.reporting.html_report import write as write_page
+from synthgrad_lab.reporting.runs import read
+from synthgrad_lab.reporting.tables import terminal
 from synthgrad_lab.running.loop import run
 from synthgrad_lab.running.record import Record
 from tests.helpers.written import write
@@ -50,15 +55,26 @@ class Page(HTMLParser):
         return [attrs for tag, attrs in self.tags if tag == "img"]
 
 
-def text(table) -> str:
+def section(folders, **options) -> Section:
+    found = report.section(read(folders)[0], **options)
+    assert found is not None
+    return found
+
+
+def page(folders, path: Path) -> Page:
+    return Page(write_page(path, [section(folders)]))
+
+
+def text(shown: Section) -> str:
+    """The section in the terminal."""
     console = Console(width=200)
     with console.capture() as caught:
-        console.print(table)
+        console.print(terminal(shown.heading, shown.lines, shown.caption))
     return caught.get()
 
 
 def test_rows_by_hand(folders):
-    rows = {row["method"]: row for row in report.rows(folders)}
+    rows = {row["method"]: row for row in section(folders).rows}
     assert list(rows) == list(METHODS)
     dni = rows["dni"]
     assert (dni["seeds"], dni["layers"], dni["steps"]) == (2, 4, 20)
@@ -74,7 +90,7 @@ def test_rows_by_hand(folders):
 
 
 def test_one_seed_has_no_deviation_and_no_bprop_no_cost(record):
-    (row,) = report.rows([record("a", "cdni")])
+    (row,) = section([record("a", "cdni")]).rows
     assert row["test_deviation"] is None
     assert row["cost"] is None
 
@@ -90,66 +106,75 @@ def test_one_seed_has_no_deviation_and_no_bprop_no_cost(record):
     ],
 )
 def test_the_papers_number_stands_beside_the_papers_network_only(record, changes, paper):
-    assert report.rows([record("a", "cdni", **changes)])[0]["paper"] == paper
+    assert section([record("a", "cdni", **changes)]).rows[0]["paper"] == paper
 
 
 def test_groups_by_network_method_and_steps(record):
-    found = report.rows(
+    found = section(
         [record("a", "cdni"), record("b", "cdni", steps=30), record("c", "bprop", layers=3), record("d", "bprop")]
     )
-    assert [(row["layers"], row["method"], row["steps"]) for row in found] == [
+    assert [(row["layers"], row["method"], row["steps"]) for row in found.rows] == [
         (3, "bprop", 20), (4, "bprop", 20), (4, "cdni", 20), (4, "cdni", 30),
     ]  # fmt: skip
-    drawn = text(report.table(found))
+    drawn = text(found)
     assert all(column in drawn for column in ("layers", "steps"))
-    assert "width 256" in drawn  # all agree in it: said above the table
+    assert "width 256" in drawn  # all agree in it: it stands above the table
 
 
-def test_runs_that_are_no_repetitions_are_told_apart(record, tmp_path):
-    folders = [record("a", "cdni", 1), record("b", "cdni", 2, lr=0.5), record("c", "cdni", 1, threads=2)]
-    one, other = report.rows(folders)
-    assert (one["settings"], one["seeds"], one["test_error"]) == ("lr=0.001", 2, pytest.approx(2.1))
-    assert (other["settings"], other["seeds"], other["test_error"]) == ("lr=0.5", 1, pytest.approx(2.2))
-    assert (one["notes"], other["notes"]) == (["a seed came twice: the deviation is too small"], [])
-    page = Page(report.write(folders, tmp_path / "r.html"))
-    assert "lr=0.5" in page.text
-    assert "cDNI (lr=0.5): 2.20 %" not in page.text  # it is drawn
-    assert "cDNI (lr=0.5) 2.20 %" in page.images()[0]["alt"]
-    assert "lr=0.001" in text(report.table([one, other]))
+def test_runs_of_different_settings_are_separate_rows(record, tmp_path):
+    folders = [
+        record("a", "cdni", 1),
+        record("b", "cdni", 2, **{"optimizer.lr": 0.5}),
+        record("c", "cdni", 1, **{"run.threads": 2}),
+    ]
+    found = section(folders)
+    one, other = found.rows
+    assert (one["settings"], one["seeds"], one["test_error"]) == ("optimizer.lr=0.001", 2, pytest.approx(2.1))
+    assert (other["settings"], other["seeds"], other["test_error"]) == ("optimizer.lr=0.5", 1, pytest.approx(2.2))
+    assert (one["notes"], other["notes"]) == (["two runs have the same seed: the deviation is too small"], [])
+    html = page(folders, tmp_path / "r.html")
+    assert "lr=0.5" in html.text
+    assert "cDNI (optimizer.lr=0.5): 2.20 %" not in html.text  # it is drawn
+    assert "cDNI (optimizer.lr=0.5) 2.20 %" in html.images()[0]["alt"]
+    assert "optimizer.lr=0.001" in text(found)
 
 
-def test_table(folders):
-    drawn = text(report.table(report.rows(folders)))
+def test_table(folders, record):
+    drawn = text(section(folders))
     for words in ("No Bprop", "3.10 ± 0.14", "0 0 0 20", "4.00", "500k it.", "2 seeds"):
         assert words in drawn
-    measured = text(report.table(report.rows(folders), {"Bprop": 1.0, "DNI": 2.5}))
+    measured = text(section(folders, cost={"Bprop": 1.0, "DNI": 2.5}))
     assert "2.50" in measured
     assert "4.00" not in measured
-    assert "2.00" in measured  # cDNI was not measured: its runs' own
-    assert "no run has finished" in text(report.table([]))
+    assert "2.00" in measured  # cDNI was not measured: the ratio of its runs' times
+    assert "no run has finished" in text(section([record("half", "dni", ends=False)]))
+    assert report.section([]) is None
 
 
 def test_page(folders, tmp_path):
-    out = tmp_path / "new" / "report.html"
-    assert report.write(folders, out, "<p>and a benchmark</p>") == out
-    page = Page(out)
-    assert [attrs["alt"].split()[0] for attrs in page.images()] == ["Validation", "Cosine,", "One"]
-    assert all(attrs["src"].startswith("data:image/svg+xml;base64,") for attrs in page.images())
+    out, shown = tmp_path / "new" / "report.html", [section(folders)]
+    extra = [Block("note", "and a benchmark")]
+    assert write_page(out, shown, extra) == out
+    html = Page(out)
+    assert [attrs["alt"].split()[0] for attrs in html.images()] == ["Validation", "Cosine,", "One"]
+    assert all(attrs["src"].startswith("data:image/svg+xml;base64,") for attrs in html.images())
     for words in ("3.10 ± 0.14", "and a benchmark", "forward lock stays", "validation images", str(folders[0])):
-        assert words in page.text
-    assert len([tag for tag, _ in page.tags if tag == "details"]) == len(METHODS)
-    links = [v for _, attrs in page.tags for k, v in attrs.items() if k in ("src", "href", "action", "data")]
+        assert words in html.text
+    assert "3.60 ± 0.14" in html.text  # on validation images
+    assert "Adam's beta1" in html.text  # a setting's meaning
+    assert len([tag for tag, _ in html.tags if tag == "details"]) == len(METHODS) + 1
+    links = [v for _, attrs in html.tags for k, v in attrs.items() if k in ("src", "href", "action", "data")]
     assert not [link for link in links if not link.startswith("data:")]
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in html.tags}
     before = out.read_bytes()
-    assert report.write(folders, out, "<p>and a benchmark</p>").read_bytes() == before
+    assert write_page(out, [section(folders)], extra).read_bytes() == before
 
 
 def test_texts_are_escaped(record, tmp_path):
     folder = record("<i>&", "cdni", data="<script>alert(1)</script>", recipe='"><b>')
-    page = report.write([folder], tmp_path / "r.html")
-    assert not {"script", "i", "b"} & {tag for tag, _ in Page(page).tags}
-    assert "<script>alert(1)</script>" in Page(page).text
+    html = page([folder], tmp_path / "r.html")
+    assert not {"script", "i", "b"} & {tag for tag, _ in html.tags}
+    assert "<script>alert(1)</script>" in html.text
 
 
 def test_unfinished_runs_and_empty_folders_are_named(record, tmp_path):
@@ -162,20 +187,21 @@ def test_unfinished_runs_and_empty_folders_are_named(record, tmp_path):
     with (stopped / "record.jsonl").open("a") as file:
         file.write('{"kind": "resu')  # torn by a crash
     folders = [record("whole", "dni"), half, stopped, empty, alien]
-    (row,) = report.rows(folders)
+    (found,) = written(folders, tmp_path / "r.html")
+    (row,) = found.rows
     assert row["seeds"] == 1
-    page = Page(report.write(folders, tmp_path / "r.html"))
-    assert f"{half} (unfinished at step 20 of 20)" in page.text
-    assert f"{stopped} (interrupted at step 20 of 20)" in page.text
-    assert f"{empty} (no run in it)" in page.text
-    assert f"{alien} (no run in it)" in page.text
-    only = Page(report.write([half], tmp_path / "half.html"))
+    html = Page(tmp_path / "r.html")
+    assert f"{half} (unfinished at step 20 of 20)" in html.text
+    assert f"{stopped} (interrupted at step 20 of 20)" in html.text
+    assert f"{empty} (no run in it)" in html.text
+    assert f"{alien} (no run in it)" in html.text
+    only = page([half], tmp_path / "half.html")
     assert "no run has finished yet" in only.text
     assert len(only.images()) == 1  # its curve
-    assert report.rows([half]) == []
+    assert section([half]).rows == []
 
 
-@pytest.mark.parametrize("function", [report.rows, lambda folders: report.write(folders, Path("never.html"))])
+@pytest.mark.parametrize("function", [section, lambda folders: written(folders, Path("never.html"))])
 def test_nothing_to_report(tmp_path, function):
     for folders, kind, words in [
         ([], ValueError, "no run folder was given"),
@@ -189,9 +215,9 @@ def test_nothing_to_report(tmp_path, function):
 
 def test_a_real_run(tiny, tmp_path):
     result = run(tiny("cdni", steps=3, **{"run.eval_every": 1}))
-    (row,) = report.rows([tmp_path / "run"])
+    (row,) = section([tmp_path / "run"]).rows
     assert row["test_error"] == result["test_error"]
     assert row["updates_per_layer"] == [3, 3, 3, 3]
-    page = Page(report.write([tmp_path / "run"], tmp_path / "r.html"))
-    assert len(page.images()) == 3
-    assert "layer 1 is updated after" in page.images()[2]["alt"]
+    html = page([tmp_path / "run"], tmp_path / "r.html")
+    assert len(html.images()) == 3
+    assert "layer 1 is updated after" in html.images()[2]["alt"]

@@ -7,15 +7,17 @@ from typing import Any
 
 from synthgrad_lab.running.bench import Bar, Bench
 from synthgrad_lab.running.jsonl import Row
+from synthgrad_lab.running.ranges import Count, FromTwo
+from synthgrad_lab.running.settings import Checked
 
 
 @dataclass(frozen=True)
-class Step(Bench):
+class Step(Bench, Checked):
     """Time of a training step relative to backpropagation's, beside what its arithmetic predicts."""
 
-    widths: tuple[int, ...] = (256, 1024)
+    widths: tuple[Count, ...] = (256, 1024)
     """Hidden units of the 4-layer net."""
-    repeats: int = 15
+    repeats: Count = 15
     """Rounds; each times every case for about 0.2 s."""
 
     def measure(self, bar: Bar) -> tuple[list[Row], dict[str, Any]]:
@@ -28,12 +30,12 @@ class Step(Bench):
 
 
 @dataclass(frozen=True)
-class Memory(Bench):
+class Memory(Bench, Checked):
     """Peak memory of a step over depth: backpropagation keeps all layers' activations, unlocked DNI one layer's."""
 
-    width: int = 256
+    width: Count = 256
     """Units of every layer."""
-    batch: int = 4096
+    batch: FromTwo = 4096
     """Examples; so many that activations outweigh the gradients of one layer's weights."""
 
     def measure(self, bar: Bar) -> tuple[list[Row], dict[str, Any]]:
@@ -44,10 +46,10 @@ class Memory(Bench):
 
 
 @dataclass(frozen=True)
-class Methods(Bench):
+class Methods(Bench, Checked):
     """Time, parameters and memory of each method on each of the paper's networks, relative to backpropagation's."""
 
-    repeats: int = 15
+    repeats: Count = 15
     """Rounds; each times every method once."""
 
     def measure(self, bar: Bar) -> tuple[list[Row], dict[str, Any]]:

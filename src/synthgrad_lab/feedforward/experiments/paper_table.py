@@ -52,7 +52,7 @@ class PaperTable(Experiment):
         """Write a page with every error beside the paper's."""
         from synthgrad_lab.feedforward.page import write
 
-        return [write(self.budget, out / self.place / "feedforward.md", results)]
+        return [write(self.budget, out / "feedforward.md", results)]
 
 
 ONCE = ("-long", "-fp32")

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.feedforward.settings import Method, Settings
+from synthgrad_lab.feedforward.settings import Chance, Method, Settings
 from synthgrad_lab.running.experiment import Experiment, Planned
 from synthgrad_lab.running.gather import records
 from synthgrad_lab.running.jsonl import Row
-from synthgrad_lab.running.settings import vary
+from synthgrad_lab.running.ranges import Count
+from synthgrad_lab.running.settings import Checked, vary
 from synthgrad_lab.running.versions import counted, split
 
 log = logging.getLogger(__name__)
@@ -26,14 +27,14 @@ PANELS: dict[tuple[Method, str], str] = {
 
 
 @dataclass(frozen=True)
-class Sparse(Experiment):
+class Sparse(Experiment, Checked):
     """Update each layer with a probability only: errors and a figure, with and without labels."""
 
-    values: tuple[float, ...] = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+    values: tuple[Chance, ...] = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
     """Probabilities of an update."""
-    steps: tuple[int, ...] = (600, 3000)
+    steps: tuple[Count, ...] = (600, 3000)
     """Lengths of the runs."""
-    seeds: int = 1
+    seeds: Count = 1
     """Runs of each probability and length."""
 
     name = "sparse"
