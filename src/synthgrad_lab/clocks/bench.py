@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
-from synthgrad_lab.clocks.settings import LABELS, clocks
-from synthgrad_lab.clocks.training import on_noise
-from synthgrad_lab.running.measure import allocated
+from synthgrad_lab.clocks.recipes import clocks
+from synthgrad_lab.clocks.settings import LABELS, Method
+from synthgrad_lab.running.bench import Bar, Bench
+from synthgrad_lab.running.jsonl import Row
+from synthgrad_lab.running.settings import vary
 
-LENGTHS = (2, 4, 6, 8)
-
-
-def bench_clocks(progress: Callable[[int], None] = lambda done: None) -> list[dict[str, Any]]:
-    """The peak of one round above what was there before it, on noise.
-
-    Args:
-        progress: called with the number of lengths done.
-
-    Returns:
-        A row per T and method: ``T, method, memory_mb, memory_ratio`` (to Bprop at the same T).
-    """
-    rows = []
-    for done, T in enumerate(LENGTHS, start=1):
-        memory = {method: _memory(T, method) for method in ("bprop", "dni", "cdni")}
-        rows += [
-            {
-                "T": T,
-                "method": LABELS[method],
-                "memory_mb": value / 2**20,
-                "memory_ratio": value / memory["bprop"],
-            }
-            for method, value in memory.items()
-        ]
-        progress(done)
-    return rows
+COMPARED: tuple[Method, ...] = ("bprop", "dni", "cdni")
 
 
-def _memory(T: int, method: Any) -> int:
-    one_round = on_noise(replace(clocks(method), T=T))
+@dataclass(frozen=True)
+class Clocks(Bench):
+    """Memory of a round of two networks on two clocks, on noise: the peak above what was allocated before it."""
+
+    lengths: tuple[int, ...] = (2, 4, 6, 8)
+    """Values of T."""
+
+    def measure(self, bar: Bar) -> tuple[list[Row], dict[str, Any]]:
+        """Measure every T and method.
+
+        Returns:
+            A row for each: ``T, method, memory_mb, memory_ratio`` (to Bprop with the same T).
+        """
+        rows, progress = [], bar("T", len(self.lengths))
+        for done, T in enumerate(self.lengths, start=1):
+            memory = {method: _memory(T, method) for method in COMPARED}
+            for method, value in memory.items():
+                ratio = value / memory["bprop"]
+                rows.append({"T": T, "method": LABELS[method], "memory_mb": value / 2**20, "memory_ratio": ratio})
+            progress(done)
+        return rows, {}
+
+
+def _memory(T: int, method: Method) -> int:
+    from synthgrad_lab.clocks.schedule import on_noise
+    from synthgrad_lab.running.measure import allocated
+
+    one_round = on_noise(vary(clocks(method), {"T": T}))
     one_round()  # optimizers allocate their state
     return allocated(one_round)
+
+
+BENCHES: dict[str, type[Bench]] = {"clocks": Clocks}

@@ -1,4 +1,4 @@
-"""Rounds of T² digits, drawn at random with replacement, with all that is asked about them."""
+"""Rounds of T² digits, drawn at random with replacement, with the right answers about them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from torch import Tensor
 from synthgrad_lab.clocks.networks import Moment
 
 
+def held_out(test: bool) -> torch.Generator:
+    """Draws validation or test rounds, with a seed that no run uses."""
+    return torch.Generator().manual_seed(10_000_001 if test else 10_000_000)
+
+
 def moments(x: Tensor, y: Tensor, T: int, batch: int, random: torch.Generator) -> Iterator[Moment]:
     """One round.
 
@@ -18,7 +23,7 @@ def moments(x: Tensor, y: Tensor, T: int, batch: int, random: torch.Generator) -
         y: their labels, shape (examples,).
         T: as in the settings.
         batch: streams.
-        random: what draws.
+        random: draws the digits.
     """
     drawn = torch.randint(0, len(x), (T, T, batch), generator=random)
     labels = y[drawn]

@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from synthgrad.checkpoint import write_atomically
-from synthgrad_lab.clocks.schedule import drawn, schedule
-from synthgrad_lab.clocks.settings import METHODS, Method, Settings, clocks
-from synthgrad_lab.reporting.figures import svg
+from synthgrad_lab.clocks.recipes import clocks
+from synthgrad_lab.clocks.settings import METHODS, Method, Settings
+from synthgrad_lab.running.experiment import Experiment, Planned
+from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.settings import vary
 
 SEEDS = 3
 DIGITS = 1_536_000
-"""That every run sees."""
+"""Digits that every run sees."""
 COMPARED: dict[int, tuple[Method, ...]] = {4: METHODS, 6: ("bprop", "dni", "cdni"), 8: ("bprop", "dni", "cdni")}
 """Methods by T."""
 
 
-def cells() -> dict[str, Settings]:
-    """Every run by name: T, method, seed; all once before any twice."""
-    return {
-        f"T{T}-{method}-seed{seed}": sized(replace(clocks(method), T=T, seed=seed))
-        for seed in range(SEEDS)
-        for T, methods in COMPARED.items()
-        for method in methods
-    }
+@dataclass(frozen=True)
+class TwoClocks(Experiment):
+    """Two networks on two clocks with T = 4, 6 and 8: end to end, cut, and with synthetic gradients."""
+
+    name = "clocks"
+    records = "clocks"
+
+    def runs(self, gathered: Sequence[Row]) -> Iterator[Planned]:
+        """Every T and method with every seed; all variants once before any variant twice."""
+        for seed in range(SEEDS):
+            for T, methods in COMPARED.items():
+                for method in methods:
+                    settings = at_equal_digits(vary(clocks(method), {"T": T, "seed": seed}))
+                    yield Planned({"variant": f"T{T}-{method}"}, settings)
+
+    def finish(self, out: Path, results: Path) -> list[Path]:
+        """Draw the schedules of Bprop and DNI, with T = 4, as running them records them."""
+        from synthgrad.checkpoint import write_atomically
+        from synthgrad_lab.clocks.report import drawn
+        from synthgrad_lab.clocks.schedule import schedule
+        from synthgrad_lab.reporting.figures import svg
+
+        path = results / self.records / "clocks.svg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, svg(drawn({method: schedule(clocks(method)) for method in ("bprop", "dni")})))
+        return [path]
 
 
-def sized(s: Settings) -> Settings:
-    """With the rounds that make the digits, and thirty points of the curve."""
+def at_equal_digits(s: Settings) -> Settings:
+    """The same settings with as many rounds as make up the digits, and thirty points of the curve."""
     steps = DIGITS // (s.T**2 * s.batch)
     return vary(s, {"steps": steps, "run.eval_every": max(steps // 30, 1)})
 
 
-def draw(path: Path) -> Path:
-    """The schedules of Bprop and DNI, T = 4, as running them gives them."""
-    write_atomically(path, svg(drawn({method: schedule(clocks(method)) for method in ("bprop", "dni")})))
-    return path
+EXPERIMENTS: dict[str, type[Experiment]] = {"clocks": TwoClocks}

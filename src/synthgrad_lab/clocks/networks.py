@@ -1,4 +1,4 @@
-"""The two networks: A sees digits and counts the odd ones; B hears from A and counts the 3s."""
+"""The two networks, joined by a message: A sees digits and counts the odd ones, B counts the 3s from A's messages."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthgrad import Tick
+from synthgrad import Clocks, Interface, RecurrentInterface, Tick
+from synthgrad.models import MLP
+from synthgrad_lab.clocks.settings import Settings
+from synthgrad_lab.running.optimizers import adam
 
 
 class Moment(NamedTuple):
-    """What is there at a step: a digit per stream and, where somebody has to answer, the truth."""
+    """The data of a step: a digit per stream and, where a network must answer, the right answer."""
 
     images: Tensor
     """Shape (batch, 784)."""
@@ -21,23 +24,23 @@ class Moment(NamedTuple):
     window: int
     """Which of B's T ticks this is part of, from 0."""
     odd: Tensor | None = None
-    """At A's last step: how many of its T digits were odd, shape (batch,)."""
+    """At A's last step: the number of odd ones among its T digits, shape (batch,)."""
     seen: Tensor | None = None
-    """At A's last step: how many of its T digits were 3s, shape (batch,)."""
+    """At A's last step: the number of 3s among its T digits, shape (batch,)."""
     threes: Tensor | None = None
-    """At B's last tick: how many of all T² digits were 3s, shape (batch,)."""
+    """At B's last tick: the number of 3s among all T² digits, shape (batch,)."""
 
 
 class A(nn.Module):
     """Encoder of two layers, LSTM, an answer and a message every T steps."""
 
-    def __init__(self, T: int, units: int):
+    def __init__(self, T: int, width: int):
         super().__init__()
         self.T = T
-        self.encoder = nn.Sequential(*_layer(784, units), *_layer(units, units))
-        self.cell = nn.LSTMCell(units + T, units)
-        self.answer = nn.Linear(units, T + 1)
-        self.message = nn.Sequential(nn.Linear(units, units, bias=False), nn.BatchNorm1d(units))
+        self.encoder = nn.Sequential(*_layer(784, width), *_layer(width, width))
+        self.cell = nn.LSTMCell(width + T, width)
+        self.answer = nn.Linear(width, T + 1)
+        self.message = nn.Sequential(nn.Linear(width, width, bias=False), nn.BatchNorm1d(width))
 
     def forward(self, inbox: dict[str, list[Tensor]], state: Any, moment: Moment) -> Tick:
         """A tick: one digit."""
@@ -53,11 +56,11 @@ class A(nn.Module):
 class B(nn.Module):
     """LSTM over A's messages, an answer every T of them."""
 
-    def __init__(self, T: int, units: int):
+    def __init__(self, T: int, width: int):
         super().__init__()
         self.T = T
-        self.cell = nn.LSTMCell(units + T, units)
-        self.answer = nn.Linear(units, T * T + 1)
+        self.cell = nn.LSTMCell(width + T, width)
+        self.answer = nn.Linear(width, T * T + 1)
 
     def forward(self, inbox: dict[str, list[Tensor]], state: Any, moment: Moment) -> Tick:
         """A tick: one message."""
@@ -69,12 +72,38 @@ class B(nn.Module):
         return Tick(state, loss=F.cross_entropy(answer, moment.threes), out=answer.detach())
 
 
+def two_networks(s: Settings) -> tuple[Clocks, list[torch.optim.Adam]]:
+    """The two networks as the method joins them; A's and B's optimizers."""
+    a, b = A(s.T, s.width).to(s.run.device), B(s.T, s.width).to(s.run.device)
+
+    def interface(features: int, context: int = 0, scale: float = 1.0) -> Interface:
+        model = MLP(features, s.model.hidden, 1, context).to(s.run.device)
+        return Interface(model, unit_factor=s.model.unit_factor, scale=scale).to(s.run.device)
+
+    def later() -> RecurrentInterface | None:
+        return RecurrentInterface(interface(2 * s.width)) if s.recurrent == "dni" else None
+
+    context = s.T + 1 if s.method == "cdni" else 0
+    message = interface(s.width, context, s.model.scale) if s.method in ("dni", "cdni") else None
+    found, optimizers = Clocks(), []
+    for name, net, every, update, model in (
+        ("A", a, 1, s.T**2 if s.method == "bprop" else s.T, None),
+        ("B", b, s.T, s.T, message),
+    ):
+        recurrent = later()
+        models = [p for m in (recurrent, model) if m is not None for p in m.parameters()]
+        optimizers.append(adam(list(net.parameters()), models, s))
+        found.add(name, net, every, update, optimizers[-1], recurrent)
+    found.connect("A", "B", message, cut=s.method == "cut")
+    return found, optimizers
+
+
 def _layer(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
 
 
 def _with_phase(x: Tensor, phase: int, T: int) -> Tensor:
-    """Beside x, which of T ticks this is: whoever counts must know when to begin anew."""
+    """Append the number of the tick (of T), one-hot, so that a network knows when to start counting from zero."""
     clock = x.new_zeros(len(x), T)
     clock[:, phase] = 1
     return torch.cat([x, clock], dim=1)

@@ -1,30 +1,48 @@
-"""The part of a report that is about two clocks: a table, curves over samples, the schedules."""
+"""The part of a report about two clocks: a table, curves over digits, the schedules."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from synthgrad_lab.clocks.schedule import drawn
+from synthgrad_lab.clocks.schedule import NETWORKS, TickEvent
 from synthgrad_lab.clocks.settings import LABELS, METHODS
 from synthgrad_lab.reporting.figures import shade, sheet
+from synthgrad_lab.reporting.html_report import Lines, Section, picture
+from synthgrad_lab.reporting.palette import EVENT, GRID, METHOD
 from synthgrad_lab.reporting.runs import Run, set_apart
 
-COLOURS = {"bprop": "#000000", "cut": "#8a8a8a", "dni": "#0072B2", "cdni": "#E69F00"}
 CURVES = """Wrong answers on validation digits, over the digits that a run has seen: a line per run, a colour per
-method, lighter for a smaller T. A is asked how many of its T digits were odd, B how many of all T² were 3s."""
-SCHEDULE = """Who ticks, sends and is updated when, as recorded in the first two rounds of a run of each method.
+method, lighter for a smaller T. A answers how many of its T digits were odd, B how many of all T² were 3s."""
+SCHEDULE = """Ticks, messages and updates by step, as recorded in the first two rounds of a run of each method.
 A message leaves for B in the step in which A has seen its T digits; with backprop both wait T² steps for an
 update."""
+TICK, SEND, UPDATE = EVENT["forward"], "grey", EVENT["update"]
+"""Colours."""
 
 
-def lines(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """A row per run, with the settings in which it differs from others that the row does not tell from it."""
+def section(runs: Sequence[Run], **options: Any) -> Section | None:
+    """The family's part of a report."""
+    if not runs:
+        return None
+    figure = curves([run for run in runs if run.points])
+    blocks = [picture("Errors", figure, CURVES, "Both errors over digits; the table has the ends")]
+    if figure := schedules(runs):
+        alt = "A ticks at every step, B at every T-th; with Bprop both are updated every T² steps, else A every T"
+        blocks.append(picture("Schedules", figure, SCHEDULE, alt))
+    return Section("Two networks, two clocks", lines(runs), blocks)
+
+
+def lines(runs: Sequence[Run]) -> Lines:
+    """A row per run, with the settings that set it apart from runs that look the same otherwise."""
     found, apart = [], set_apart(runs, _shown)
     for run, settings in apart:
         s, result = run.settings, run.result
-        row = {"method": LABELS.get(s["method"], s["method"]), "T": str(s["T"]), "seed": str(s["seed"])}
+        row = {"method": LABELS[s["method"]], "T": str(s["T"]), "seed": str(s["seed"])}
         if any(more for _, more in apart):
             row["settings"] = settings
         row["state"] = run.state
@@ -41,31 +59,66 @@ def _shown(run: Run) -> tuple[str, int]:
 
 
 def curves(runs: Sequence[Run]) -> Figure:
-    """Both errors over the samples seen."""
+    """Both errors over the digits seen."""
     figure, axes = sheet(8.6, 4.2, 1, 2)
     lengths = sorted({run.settings["T"] for run in runs})
-    told: set[str] = set()
+    labelled: set[str] = set()
     ordered = sorted(runs, key=lambda run: METHODS.index(run.settings["method"]))
     for run, settings in set_apart(ordered, _shown):
-        method, T = run.settings["method"], run.settings["T"]
+        method, T = _shown(run)
         name = f"{LABELS[method]}, T = {T}" + (f", {settings}" if settings else "")
-        label = None if name in told else name
-        told.add(name)
-        colour = shade(COLOURS[method], lengths.index(T), len(lengths))
+        label = None if name in labelled else name
+        labelled.add(name)
+        colour = shade(METHOD[method], lengths.index(T), len(lengths))
         for ax, key in zip(axes, ("odd_error", "threes_error"), strict=True):
             ax.plot([p["samples"] for p in run.points], [p[key] for p in run.points], color=colour, label=label)
-    for ax, asked in zip(axes, ("A: odd digits", "B: 3s"), strict=True):
-        ax.set(xlabel="digits seen", ylabel=f"{asked} miscounted, %", ylim=(0, None))
-        ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+    for ax, counted in zip(axes, ("A: odd digits", "B: 3s"), strict=True):
+        ax.set(xlabel="digits seen", ylabel=f"{counted} miscounted, %", ylim=(0, None))
+        ax.grid(axis="y", color=GRID, linewidth=0.8)
     axes[0].legend(frameon=False)
     return figure
 
 
 def schedules(runs: Sequence[Run]) -> Figure | None:
-    """Those of the smallest T, a panel per method."""
+    """The schedules of the runs with the smallest T, a panel per method; None without a finished run."""
     ended = [run for run in runs if run.events]
     if not ended:
         return None
     least = min(run.settings["T"] for run in ended)
-    first = {run.settings["method"]: run.events for run in reversed(ended) if run.settings["T"] == least}
+    first: Any = {run.settings["method"]: run.events for run in reversed(ended) if run.settings["T"] == least}
     return drawn({method: first[method] for method in METHODS if method in first})
+
+
+def drawn(events: Mapping[str, Sequence[TickEvent]]) -> Figure:
+    """The schedules of several methods below each other.
+
+    Args:
+        events: by method.
+    """
+    figure, axes = sheet(8.6, 0.8 + 1.25 * len(events), len(events), 1, sharex=True)
+    for ax, (method, found) in zip(axes, events.items(), strict=True):
+        _rows(ax, found)
+        ax.set_title(LABELS[method], loc="left", fontsize=10, fontweight="bold")
+    axes[-1].set_xlabel("steps: a digit each")
+    handles = [
+        Line2D([], [], color=TICK, marker="o", linestyle="", label="ticks"),
+        Line2D([], [], color=SEND, marker=r"$\downarrow$", linestyle="", label="sends"),
+        Line2D([], [], color=UPDATE, marker="s", linestyle="", label="is updated"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def _rows(ax: Axes, events: Sequence[TickEvent]) -> None:
+    row = {name: len(NETWORKS) - k for k, name in enumerate(NETWORKS)}
+    for event in events:
+        x, y, (what, *to) = event["time"], row[event["network"]], event["what"].split()
+        if what == "send":
+            style = {"arrowstyle": "->", "color": SEND}
+            ax.annotate("", (x, row[to[0]] + 0.12), (x, y - 0.12), arrowprops=style)
+        elif what == "update":
+            ax.plot(x + 0.3, y, "s", color=UPDATE)
+        else:
+            ax.plot(x, y, "o", color=TICK)
+    ax.set(yticks=list(row.values()), yticklabels=list(row), ylim=(0.5, len(NETWORKS) + 0.5))
+    ax.tick_params("y", length=0)

@@ -1,79 +1,64 @@
-"""Who ticks, sends and is updated when: as a text, and as a picture."""
+"""The schedule: which network ticks, sends and is updated at which step."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypedDict
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+import torch
 
-from synthgrad_lab.clocks.settings import LABELS, Settings
-from synthgrad_lab.reporting.figures import sheet
+from synthgrad_lab.clocks.digits import moments
+from synthgrad_lab.clocks.networks import two_networks
+from synthgrad_lab.clocks.settings import Settings
 
-Event = dict[str, Any]
-"""``time`` (steps, from 1), ``network``, ``what``: tick, send RECEIVER, update."""
-ROWS = ("A", "B")
-COLOUR = {"tick": "#0072B2", "send": "#8a8a8a", "update": "#D55E00"}
+NETWORKS = ("A", "B")
 
 
-def schedule(s: Settings, rounds: int = 2) -> list[Event]:
-    """What happens in the first rounds, found by running them, on noise."""
-    from synthgrad_lab.clocks.training import on_noise
+class TickEvent(TypedDict):
+    """A network ticks, sends a message, or is updated."""
 
-    events: list[Event] = []
-    one_round = on_noise(s, lambda *told: events.append(event(*told)))
+    time: int
+    """Step, from 1."""
+    network: str
+    what: str
+    """tick, send RECEIVER, or update."""
+
+
+def schedule(s: Settings, rounds: int = 2) -> list[TickEvent]:
+    """The events of the first rounds, recorded while running them on noise."""
+    events: list[TickEvent] = []
+
+    def record(time: int, network: str, what: str) -> None:
+        events.append({"time": time, "network": network, "what": what})
+
+    one_round = on_noise(s, record)
     for _ in range(rounds):
         one_round()
     return events
 
 
-def event(time: int, network: str, what: str) -> Event:
-    """As a record has it."""
-    return {"time": time, "network": network, "what": what}
+def on_noise(s: Settings, heard: Callable[[int, str, str], None] | None = None) -> Callable[[], None]:
+    """A new system on random images; each call runs one round."""
+    stream = two_networks(s)[0].stream(on_event=heard)
+    random = torch.Generator().manual_seed(s.seed)
+    x, y = torch.rand(500, 1, 28, 28, generator=random), torch.randint(0, 10, (500,), generator=random)
+
+    def one_round() -> None:
+        for moment in moments(x, y, s.T, s.batch, random):
+            stream.step(moment)
+
+    return one_round
 
 
-def as_text(events: Sequence[Event]) -> str:
+def as_text(events: Sequence[TickEvent]) -> str:
     """A row per network, a column per step: t ticks, s sends, u is updated."""
-    last = max(e["time"] for e in events)
+    last = max(event["time"] for event in events)
     done: dict[tuple[str, int], str] = {}
-    for e in events:
-        at = e["network"], e["time"]
-        done[at] = done.get(at, "") + e["what"][0]
+    for event in events:
+        at = event["network"], event["time"]
+        done[at] = done.get(at, "") + event["what"][0]
     rows = ["step " + "".join(f"{time:5d}" for time in range(1, last + 1))]
-    rows += [f"{name:5}" + "".join(f"{done.get((name, t), '.'):>5}" for t in range(1, last + 1)) for name in ROWS]
-    return "\n".join([*rows, "t: ticks   s: sends to the other   u: is updated"])
-
-
-def drawn(events: Mapping[str, Sequence[Event]]) -> Figure:
-    """The schedules of several methods below each other.
-
-    Args:
-        events: by method.
-    """
-    figure, axes = sheet(8.6, 0.8 + 1.25 * len(events), len(events), 1, sharex=True)
-    for ax, (method, found) in zip(axes, events.items(), strict=True):
-        _rows(ax, found)
-        ax.set_title(LABELS.get(method, method), loc="left", fontsize=10, fontweight="bold")
-    axes[-1].set_xlabel("steps: a digit each")
-    handles = [
-        Line2D([], [], color=COLOUR["tick"], marker="o", linestyle="", label="ticks"),
-        Line2D([], [], color=COLOUR["send"], marker=r"$\downarrow$", linestyle="", label="sends"),
-        Line2D([], [], color=COLOUR["update"], marker="s", linestyle="", label="is updated"),
+    rows += [
+        f"{name:5}" + "".join(f"{done.get((name, t), '.'):>5}" for t in range(1, last + 1)) for name in NETWORKS
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    return figure
-
-
-def _rows(ax: Axes, events: Sequence[Event]) -> None:
-    row = {name: len(ROWS) - k for k, name in enumerate(ROWS)}
-    for e in events:
-        x, y, (what, *to) = e["time"], row[e["network"]], e["what"].split()
-        if what == "send":
-            style = {"arrowstyle": "->", "color": COLOUR["send"]}
-            ax.annotate("", (x, row[to[0]] + 0.12), (x, y - 0.12), arrowprops=style)
-        else:
-            ax.plot(x + (0.3 if what == "update" else 0), y, "s" if what == "update" else "o", color=COLOUR[what])
-    ax.set(yticks=list(row.values()), yticklabels=list(row), ylim=(0.5, len(ROWS) + 0.5))
-    ax.tick_params("y", length=0)
+    return "\n".join([*rows, "t: ticks   s: sends to the other   u: is updated"])

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from synthgrad_lab.recurrent.recipes import RECIPES
 from synthgrad_lab.recurrent.settings import LABELS, Method, Settings
-from synthgrad_lab.recurrent.tables import chosen
-from synthgrad_lab.reporting import documents as page
-from synthgrad_lab.running.jsonl import Row, read_lines
+from synthgrad_lab.running.experiment import Experiment, Planned
+from synthgrad_lab.running.gather import holds
+from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.settings import vary
+from synthgrad_lab.running.versions import recorded_version
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of everything."""
+    """Size of the experiment."""
 
     seeds: int
-    """Of add and delay; the other tasks have at most 3."""
+    """Seeds of add and delay; the other tasks have at most 3."""
     rates: dict[str, tuple[float, ...]]
-    """Learning rates of the core by recipe (``""``: of the others), tried by every method alike with one seed; the
-    others run at the rate that was best on validation data."""
-    updates: dict[str, int]
-    """By recipe; of add and char-lm with T = 5, and with another T as many as make the same number of steps."""
+    """Learning rates of the core by recipe (``""``: of the other recipes). Every method runs at each of them with the
+    first seed, and with the other seeds at the rate that was best on validation data."""
+    steps: dict[str, int]
+    """Updates by recipe; of add and char-lm with T = 5, with another T as many as see the same data."""
     paper: bool = False
+    """Whether networks have the paper's sizes."""
     long: bool = False
-    """With the arms that have a length of their own."""
+    """Whether arms with a length of their own are run."""
 
 
 BUDGETS = {
@@ -49,113 +51,155 @@ BUDGETS = {
 }
 
 SHORT = ("add", "delay")
+"""Tasks whose runs take little time."""
 SAME_DATA = ("add", "char-lm")
-"""Whose arms see equally much, whatever their T."""
+"""Tasks whose arms see the same data, whatever their T."""
 COMPARED: tuple[Method, ...] = ("bptt", "dni", "dni-aux")
-EPISODIC: tuple[Method, ...] = ("bptt", "local", "dni", "dni-aux", "cdni")
-"""Where the targets to come are at hand."""
+EPISODIC: tuple[Method, ...] = ("bptt", "local-loss", "dni", "dni-aux", "cdni")
+"""Methods compared where the targets to come are known."""
 WHOLE = 64
-"""Steps of a chunk that holds a whole episode of ``copy``: backprop that nothing truncates. Such an update sees
-about as many episodes as five of T = 5, and counts for five."""
-Arm = tuple[str, str, Method, dict[str, Any]]
-"""Recipe, the arm's name in tables, method, what it changes."""
+"""Steps of a chunk that holds a whole episode of ``copy``, so that nothing is truncated. Its update sees as many
+episodes as five updates with T = 5, and counts for five."""
 
 
-def cells(
-    budget: Budget, text: str | None = None, tasks: Sequence[str] | None = None, records: Sequence[Row] = ()
-) -> dict[str, Settings]:
-    """The runs of a budget by name: arm, rate, seed.
+class Arm(NamedTuple):
+    """One of the variants that a task compares."""
 
-    Args:
-        budget: how much.
-        text: Penn Treebank's folder, or any text; without it there is no char-lm.
-        tasks: only these.
-        records: of runs that have ended; without them every rate with the first seed, with them each arm's best
-            rate with the other seeds, all arms once before any twice.
-    """
-    found = {}
-    tried: dict[str, list[Row]] = {}
-    for row in records:
-        tried.setdefault(row["cell"].rsplit("--", 2)[0], []).append(row)
-    for seed in range(1, budget.seeds) if records else (0,):
-        for arm in arms():
-            recipe, name, method, changes = arm
-            key = f"{recipe}--{name}"
-            if recipe not in (tasks or RECIPES) or recipe not in budget.updates or (records and key not in tried):
-                continue
-            if (seed > 2 and recipe not in SHORT) or (recipe == "char-lm" and text is None):
-                continue
-            if "updates" in changes and not budget.long:
-                continue
-            grid = budget.rates.get(recipe, budget.rates[""])
-            if method == "frozen":
-                grid = grid[:1]  # of a core that stands still
-            for rate in grid if seed == 0 else (chosen(tried[key], recipe)[0]["settings"]["optimizer"]["lr"],):
-                found[f"{key}--lr{rate:g}--seed{seed}"] = _settings(budget, arm, rate, seed, text)
-    return found
+    task: str
+    name: str
+    """Its name in tables."""
+    method: Method
+    changes: dict[str, Any]
+    """Changes of the recipe's settings."""
 
 
-def _settings(budget: Budget, arm: Arm, rate: float, seed: int, text: str | None) -> Settings:
-    recipe, _, method, changes = arm
-    s = vary(
-        RECIPES[recipe](method),
-        {**{"steps": budget.updates[recipe], **changes}, "optimizer.lr": rate, "seed": seed},
-    )
-    if recipe in SAME_DATA:
-        s = vary(s, {"steps": s.steps * 5 // s.T})
-    if s.T == WHOLE:
-        s = vary(s, {"steps": s.steps // 5})
-    if recipe == "char-lm":
-        s = vary(s, {"task.text": text})
-    return as_paper(s) if budget.paper else s
+@dataclass(frozen=True)
+class Recurrent(Experiment):
+    """Recurrent tasks in chunks of T steps: every method at the same updates and data, each at its best rate."""
+
+    budget: Literal["quick", "standard", "paper"] = "standard"
+    """Size of the experiment: minutes; hours, as in the documents; or the paper's."""
+    text: str | None = None
+    """Penn Treebank's folder, or any text file; without it char-lm is left out."""
+    tasks: tuple[Literal["add", "delay", "copy", "repeat-copy", "char-lm"], ...] = ()
+    """Run these tasks only."""
+
+    name = "recurrent"
+    records = "recurrent"
+
+    @property
+    def place(self) -> str:
+        """Folder of the runs, below ``--out``."""
+        return f"recurrent-{self.budget}"
+
+    @property
+    def documented(self) -> bool:
+        """Whether the documents report these records."""
+        return self.budget == "standard"
+
+    def runs(self, gathered: Sequence[Row]) -> Iterator[Planned]:
+        """Every rate with the first seed; other seeds at an arm's best rate, once its first seed is gathered."""
+        from synthgrad_lab.recurrent.measures import best_rate
+
+        budget, asked = BUDGETS[self.budget], [arm for arm in arms() if self._asked(arm)]
+        first = {arm[:2]: [self._planned(arm, rate, 0) for rate in self._rates(arm)] for arm in asked}
+        for planned in first.values():
+            yield from planned
+        rows = {
+            row["run"]: row
+            for row in gathered
+            if "arm" in row and recorded_version(row) == Settings.version_for(row["settings"])
+        }
+        ready = [arm for arm in asked if all(holds(rows.get(p.name), p.settings) for p in first[arm[:2]])]
+        for seed in range(1, budget.seeds):  # all arms once before any arm twice
+            for arm in ready:
+                if seed > 2 and arm.task not in SHORT:
+                    continue
+                tried = [row for row in rows.values() if (row["task"], row["arm"]) == arm[:2]]
+                yield self._planned(arm, best_rate(tried, arm.task)[0]["settings"]["optimizer"]["lr"], seed)
+
+    def _asked(self, arm: Arm) -> bool:
+        budget = BUDGETS[self.budget]
+        return (
+            arm.task in budget.steps
+            and arm.task in (self.tasks or RECIPES)
+            and not (arm.task == "char-lm" and self.text is None)
+            and (budget.long or "steps" not in arm.changes)
+        )
+
+    def _rates(self, arm: Arm) -> tuple[float, ...]:
+        rates = BUDGETS[self.budget].rates
+        tried = rates.get(arm.task, rates[""])
+        return tried[:1] if arm.method == "frozen" else tried  # at any rate a frozen core stands still
+
+    def _planned(self, arm: Arm, rate: float, seed: int) -> Planned:
+        budget = BUDGETS[self.budget]
+        changes = {"steps": budget.steps[arm.task], **arm.changes, "optimizer.lr": rate, "seed": seed}
+        s = vary(RECIPES[arm.task](arm.method), changes)
+        if arm.task in SAME_DATA:
+            s = vary(s, {"steps": s.steps * 5 // s.T})
+        if s.T == WHOLE:
+            s = vary(s, {"steps": s.steps // 5})
+        if arm.task == "char-lm":
+            s = vary(s, {"task.text": self.text})
+        labels = {"task": arm.task, "arm": arm.name, "rate": f"lr{rate:g}"}
+        return Planned(labels, as_paper(s) if budget.paper else s, arm.task)
+
+    def finish(self, out: Path, results: Path) -> list[Path]:
+        """Write a page with a table per task."""
+        from synthgrad_lab.recurrent.tables import TABLES
+        from synthgrad_lab.reporting import documents
+
+        tables = {
+            name: replace(table, today=lambda row: Settings.version_for(row["settings"]))
+            for name, table in TABLES.items()
+            if name in RECIPES and (results / f"{table.records}.jsonl").exists()
+        }
+        text = "".join(f"\n## {name}\n\n<!-- table: {name} older -->\n<!-- end -->\n" for name in tables)
+        page = out / self.place / "recurrent.md"
+        return [documents.write(page, PAGE.format(budget=self.budget) + text, tables, results)]
 
 
 def arms() -> Iterator[Arm]:
-    """What is compared."""
+    """All arms of all tasks."""
     for cell in ("rnn", "gru", "lstm"):
         common = {"cell": cell}
-        yield "add", f"{cell}, T=5, read-out only", "frozen", common
-        yield "add", f"{cell}, T=5, BPTT", "bptt", common
-        yield "add", f"{cell}, T=5, DNI", "dni", common
-    yield "add", "rnn, T=3, BPTT", "bptt", {"T": 3}
-    yield "add", "rnn, T=3, DNI", "dni", {"T": 3}
-    yield "add", "rnn, T=15, BPTT", "bptt", {"T": 15}
-    yield "add", "rnn, T=5, DNI + Aux", "dni-aux", {}
-    yield "add", "rnn, T=5, DNI, copy of M", "dni", {"model.target_every": 10}
-    critic = {"model.form": "critic", "model.lr": 3e-3, "optimizer.read_out_lr": None}  # a fast one harms it
-    yield "add", "rnn, T=5, DNI, critic", "dni", critic
-    yield "add", "rnn, T=5, BP(λ)", "bp-lambda", {}
+        yield Arm("add", f"{cell}, T=5, read-out only", "frozen", common)
+        yield Arm("add", f"{cell}, T=5, BPTT", "bptt", common)
+        yield Arm("add", f"{cell}, T=5, DNI", "dni", common)
+    yield Arm("add", "rnn, T=3, BPTT", "bptt", {"T": 3})
+    yield Arm("add", "rnn, T=3, DNI", "dni", {"T": 3})
+    yield Arm("add", "rnn, T=15, BPTT", "bptt", {"T": 15})
+    yield Arm("add", "rnn, T=5, DNI + Aux", "dni-aux", {})
+    yield Arm("add", "rnn, T=5, DNI, copy of M", "dni", {"model.target_every": 10})
+    # A fast read-out harms the critic.
+    critic = {"model.form": "critic", "model.lr": 3e-3, "optimizer.read_out_lr": None}
+    yield Arm("add", "rnn, T=5, DNI, critic", "dni", critic)
+    yield Arm("add", "rnn, T=5, BP(λ)", "bp-lambda", {})
     for T in (2, 5):
         for method in COMPARED[:2]:
-            yield "delay", f"rnn, T={T}, {LABELS[method]}", method, {"T": T}
-        yield "delay", f"rnn, T={T}, DNI, scale 0.1", "dni", {"T": T, "model.scale": 0.1}
+            yield Arm("delay", f"rnn, T={T}, {LABELS[method]}", method, {"T": T})
+        yield Arm("delay", f"rnn, T={T}, DNI, scale 0.1", "dni", {"T": T, "model.scale": 0.1})
     for recipe in ("copy", "repeat-copy"):
         for T in (3, 4, 5):
             for method in EPISODIC:
-                yield recipe, f"lstm, T={T}, {LABELS[method]}", method, {"T": T}
-    yield "copy", f"lstm, T={WHOLE}, BPTT", "bptt", {"T": WHOLE, "optimizer.clip": 0.015}
-    yield "copy", "lstm, T=5, cDNI, long", "cdni", {"steps": 60_000, "optimizer.decay": "cosine"}
+                yield Arm(recipe, f"lstm, T={T}, {LABELS[method]}", method, {"T": T})
+    yield Arm("copy", f"lstm, T={WHOLE}, BPTT", "bptt", {"T": WHOLE, "optimizer.clip": 0.015})
+    yield Arm("copy", "lstm, T=5, cDNI, long", "cdni", {"steps": 60_000, "optimizer.decay": "cosine"})
     for T, compared in ((5, COMPARED), (8, COMPARED[:2]), (20, COMPARED[:1])):
         for method in compared:
-            yield "char-lm", f"lstm, T={T}, {LABELS[method]}", method, {"T": T}
+            yield Arm("char-lm", f"lstm, T={T}, {LABELS[method]}", method, {"T": T})
 
 
 def as_paper(s: Settings) -> Settings:
-    """The paper's sizes: LSTM, M with one hidden layer as wide (recalled); its 0.1 is the recipes' own."""
-    units = 1024 if s.recipe == "char-lm" else 256
-    return vary(s, {"cell": "lstm", "width": units, "model.hidden": units, "batch": 256, "optimizer.decay": "none"})
+    """The paper's sizes: an LSTM, and M with one hidden layer as wide (recalled); its scale 0.1 is the recipes' own."""
+    width = 1024 if s.recipe == "char-lm" else 256
+    return vary(s, {"cell": "lstm", "width": width, "model.hidden": width, "batch": 256, "optimizer.decay": "none"})
 
 
-def write_page(name: str, runs: Path, results: Path) -> Path:
-    """A page with a table per task, from the gathered records."""
-    rows = read_lines(results / "recurrent.jsonl")
-    recipes = [recipe for recipe in RECIPES if any(row["recipe"] == recipe for row in rows)]
-    tables = "".join(f"\n## {recipe}\n\n<!-- table: {recipe} older -->\n<!-- end -->\n" for recipe in recipes)
-    return page.write(runs / "recurrent.md", PAGE.format(name=name) + tables, results)
-
-
-PAGE = """# Recurrent networks in chunks of T steps (budget: {name})
+PAGE = """# Recurrent networks in chunks of T steps (budget: {budget})
 
 Medians over seeds; every method at the same updates and data, each at the learning rate that is best for it on
 validation data, of the same grid. *paper*: Jaderberg et al. 2017, at its own sizes and lengths.
 """
+EXPERIMENTS: dict[str, type[Experiment]] = {"recurrent": Recurrent}

@@ -90,8 +90,8 @@ class Model(common.Model):
     depth: FromZero = 1
     """Hidden layers; 0 is linear."""
     form: Literal["regression", "critic"] = "regression"
-    """critic: M is the gradient of a learned scalar, its guess of the later losses; with cdni the loss of a head that
-    guesses the targets to come."""
+    """critic: M is the gradient of a learned scalar, an estimate of the later losses; with cdni it is the loss of a
+    head that guesses the targets to come."""
     anchor: Weight = 1.0
     """Weight, for cdni's critic, of that loss itself beside the gradients that arrive."""
     ahead: Count = 24
@@ -105,11 +105,11 @@ class Model(common.Model):
     scale: Weight = 1.0
     """Factor on the synthetic gradient where the core consumes it (the paper's 0.1); never on M's target."""
     limit: Weight = 10.0
-    """Largest synthetic gradient, in root mean squares of what a chunk's own losses send down to its start."""
+    """Largest synthetic gradient, in root mean squares of the gradient of a chunk's own losses at its start."""
     trust: bool = False
     """Scale the synthetic gradient by its regression slope on the target."""
     gamma: Share = 1.0
-    """Discount of M's own answer in its target."""
+    """Discount of M's own prediction in its target."""
     lam: Share = 0.5
     """Share, for bp-lambda, of the true gradient that is passed on at every step inside a chunk."""
     traces: Share | None = None
@@ -178,14 +178,15 @@ class Settings(common.Settings):
         if self.per == "episode" and self.recipe in STREAMS:
             raise ValueError(f"per=episode: {self.recipe} is a stream without end; per=chunk")
         if self.method == "cdni" and m.context:
-            raise ValueError("method=cdni: M's context is the targets to come; leave out model.context")
+            raise ValueError("method=cdni: M's context is the targets to come, not inputs; model.context=false")
         if m.hidden_only and self.cell != "lstm":
             raise ValueError(
                 f"model.hidden_only: only an LSTM has a cell beside its hidden state, not cell={self.cell}"
             )
         if m.traces is not None and (self.method not in ("dni", "dni-aux") or m.form == "critic" or m.sees < 1):
             raise ValueError(
-                "model.traces needs a regression that sees all: method=dni or dni-aux, model.form=regression, model.sees=1"
+                "model.traces needs a regression that sees the whole state: method=dni or dni-aux, "
+                "model.form=regression, model.sees=1"
             )
         if self.method == "bp-lambda" and (m.scale, m.gamma) != (1, 1):
             raise ValueError("method=bp-lambda mixes by lam alone: model.scale=1, model.gamma=1")

@@ -1,8 +1,9 @@
-"""Training of a recurrent net in chunks of T steps: one update, its measures, its state."""
+"""Training of a recurrent network in chunks of T steps: an update, its measures, its state."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 import torch
@@ -12,58 +13,81 @@ from torch.utils._pytree import tree_map
 from synthgrad import AuxiliaryTask, EligibilityTraces
 from synthgrad.quality import Quality
 from synthgrad.recurrent.state import pack
-from synthgrad_lab.recurrent.gradient_models import future, head, later_losses, model, told
-from synthgrad_lab.recurrent.networks import Core
+from synthgrad_lab.recurrent import networks
+from synthgrad_lab.recurrent.measures import MEASURES
 from synthgrad_lab.recurrent.settings import Settings
 from synthgrad_lab.recurrent.tasks import task_of
 from synthgrad_lab.recurrent.tasks.base import Chunk, Episodes
-from synthgrad_lab.running.optimizers import adam, decayed
-from synthgrad_lab.running.record import note
+from synthgrad_lab.running.optimizers import adam, set_learning_rates
 
 PIECE = 200
-"""Steps at a time without gradients."""
-STAYS = 3
-"""So many points of the curve in a row with an R² below zero are told of."""
+"""Steps that an evaluation runs at a time."""
+WARN_AFTER = 3
+"""Consecutive points of the curve with an R² below zero before a warning."""
 PROBED = 5
-"""Boundaries of a probe that are told of."""
+"""Boundaries of a probe that are reported."""
+PARTS = ("net", "models", "optimizer", "task")
+"""Attributes with a state of their own."""
+log = logging.getLogger(__name__)
 
 
-class Sequences:
-    """Core, read-out, gradient models and the task's stream; ``step`` is one update."""
+def start(settings: Settings) -> RecurrentTraining:
+    """A new training."""
+    return RecurrentTraining(settings)
+
+
+def download(settings: Settings) -> None:
+    """Read the task's data, which fetches it into the cache."""
+    task_of(settings)
+
+
+def cost(settings: Settings) -> float:
+    """Estimated time of a run, up to a factor: the networks are small, so it grows with the number of calls."""
+    return settings.steps * (settings.T + 3) * (1 if settings.method in ("frozen", "bptt") else 2)
+
+
+def show(settings: Settings) -> str:
+    """An example of the task."""
+    return task_of(settings).show()
+
+
+class RecurrentTraining:
+    """Core, read-out, gradient models and the task's stream; a step is one update."""
 
     def __init__(self, settings: Settings):
         self.settings = s = settings
         self.task = task_of(s)
-        self.measure = self.task.measure
+        self.measure = MEASURES[s.recipe].point
         torch.manual_seed(s.seed)
-        self.net = Core(s.cell, self.task.inputs, s.width, self.task.outputs, s.layers).to(s.run.device)
+        self.net = networks.Core(s.cell, self.task.inputs, s.width, self.task.outputs, s.layers).to(s.run.device)
         if s.method == "frozen":
             self.net.core.requires_grad_(False)
-        self.future = future(s, self.task).to(s.run.device) if s.synthetic else None
+        self.future = networks.interface_for(s, self.task).to(s.run.device) if s.synthetic else None
         self.auxiliary = self.traces = self.head = None
         models: list[Any] = []
-        if s.method == "local":
-            self.head = head(s, self.task).to(s.run.device)
+        if s.method == "local-loss":
+            self.head = networks.target_head(s, self.task).to(s.run.device)
             models.append(self.head)
         if self.future is not None:
             models.append(self.future)
             if s.method == "dni-aux":
-                self.auxiliary = AuxiliaryTask(model(s, self.task), s.model.aux_weight).to(s.run.device)
+                model = networks.gradient_model(s, self.task)
+                self.auxiliary = AuxiliaryTask(model, s.model.aux_weight).to(s.run.device)
                 models.append(self.auxiliary)
             if s.model.traces is not None:
                 self.traces = EligibilityTraces(self.future, s.model.traces)
-        core = [p for p in self.net.core.parameters() if p.requires_grad]
-        self.optimizer = adam(core, [p for m in models for p in m.parameters() if p.requires_grad], s)
+        core, learned = ([p for m in each for p in m.parameters() if p.requires_grad] for each in ([self.net.core], models))
+        self.optimizer = adam(core, learned, s)
         rate = s.optimizer.lr if s.optimizer.read_out_lr is None else s.optimizer.read_out_lr
         read_out = {"params": self.net.read_out.parameters(), "lr": rate, "initial_lr": rate}
         self.optimizer.add_param_group(read_out)
         self.models = nn.ModuleList(models)
         self.state: Any = None
         self.context: Any = None
-        self.below = 0
+        self.below_zero = 0
 
     def step(self, done: int) -> float | None:
-        """One update, after so many; the loss per step that has one, if there are any."""
+        """One update, after ``done`` updates; returns the loss per step that has one, if any step has."""
         self._schedule(done)
         total, counted, ended = 0.0, 0, False
         while not ended:
@@ -87,11 +111,11 @@ class Sequences:
             self.traces.carry(state)
         self.state = None if chunk.ends else state
         value = per_step.detach().sum().item()
-        self.task.told(value, int(chunk.counts.sum()), chunk.ends)
+        self.task.observe_loss(value, int(chunk.counts.sum()), chunk.ends)
         return loss, value
 
     def _run(self, chunk: Chunk, state: Any, context: Any) -> tuple[Tensor, Tensor, Any, Any]:
-        """A chunk's loss to differentiate, the task's own at each step, and what the next one begins with."""
+        """A chunk's loss to differentiate, the task's own at each step, and the next chunk's state and context."""
         s, future = self.settings, self.future
         device = torch.device(s.run.device)
         x, y, counts = (t.to(device) for t in (chunk.x, chunk.y, chunk.counts))
@@ -100,18 +124,19 @@ class Sequences:
         out, state = self._unrolled(x, state)
         coming = None if chunk.coming is None else chunk.coming.flatten(1).to(device)
         per_step = self.task.losses(out, y).mean(1) * counts
-        loss = per_step.sum() / s.T  # a sum over the steps: as much for each, however many a chunk has
+        loss = per_step.sum() / s.T  # a sum, so that each step weighs the same in a shorter chunk, too
         if future is not None and not chunk.ends:
             context = x[-1] if s.model.context else coming
             loss = loss + future.send(state, context)
             if self.auxiliary is not None:
                 loss = loss + self.auxiliary(future)
         if self.head is not None and coming is not None and not chunk.ends:
-            loss = loss + later_losses(s, self.task)(self.head(pack(state, only=told(s))), coming).mean()
+            seen = pack(state, only=networks.visible_leaves(s))
+            loss = loss + networks.later_losses(s, self.task)(self.head(seen), coming).mean()
         return loss, per_step, state, context
 
     def _unrolled(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """All steps at once; one at a time where an interface stands between them."""
+        """Run all steps at once, or one at a time where an interface stands between them."""
         if self.settings.method != "bp-lambda" or self.future is None:
             return self.net(x, state)
         outs = []
@@ -123,9 +148,10 @@ class Sequences:
         return torch.cat(outs), state
 
     def _schedule(self, done: int) -> None:
+        """Set learning rates, and begin lesions."""
         s = self.settings
         share = done / s.steps
-        decayed(self.optimizer, s.optimizer.decay, share)
+        set_learning_rates(self.optimizer, s.optimizer.decay, share)
         if share < s.optimizer.warm_up:
             self.optimizer.param_groups[0]["lr"] *= share / s.optimizer.warm_up
         if self.future is not None:
@@ -137,14 +163,14 @@ class Sequences:
 
     @torch.no_grad()
     def evaluate(self, test: bool = False) -> dict[str, float]:
-        """The task's measures."""
+        """The task's measures on validation or test data."""
         self.net.eval()
-        found = self.task.evaluate(self._whole, test)
+        measures = self.task.evaluate(self._whole, test)
         self.net.train()
-        return found
+        return measures
 
     def _whole(self, x: Tensor) -> Tensor:
-        """The outputs of whole sequences; a piece at a time, for long ones need memory."""
+        """The outputs of whole sequences, computed in pieces, since long sequences need memory."""
         outs, state = [], None
         for piece in x.split(PIECE):
             out, state = self.net(piece.to(self.settings.run.device), state)
@@ -152,7 +178,7 @@ class Sequences:
         return torch.cat(outs)
 
     def quality(self) -> dict[str, dict[str, float]]:
-        """The last synthetic gradient against its target; those of a probe against full backpropagation's."""
+        """The last synthetic gradient against its target, and those of a probe against full backpropagation."""
         if self.future is None or self.future.quality is None:
             return {}
         trust = {"trust": self.future.slope.item()} if self.settings.model.trust else {}
@@ -161,14 +187,14 @@ class Sequences:
         return {"state": state, **probed}
 
     def _probe(self) -> list[Quality]:
-        """A new episode, or the stream's next chunks; task and stream are put back."""
+        """The quality at each boundary of a new episode, or of the stream's next chunks; leaves the task unchanged."""
         task, kept = self.task, self.task.state_dict()
 
         def episode() -> Tensor:
             losses, state, context = [], self.state, self.context
             if isinstance(task, Episodes):
                 task.episode, state = (), None
-            for _ in range(2 * PROBED):  # the last boundary told of has as many chunks behind it as before it
+            for _ in range(2 * PROBED):  # as many chunks after the last reported boundary as before it
                 chunk = task.chunk()
                 loss, _, state, context = self._run(chunk, state, context)
                 losses.append(loss)
@@ -182,22 +208,22 @@ class Sequences:
             task.load_state_dict(kept)
 
     def point(self) -> dict[str, Any]:
-        """The task's measures on validation data, and how good M is."""
+        """The task's measures on validation data, and the quality of M."""
         quality = self.quality()
         r2 = quality["state"]["r2"] if quality else 0.0
-        self.below = self.below + 1 if r2 < -0.01 else 0
-        if self.below == STAYS:
-            note(f"R² of the synthetic gradient stays below zero ({r2:.2f}): try a lower scale or lr")
+        self.below_zero = self.below_zero + 1 if r2 < -0.01 else 0
+        if self.below_zero == WARN_AFTER:
+            log.warning("R² of the synthetic gradient stays below zero (%.2f): try a lower scale or lr", r2)
         return {**self.evaluate(), "quality": quality}
 
     def result(self, seconds: float, measure: float) -> dict[str, Any]:
-        """What the record's last line says; reads the test data."""
+        """The record's last line; evaluates on test data."""
         s = self.settings
         return {
-            **{key: getattr(s, key) for key in ("recipe", "method", "T", "cell", "units", "seed", "updates")},
+            **{key: getattr(s, key) for key in ("recipe", "method", "T", "cell", "width", "seed", "steps")},
             "sequences": self.task.sequences,
             "seconds": seconds,
-            "seconds_per_update": seconds / s.steps,
+            "seconds_per_step": seconds / s.steps,
             **self.evaluate(test=True),
             "validation": measure,
             "parameters": sum(p.numel() for p in self.net.parameters()),
@@ -206,27 +232,22 @@ class Sequences:
         }
 
     def events(self) -> list[dict[str, Any]]:
-        """None: a chunk is no chain of layers."""
+        """None: a chunk has no timeline of layers."""
         return []
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later update depends on."""
+        """Everything that a later update depends on."""
         return {
-            "net": self.net.state_dict(),
-            "models": self.models.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "task": self.task.state_dict(),
+            **{name: getattr(self, name).state_dict() for name in PARTS},
             "state": self.state,
             "context": self.context,
             "traces": self.traces.traces if self.traces else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a ``state_dict``."""
-        self.net.load_state_dict(state["net"])
-        self.models.load_state_dict(state["models"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.task.load_state_dict(state["task"])
+        """Restore a ``state_dict``."""
+        for name in PARTS:
+            getattr(self, name).load_state_dict(state[name])
         self.state, self.context = state["state"], state["context"]
         if self.traces:
             self.traces.traces = state["traces"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synthgrad_lab.recurrent.settings import Settings
+from synthgrad_lab.recurrent.settings import Copying, Growing, Settings, Text
 from synthgrad_lab.recurrent.tasks.add import Add
 from synthgrad_lab.recurrent.tasks.base import Episodes, Task
 from synthgrad_lab.recurrent.tasks.chars import Chars
@@ -16,13 +16,13 @@ def task_of(s: Settings) -> Task:
     """The recipe's task at these settings.
 
     Raises:
-        ValueError: if the method wants what the task cannot tell.
+        ValueError: if the method needs targets to come and the task has no episodes.
     """
     task = _task_of(s)
-    if s.method in ("local", "cdni"):
+    if s.method in ("local-loss", "cdni"):
         if not isinstance(task, Episodes):
             raise ValueError(
-                f"method={s.method} sees the targets to come: {s.recipe} has no episodes to know them from"
+                f"method={s.method} sees an episode's targets to come: {s.recipe} has no episodes; take another method"
             )
         task.ahead = s.model.ahead
     return task
@@ -30,18 +30,18 @@ def task_of(s: Settings) -> Task:
 
 def _task_of(s: Settings) -> Task:
     usual = s.T, s.batch, s.seed
-    match s.recipe:
-        case "add":
+    match s.recipe, s.task:
+        case "add", _:
             return Add(*usual)
-        case "delay":
-            return Delay(*usual, s.task.first, s.task.grow)
-        case "copy" | "repeat-copy":
-            return Copy(*usual, s.task.first, s.task.bits, s.recipe == "repeat-copy", s.task.grow)
-        case "char-lm":
-            return Chars(*usual, s.task.text)
-        case "seq-mnist":
+        case "delay", Growing(first, grow):
+            return Delay(*usual, first, grow)
+        case "copy" | "repeat-copy", Copying(first, grow, bits):
+            return Copy(*usual, first, bits, s.recipe == "repeat-copy", grow)
+        case "char-lm", Text(text):
+            return Chars(*usual, text)
+        case "seq-mnist", _:
             return Rows(*usual, s.data_dir)
-        case "line-drawing":
+        case "line-drawing", _:
             return Lines(*usual)
-        case _:
-            raise ValueError(f"unknown recipe {s.recipe!r}")
+        case recipe, task:
+            raise ValueError(f"recipe {recipe!r} with {task} is none of the recurrent recipes; see recipes.py")

@@ -1,4 +1,4 @@
-"""The stream of bits whose targets depend on bits 6 and 10 steps ago; every bound of it is known."""
+"""A stream of bits with targets that depend on the bits 6 and 10 steps ago; its lowest losses are known exactly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task, bits, held_
 LAGS = {6: 0.5, 10: -0.25}
 """P(y_t = 1) = 0.5 + 0.5 x_{t-6} - 0.25 x_{t-10}."""
 WARM, STEPS, STREAMS = 50, 400, 100
-"""Of an evaluation: steps before it counts, steps that count, streams."""
+"""Size of an evaluation: steps before losses count, steps with losses that count, streams."""
 
 
 def probability(x: Tensor) -> Tensor:
@@ -25,12 +25,12 @@ def probability(x: Tensor) -> Tensor:
 
 
 def floor(*known: int) -> float:
-    """The lowest cross-entropy, in nats, of somebody who knows the bits that many steps ago, and no other."""
+    """The lowest cross-entropy, in nats, that the bits at these lags allow, and no other bits."""
     total = 0.0
     for seen in product((0, 1), repeat=len(known)):
-        told = dict(zip(known, seen, strict=True))
-        hidden = [lag for lag in LAGS if lag not in told]
-        cases = [{**told, **dict(zip(hidden, rest, strict=True))} for rest in product((0, 1), repeat=len(hidden))]
+        given = dict(zip(known, seen, strict=True))
+        hidden = [lag for lag in LAGS if lag not in given]
+        cases = [{**given, **dict(zip(hidden, rest, strict=True))} for rest in product((0, 1), repeat=len(hidden))]
         p = sum(0.5 + sum(LAGS[lag] * case.get(lag, 0) for lag in LAGS) for case in cases) / len(cases)
         total += -sum(q * math.log(q) for q in (p, 1 - p) if q > 0) / 2 ** len(known)
     return total
@@ -43,12 +43,12 @@ class Add(Task):
         Pascanu et al.'s kind of addition task; the numbers are the project's own.
     """
 
-    inputs, outputs, measure = 2, 1, "cross_entropy"
+    inputs, outputs = 2, 1
     changing = ("past",)
 
     def __init__(self, T: int, batch: int, seed: int):
         super().__init__(T, batch, seed)
-        self.drawn = torch.Generator().manual_seed(seed + 1_000_000)  # apart, so that the data is the same at any T
+        self.drawn = torch.Generator().manual_seed(seed + 1_000_000)  # separate, so that the data does not depend on T
         self.past = bits((max(LAGS), batch), self.random)
 
     def chunk(self) -> Chunk:
@@ -64,11 +64,11 @@ class Add(Task):
         return F.binary_cross_entropy_with_logits(out.squeeze(-1), y, reduction="none")
 
     def state_dict(self) -> dict[str, Any]:
-        """With the targets' own random state."""
+        """Everything that later chunks depend on, with the random state of the targets."""
         return {**super().state_dict(), "drawn": self.drawn.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a ``state_dict``."""
+        """Restore a ``state_dict``."""
         state = dict(state)
         self.drawn.set_state(state.pop("drawn"))
         super().load_state_dict(state)
@@ -83,14 +83,14 @@ class Add(Task):
         return {"cross_entropy": loss.item(), "floor": floor(*LAGS)}
 
     def show(self) -> str:
-        """Bits over the probabilities of their targets."""
+        """Bits, and below them the probabilities of their targets."""
         x = bits((30, 1), torch.Generator().manual_seed(0))
         p = probability(x)[:, 0]
         rows = [
             "x      " + "".join(f"{int(bit):5d}" for bit in x[10:, 0]),
             "P(y=1) " + "".join(f"{value:5.2f}" for value in p),
-            "the target depends on the bits 6 and 10 steps ago; cross-entropy in nats, if one knows",
-            f"  nothing {floor():.4f}, the 10th {floor(10):.4f}, the 6th {floor(6):.4f}, both {floor(6, 10):.4f}",
+            "the target depends on the bits 6 and 10 steps ago; lowest cross-entropy, in nats, given",
+            f"  no bit {floor():.4f}, the 10th {floor(10):.4f}, the 6th {floor(6):.4f}, both {floor(6, 10):.4f}",
         ]
         return "\n".join(rows)
 

@@ -1,4 +1,4 @@
-"""What a task is: chunks to train on, a loss, and its own measure of what has been learnt."""
+"""The base of all tasks: chunks to train on, a loss, and the task's own measures of success."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Network = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Chunk:
-    """T steps (or the fewer that an episode has left) of every stream."""
+    """T steps of every stream, or fewer at the end of an episode."""
 
     x: Tensor
     """Inputs, shape (steps, batch, inputs)."""
@@ -27,12 +27,12 @@ class Chunk:
     ends: bool = False
     """Whether an episode ends with it, in all streams."""
     coming: Tensor | None = None
-    """Of an episode: its first targets, each in its place, shape (batch, ahead, outputs + 1): a 1 behind those that
-    come after this chunk, zeros for all others."""
+    """An episode's first targets, each in its place, shape (batch, ahead, outputs + 1): those that come after this
+    chunk with a 1 in the last column, zeros in the place of all others."""
 
 
 class Task:
-    """A source of chunks; all that is random comes from ``random``, so that a run can be taken up again.
+    """A source of chunks; all random numbers come from ``random``, so that an interrupted run can be resumed.
 
     Args:
         T: steps of a chunk.
@@ -43,16 +43,15 @@ class Task:
     inputs: int
     """Numbers per step that the core sees."""
     outputs: int
-    """Numbers per step that the read-out gives."""
+    """Numbers per step that the read-out returns."""
     episodic = False
-    """Whether there are episodes, with an end."""
-    measure: str
-    """The key of ``evaluate``'s result that tells how well it goes."""
+    """Whether the data comes in episodes, which end."""
 
     def __init__(self, T: int, batch: int, seed: int):
         self.T, self.batch = T, batch
         self.random = torch.Generator().manual_seed(seed)
-        self.heard: list[Any] = [0.0, 0]
+        self.running_loss: list[Any] = [0.0, 0]
+        """Sum of the losses since the curriculum saw the last one, and the number of steps that they are from."""
         self.sequences = batch
         """Streams or episodes begun so far."""
 
@@ -64,34 +63,44 @@ class Task:
         """The loss of every step and stream, shape (steps, batch), in the unit that is trained on."""
         raise NotImplementedError
 
-    def told(self, total: float, counted: int, ends: bool) -> None:
-        """Hears a chunk's loss, summed over as many steps as have one."""
-        self.heard = [self.heard[0] + total, self.heard[1] + counted]
-        if ends or not self.episodic:
-            self.learnt(self.heard[0] / max(self.heard[1], 1))
-            self.heard = [0.0, 0]
+    def observe_loss(self, total: float, counted: int, ends: bool) -> None:
+        """Take note of a chunk's loss, for the curriculum.
 
-    def learnt(self, loss: float) -> None:
-        """What a curriculum goes by: the loss per step of an episode, or of a stream's chunk."""
+        Args:
+            total: sum over the steps that have a loss.
+            counted: number of these steps.
+            ends: whether an episode ends with the chunk.
+        """
+        self.running_loss = [self.running_loss[0] + total, self.running_loss[1] + counted]
+        if ends or not self.episodic:
+            self.update_curriculum(self.running_loss[0] / max(self.running_loss[1], 1))
+            self.running_loss = [0.0, 0]
+
+    def update_curriculum(self, loss: float) -> None:
+        """Make the task longer, if it grows, once losses are low.
+
+        Args:
+            loss: mean per step of an episode, or of a stream's chunk.
+        """
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
-        """The task's own measures on validation data, or on test data that nothing else looks at."""
+        """The task's own measures on validation data, or on test data, which is used for nothing else."""
         raise NotImplementedError
 
     def show(self) -> str:
-        """An example, for a person."""
+        """An example for people to read."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next chunks depend on: the random state, and every attribute that changes."""
-        kept = {name: getattr(self, name) for name in ("sequences", "heard", *self.changing)}
+        """Everything that later chunks depend on: the random state, and every attribute that changes."""
+        kept = {name: getattr(self, name) for name in ("sequences", "running_loss", *self.changing)}
         return {**kept, "random": self.random.get_state()}
 
     changing: tuple[str, ...] = ()
-    """Names of the attributes that chunks depend on."""
+    """Names of a task's own attributes that chunks depend on."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a ``state_dict``."""
+        """Restore a ``state_dict``."""
         state = dict(state)
         self.random.set_state(state.pop("random"))
         for name, value in state.items():
@@ -99,11 +108,11 @@ class Task:
 
 
 class Episodes(Task):
-    """A task of episodes, all of which begin and end together; the last chunk has what is left."""
+    """A task of episodes, all of which begin and end together; the last chunk may be shorter than T."""
 
     episodic = True
     ahead = 0
-    """Of how many targets a chunk tells those to come."""
+    """Number of an episode's targets that chunks show while they are still to come."""
 
     def __init__(self, T: int, batch: int, seed: int):
         super().__init__(T, batch, seed)
@@ -111,11 +120,11 @@ class Episodes(Task):
         self.episode: tuple[Tensor, ...] = ()
 
     def begin(self) -> tuple[Tensor, Tensor, Tensor]:
-        """A new episode's inputs, targets of shape (steps, batch, outputs), and counts: a chunk's, whole."""
+        """A new episode: a whole chunk's inputs, targets of shape (steps, batch, outputs), and counts."""
         raise NotImplementedError
 
     def chunk(self) -> Chunk:
-        """The episode's next T steps, or a new episode's first."""
+        """The episode's next T steps, or the first of a new episode."""
         if not self.episode:
             self.episode, self.at = self.begin(), 0
             self.sequences += self.batch
@@ -135,7 +144,7 @@ class Episodes(Task):
 
 
 def held_out(test: bool) -> torch.Generator:
-    """Draws validation data, or test data, that no seed of a run draws."""
+    """Draws validation or test data, with a seed that no run uses."""
     return torch.Generator().manual_seed(10_000_001 if test else 10_000_000)
 
 

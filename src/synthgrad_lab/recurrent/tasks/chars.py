@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from synthgrad_lab.data.text import decode_text
 from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task
-from synthgrad_lab.running.record import note
 
 PENN = {
     "train": ("ptb.train.txt", "f26c4b92c5fdc7b3f8c7cdcb991d8420", 5_017_482),
@@ -22,16 +22,17 @@ PENN = {
 }
 """Penn Treebank as Mikolov prepared it: name, MD5, and symbols under this recipe."""
 SHARES = (0.9, 0.05, 0.05)
-"""Of any other text: training, validation, test, in its own order."""
+"""Shares of any other text, in its own order: training, validation, test."""
 STREAMS = 100
-"""Of an evaluation, side by side."""
+"""Streams of an evaluation, side by side."""
 FEW = 20
-"""Characters of an evaluation: with fewer, its measure says next to nothing."""
+"""Least number of characters of an evaluation; with fewer its measure means little."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Text:
-    """Symbols 0 … n-1 of the three parts, and the characters that they stand for."""
+    """The three parts of a text as symbols 0 … n-1, and the characters that these stand for."""
 
     train: Tensor
     valid: Tensor
@@ -39,7 +40,7 @@ class Text:
     alphabet: str
 
     def unseen(self) -> dict[str, int]:
-        """How many characters of the validation and of the test part are none of the training part's."""
+        """Number of characters of the validation and of the test part that the training part does not hold."""
         known = self.train.unique()
         return {name: int((~torch.isin(getattr(self, name), known)).sum()) for name in ("valid", "test")}
 
@@ -47,24 +48,24 @@ class Text:
 def read(place: Path) -> Text:
     """Read a text file, or a folder with Penn Treebank's three word files.
 
-    Penn Treebank's recipe: strip each line, keep its end as a symbol; 50 distinct symbols. Any other text is read
-    as it is, both characters of a Windows line's end included.
+    Penn Treebank's recipe: strip each line, keep its end as a symbol; 50 distinct symbols. Any other text is read as
+    it is, with both characters of a Windows line end.
 
     Raises:
-        FileNotFoundError: if it is not there; says what was wanted.
-        ValueError: if it is no text (see ``decoded``), or its test or validation part is too short.
+        FileNotFoundError: if there is no such file, or a folder lacks one of its three files.
+        ValueError: if it is not text (see ``decode_text``), or its test or validation part is too short.
     """
     if place.is_dir():
         parts = [_penn(place, kind) for kind in PENN]
     elif place.is_file():
         whole = decode_text(place.read_bytes(), str(place))
         if (ends := whole.count("\r\n")) and ends == whole.count("\n"):
-            note(f"text={place}: its {ends:,} lines end in two characters, \\r\\n; dos2unix {place} makes it one")
+            log.info("text=%s: its %s lines end in two characters, \\r\\n; dos2unix %s makes it one", place, f"{ends:,}", place)
         first, second = (round(len(whole) * share) for share in (SHARES[0], SHARES[0] + SHARES[1]))
         parts = [whole[:first], whole[first:second], whole[second:]]
     elif place.exists():
         raise ValueError(
-            f"text={place}: a pipe or a device can be read once only, and a run that goes on reads its text again; "
+            f"text={place}: a pipe or a device can be read once only, and a resumed run reads its text again; "
             "write it to a file"
         )
     else:
@@ -86,7 +87,8 @@ def _penn(folder: Path, kind: str) -> str:
     content = path.read_bytes()
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
-        note(f"{path} is not the published file (MD5 {found}, not {md5}): do not compare its bits with others'")
+        published = "%s is not the published file (MD5 %s, not %s): do not compare its bits with others'"
+        log.info(published, path, found, md5)
     text = "".join(line.strip() + "\n" for line in decode_text(content, str(path)).splitlines())
     if found == md5 and len(text) != symbols:
         raise ValueError(f"{path} gives {len(text)} symbols, not {symbols}")
@@ -94,32 +96,31 @@ def _penn(folder: Path, kind: str) -> str:
 
 
 class Chars(Task):
-    """One-hot characters in, logits of the next one out; each stream reads on from its own place, round and round.
+    """One-hot characters in, logits of the next one out; each stream reads from its own place, round and round.
 
     Args:
         T: steps of a chunk.
         batch: streams.
-        seed: of the places at which they begin.
+        seed: of the places at which streams begin.
         text: a file or a folder, see ``read``.
     """
 
-    measure = "validation_bits_per_character"
     changing = ("at",)
 
     def __init__(self, T: int, batch: int, seed: int, text: str | None):
         super().__init__(T, batch, seed)
         if text is None:
-            raise ValueError("char-lm wants text=FILE, or text=FOLDER with Penn Treebank's ptb.*.txt")
+            raise ValueError("char-lm needs a text: --task.text FILE, or a folder with Penn Treebank's ptb.*.txt")
         self.text = read(Path(text))
         if batch > len(self.text.train):
             raise ValueError(
-                f"batch={batch}: as many streams cannot begin at different ones of the training part's "
-                f"{len(self.text.train)} characters; a smaller batch, or a longer text"
+                f"batch={batch}: the training part has {len(self.text.train)} characters, and each stream needs one of "
+                "its own to begin at; choose a smaller batch, or a longer text"
             )
         for part, count in self.text.unseen().items():
             if count:
-                whole = len(getattr(self.text, part))
-                note(f"text={text}: {count:,} of the {part} part's {whole:,} characters are never seen in training")
+                of = f"{count:,} of the {part} part's {len(getattr(self.text, part)):,}"
+                log.info("text=%s: %s characters are never seen in training", text, of)
         self.few = False
         self.inputs = self.outputs = len(self.text.alphabet)
         places = torch.linspace(0, len(self.text.train), batch + 1)[:-1].long()
@@ -127,7 +128,7 @@ class Chars(Task):
         self.at = (places + shift) % len(self.text.train)
 
     def chunk(self) -> Chunk:
-        """Each stream's next T characters; after the text's end comes its beginning."""
+        """Each stream's next T characters; a stream that reaches the end of the text continues at its beginning."""
         train = self.text.train
         steps = torch.arange(self.T + 1)[:, None]
         symbols = train[(self.at + steps) % len(train)]
@@ -140,7 +141,7 @@ class Chars(Task):
         return nats.view(y.shape) / math.log(2)
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
-        """``validation_bits_per_character``, or ``test_…``: each stream starts with an empty state.
+        """``validation_bits_per_character`` or ``test_bits_per_character``; each stream starts with an empty state.
 
         Validation reads a fifth of its part, which is enough for a curve.
         """
@@ -149,7 +150,7 @@ class Chars(Task):
         steps = (len(part) - 1) // streams
         if steps * streams < FEW and not self.few:
             self.few = True
-            note(f"bits per character rest on {steps * streams} characters only: a longer text tells more")
+            log.info("bits per character rest on %d characters only: a longer text tells more", steps * streams)
         symbols = torch.stack([part[k * steps : k * steps + steps + 1] for k in range(streams)], dim=1)
         out = network(self._one_hot(symbols[:-1]))
         bits = self.losses(out, symbols[1:]).mean().item()

@@ -1,4 +1,4 @@
-"""Copy and Repeat Copy, as in the papers on neural Turing machines: say the vectors again, R times over."""
+"""Copy and Repeat Copy, from the papers on neural Turing machines: output the vectors again, R times."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from torch import Tensor
 from synthgrad_lab.recurrent.tasks.base import Episodes, Network, bits, held_out
 
 SOLVED, WINDOW, RIGHT = 0.15, 20, 0.99
-"""Bits per target bit, mean over so many episodes' batches; share of right bits for ``accurate``."""
+"""A length is solved below this many bits per target bit, mean over a window of batches; and the share of right bits
+that ``accurate`` requires."""
 EPISODES = 100
+"""Episodes of an evaluation."""
 
 
 class Copy(Episodes):
-    """An episode: a start marker, N random vectors, a request, then N x R steps to say them, and an end marker.
+    """An episode: a start marker, N random vectors, a request, then N x R steps to output them, and
+    an end marker.
 
     Inputs are the bits, the start marker, and the request (1 for Copy, R/10 for Repeat Copy). Outputs are the bits
     and the end marker. The episode's length is N (R + 1) + 3; every target step counts alike.
@@ -25,9 +28,9 @@ class Copy(Episodes):
         T: steps of a chunk; the last chunk of an episode has what is left.
         batch: episodes.
         seed: of the data.
-        first: N to begin with.
+        first: N at the start.
         width: bits of a vector.
-        repeat: whether R grows, too: N and R in turn (else R is 1).
+        repeat: whether R grows, too, in turn with N; otherwise R is 1.
         grow: whether the task grows when the mean error over 20 batches is below 0.15 bits per target bit.
 
     References:
@@ -42,7 +45,6 @@ class Copy(Episodes):
         super().__init__(T, batch, seed)
         self.width, self.repeat, self.grow = width, repeat, grow
         self.inputs, self.outputs = width + 2, width + 1
-        self.measure = "episode_length" if repeat else "longest"
         self.n, self.r = first, 1
         self.solved = [0, 0]
         self.recent: list[float] = []
@@ -52,15 +54,15 @@ class Copy(Episodes):
         return n * (r + 1) + 3
 
     def begin(self) -> tuple[Tensor, Tensor, Tensor]:
-        """New vectors, as many as the curriculum has come to."""
+        """New vectors; the curriculum decides their number."""
         return self._episode(self.n, self.r, self.batch, self.random)
 
     def losses(self, out: Tensor, y: Tensor) -> Tensor:
-        """Bits per target bit, the end marker one of them."""
+        """Bits per target bit; the end marker is one of the target bits."""
         return F.binary_cross_entropy_with_logits(out, y, reduction="none").mean(-1) / math.log(2)
 
-    def learnt(self, loss: float) -> None:
-        """Count towards the next length."""
+    def update_curriculum(self, loss: float) -> None:
+        """Make episodes longer once the mean loss over the window is low."""
         self.recent = [*self.recent, loss][-WINDOW:]
         if len(self.recent) < WINDOW or sum(self.recent) / WINDOW >= SOLVED:
             return
@@ -73,9 +75,9 @@ class Copy(Episodes):
                 self.n += 1
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
-        """``longest``: N solved; ``repeats``: R; ``episode_length`` of both; ``bits`` at the present length.
+        """``longest``, ``repeats``: N and R solved; ``episode_length`` for both; ``bits`` at the current length.
 
-        ``accurate``: the longest N, from the present one down, at which 99 % of the bits are right.
+        ``accurate``: the longest N, from the current one down, at which 99 % of the bits are right.
         """
         n, r = self.solved
         bits_now, _ = self._try(network, self.n, self.r, test)

@@ -1,4 +1,4 @@
-"""Say again the bit of D steps ago; D grows as long as that is learnt."""
+"""Repeat the bit of D steps ago; D grows whenever it is solved."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from synthgrad_lab.recurrent.tasks.base import Chunk, Network, Task, bits, held_out
 
 SOLVED, WINDOW = 0.15, 50
-"""Bits per step, mean over so many updates."""
+"""D is solved below this many bits per step, mean over a window of updates."""
 STEPS, STREAMS = 200, 100
+"""Size of an evaluation."""
 
 
 class Delay(Task):
@@ -22,11 +23,11 @@ class Delay(Task):
         T: steps of a chunk.
         batch: streams.
         seed: of the data.
-        first: D to begin with.
+        first: D at the start.
         grow: whether D grows by one when the mean error over 50 updates is below 0.15 bits.
     """
 
-    inputs, outputs, measure = 1, 1, "longest"
+    inputs, outputs = 1, 1
     changing = ("past", "delay", "recent", "solved")
 
     def __init__(self, T: int, batch: int, seed: int, first: int = 1, grow: bool = True):
@@ -36,7 +37,7 @@ class Delay(Task):
         self.recent: list[float] = []
 
     def chunk(self) -> Chunk:
-        """Bits, and those of D steps before."""
+        """Bits, and as targets those of D steps before."""
         x = bits((self.T, self.batch), self.random)
         whole = torch.cat([self.past[-self.delay :], x])
         self.past = torch.cat([self.past, x])[-self.delay - 1 :]  # one more, for when D grows
@@ -46,8 +47,8 @@ class Delay(Task):
         """Bits."""
         return F.binary_cross_entropy_with_logits(out.squeeze(-1), y, reduction="none") / math.log(2)
 
-    def learnt(self, loss: float) -> None:
-        """Count towards the next D."""
+    def update_curriculum(self, loss: float) -> None:
+        """Increase D once the mean loss over the window is low."""
         self.recent = [*self.recent, loss][-WINDOW:]
         if len(self.recent) == WINDOW and sum(self.recent) / WINDOW < SOLVED:
             self.solved = self.delay
@@ -55,7 +56,7 @@ class Delay(Task):
                 self.delay, self.recent = self.delay + 1, []
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
-        """``longest``: the largest D solved; ``bits``, the error at the present one."""
+        """``longest``: the largest D solved; ``bits``: the error at the current one."""
         random = held_out(test)
         x = bits((self.delay + STEPS, STREAMS), random)
         out = network(x[..., None])[self.delay :]

@@ -1,4 +1,4 @@
-"""Draw a line: a cue says which of 7 targets, and the pen must go there in a straight line."""
+"""Draw a line: a cue names one of 7 targets, and the pen must move there in a straight line."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Lines(Episodes):
         Boven et al. 2023 and Pemberton and Costa 2024 have tasks of this kind; the numbers are the project's own.
     """
 
-    inputs, outputs, measure = 1, 2, "mse"
+    inputs, outputs = 1, 2
     changing = ("episode", "at")
 
     def begin(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Cues drawn anew."""
+        """New random cues."""
         return episode(torch.randint(0, TARGETS, (self.batch,), generator=self.random).float())
 
     def losses(self, out: Tensor, y: Tensor) -> Tensor:
@@ -32,12 +32,12 @@ class Lines(Episodes):
         return (out - y).square().sum(-1)
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
-        """``mse``: the mean squared distance over *all* steps and targets. There is nothing to hold out."""
+        """``mse``: the mean squared distance over *all* steps and targets. No data is held out: there are 7 cues."""
         x, y, _ = episode(torch.arange(TARGETS).float())
         return {"mse": self.losses(network(x), y).mean().item()}
 
     def show(self) -> str:
-        """Each cue's target."""
+        """The target of each cue."""
         _, y, _ = episode(torch.arange(TARGETS).float())
         return "\n".join(
             f"cue {k / (TARGETS - 1) * 2 - 1:5.2f} at step 0: a line to ({a:5.2f}, {b:5.2f}) in {STEPS} steps"
@@ -46,7 +46,7 @@ class Lines(Episodes):
 
 
 def episode(cue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs, targets and where feedback is given, for targets 0 to 6 of shape (batch,)."""
+    """Inputs, targets and the steps with feedback, for the numbers of targets (0 to 6), shape (batch,)."""
     x = torch.zeros(STEPS, len(cue), 1)
     x[0, :, 0] = cue / (TARGETS - 1) * 2 - 1
     angle = cue / (TARGETS - 1) * math.pi

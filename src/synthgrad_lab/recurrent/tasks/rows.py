@@ -1,4 +1,4 @@
-"""MNIST, a row of pixels at a time: the label is asked for after the last one."""
+"""MNIST, a row of pixels at a time; the label is the target after the last row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Rows(Episodes):
         data_dir: a folder with MNIST's files.
     """
 
-    inputs, outputs, measure = 28, 10, "validation_error"
+    inputs, outputs = 28, 10
     changing = ("episode", "at")
 
     def __init__(self, T: int, batch: int, seed: int, data_dir: str | None = None):
@@ -30,7 +30,7 @@ class Rows(Episodes):
         self.data = load("mnist", data_dir)
 
     def begin(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Images drawn anew."""
+        """New random images."""
         drawn = torch.randint(0, len(self.data.train_x), (self.batch,), generator=self.random)
         counts = torch.zeros(ROWS)
         counts[-1] = 1
