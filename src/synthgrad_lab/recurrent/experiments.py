@@ -156,8 +156,7 @@ class Recurrent(Experiment):
             if name in RECIPES and (results / f"{table.records}.jsonl").exists()
         }
         text = "".join(f"\n## {name}\n\n<!-- table: {name} older -->\n<!-- end -->\n" for name in tables)
-        page = out / self.place / "recurrent.md"
-        return [documents.write(page, PAGE.format(budget=self.budget) + text, tables, results)]
+        return [documents.write(out / "recurrent.md", PAGE.format(budget=self.budget) + text, tables, results)]
 
 
 def arms() -> Iterator[Arm]:
