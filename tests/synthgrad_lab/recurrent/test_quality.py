@@ -45,7 +45,7 @@ def test_a_probe_compares_with_full_backprop_boundary_by_boundary(tiny):
 def test_an_r2_that_stays_below_zero_is_reported_once(tiny, caplog):
     training = after(tiny())
     for error, points, warnings in ((2.0, 2, 0), (0.5, 1, 0), (2.0, 5, 1), (0.5, 1, 0), (2.0, 3, 1)):
-        training.future.seen.copy_(torch.tensor([error, 1.0]))
+        training.future.agreement.errors.copy_(torch.tensor([error, 1.0]))
         for _ in range(points):
             training.point()
         assert caplog.text.count("R² of the synthetic gradient stays below zero") == warnings
