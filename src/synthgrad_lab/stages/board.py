@@ -1,4 +1,4 @@
-"""How every stage is doing, live on standard error."""
+"""A live table of all stages on standard error."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ _PLAIN = 10.0  # seconds between two lines where there is no terminal
 
 
 class Board:
-    """A row per stage, drawn anew while the stages run; call it with their statuses.
+    """A row per stage, updated while the stages run; without a terminal, a line every ten seconds.
 
     Args:
         steps: of the run.
+
+    Example:
+        >>> with Board(s.steps) as board:
+        ...     training.run(s, how, board)
     """
 
     def __init__(self, steps: int):
@@ -34,7 +38,7 @@ class Board:
         self.console = Console(file=sys.stderr)
         self.live = Live(console=self.console, refresh_per_second=4)
         self.seen: dict[int, deque[tuple[float, int]]] = {}
-        self.counters = time.monotonic()
+        self.printed = time.monotonic()
 
     def __enter__(self) -> Board:
         if self.console.is_terminal:
@@ -45,14 +49,14 @@ class Board:
         self.live.stop()
 
     def __call__(self, statuses: Sequence[Status]) -> None:
-        """Show how they are doing."""
+        """Show the stages' statuses."""
         speeds = [self._speed(status) for status in statuses]
         if self.console.is_terminal:
             self.live.update(self._table(statuses, speeds))
-        elif time.monotonic() - self.counters > _PLAIN:
-            self.counters = time.monotonic()
-            told = "; ".join(f"stage {s.k} {s.state}, step {s.counters.clock}{_lost(s)}" for s in statuses)
-            self.console.print(told, highlight=False)
+        elif time.monotonic() - self.printed > _PLAIN:
+            self.printed = time.monotonic()
+            line = "; ".join(f"stage {s.k} {s.state}, step {s.counters.clock}{_losses(s)}" for s in statuses)
+            self.console.print(line, highlight=False)
 
     def _speed(self, status: Status) -> float:
         """Steps per second over the last few seconds."""
@@ -64,30 +68,25 @@ class Board:
     def _table(self, statuses: Sequence[Status], speeds: Sequence[float]) -> Table:
         table = Table(*COLUMNS, box=None, header_style="dim")
         for s, speed in zip(statuses, speeds, strict=True):
-            told, colour = s.counters, _COLOUR[s.state]
+            c = s.counters
             table.add_row(
                 str(s.k),
-                f"[{colour}]{s.state}[/]",
-                f"{told.clock:,}/{self.steps:,}",
+                f"[{_COLOUR[s.state]}]{s.state}[/]",
+                f"{c.clock:,}/{self.steps:,}",
                 f"{speed:.0f}",
-                str(told.queue),
-                str(told.dropped),
-                str(told.missed),
-                str(told.refused),
-                str(told.nonfinite),
-                _number(told.staleness, "{:.1f}"),
-                _number(told.regression_loss, "{:.2f}"),
+                *map(str, (c.queue, c.dropped, c.missed, c.refused, c.nonfinite)),
+                *(_number(c.staleness, 1), _number(c.regression_loss, 2)),
                 str(s.generation - 1),
             )
         return table
 
 
-def _lost(status: Status) -> str:
-    """What has been lost, where anything has."""
-    told = status.counters
-    counts = {"missed": told.missed, "refused": told.refused, "not finite": told.nonfinite}
+def _losses(status: Status) -> str:
+    """The counts of lost steps, packets and gradients that are not zero, as text."""
+    c = status.counters
+    counts = {"missed": c.missed, "refused": c.refused, "not finite": c.nonfinite}
     return "".join(f", {name} {count}" for name, count in counts.items() if count)
 
 
-def _number(value: float, form: str) -> str:
-    return "" if math.isnan(value) else form.format(value)
+def _number(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"

@@ -1,78 +1,119 @@
-"""Whether asynchrony costs error: the same recipe in processes and in one, and with everything late or lost."""
+"""Whether asynchrony costs error: a recipe in one process, in several, and with messages late or lost."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, replace
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from synthgrad.stages import Policy
 from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.feedforward.settings import Settings
-from synthgrad_lab.running.gather import holds, row_of
-from synthgrad_lab.running.gathered import Row, merge, records
-from synthgrad_lab.running.jsonl import to_json
-from synthgrad_lab.running.record import note
+from synthgrad_lab.feedforward.settings import Method
+from synthgrad_lab.running.experiment import Experiment, Planned
+from synthgrad_lab.running.gather import holds, merge, records, row_of
+from synthgrad_lab.running.jsonl import Row, to_json
 from synthgrad_lab.running.run_folder import begun, is_run_of, put_aside
-from synthgrad_lab.stages import training as launched
-from synthgrad_lab.stages.board import Board
-from synthgrad_lab.stages.settings import Launch, launch_from
 
+if TYPE_CHECKING:
+    from synthgrad_lab.stages.settings import Launch
+
+log = logging.getLogger(__name__)
 SEEDS = 3
-METHODS: tuple[Any, ...] = ("cdni", "critic")
+STAGED: tuple[Method, ...] = ("cdni", "critic")
 LATENESS = (2, 8, 32)
 DROP = (0.2, 0.5, 0.8)
 
 
-def cells() -> dict[str, tuple[Settings, Launch]]:
-    """Every run by name; in one process is a simulation without faults, which is that bit for bit."""
-    seeded = [replace(mnist_fcn(method), seed=seed) for seed in range(SEEDS) for method in METHODS]
-    found = {(s, name): how for s in seeded for name, how in _CALM.items()}
-    found |= {(s, name): how for s in seeded if s.seed == 0 for name, how in _faulty().items()}
-    return {f"{s.method}--{name}--seed{s.seed}": (s, how) for (s, name), how in found.items()}
+@dataclass(frozen=True)
+class Stages(Experiment):
+    """Error of the 4-layer MNIST net in one process and in four, and with messages late or lost."""
+
+    name = "stages"
+    records = "stages"
+
+    def runs(self, gathered: Sequence[Row]) -> Iterator[Planned]:
+        """Three seeds of the launches without faults, one seed of the others; independent of the records."""
+        for messages, seeds in ((FAULTLESS, range(SEEDS)), (FAULTY, [0])):
+            for seed in seeds:
+                for method in STAGED:
+                    settings = replace(mnist_fcn(method), seed=seed)
+                    for each in messages:
+                        yield Planned({"method": method, "messages": each}, settings)
+
+    def gather(self, out: Path, results: Path, workers: int, only: Sequence[str]) -> list[Path]:
+        """As ``Experiment.gather``, but one run after the other: each has its own processes."""
+        planned = self.wanted(results, only)
+        file = self.file(results, planned[0])
+        order = [p.name for p in self.runs([])]
+        rows = _by_run(file)
+        for p in planned:
+            if is_recorded(rows.get(p.name), p):
+                continue
+            log.info(p.name)
+            how = launch_for(p)
+            folder = out / self.place / p.name.replace(" ", "-")
+            row = row_of(p.name, p.labels, folder, _result(p, how, folder))
+            merge(file, [row | {"launch": json.loads(to_json(asdict(how)))}], order)
+        return [file]
+
+    def lacking(self, results: Path, only: Sequence[str]) -> list[str]:
+        """The runs that have no record of today's settings, launch and version."""
+        planned = self.wanted(results, only)
+        rows = _by_run(self.file(results, planned[0]))
+        return [p.name for p in planned if not is_recorded(rows.get(p.name), p)]
 
 
-_CALM = {"in one process": Launch(on="simulated"), "in four processes": Launch()}
+EXPERIMENTS: dict[str, type[Experiment]] = {"stages": Stages}
+FAULTLESS: dict[str, dict[str, Any]] = {"in one process": {"on": "simulated"}, "in four processes": {}}
+"""Launches by what happens to messages. A simulation without faults is a run in one process, bit for bit."""
+FAULTY: dict[str, dict[str, Any]] = {
+    **{f"{n} steps late": {"on": "simulated", "lateness": n} for n in LATENESS},
+    **{f"{p:.0%} lost": {"on": "simulated", "drop": p} for p in DROP},
+}
 
 
-def _faulty() -> dict[str, Launch]:
-    patient = Policy(queue=512, in_flight=512)  # what is late must not make a sender wait
-    late = {f"{n} steps late": Launch(on="simulated", lateness=n, policy=patient) for n in LATENESS}
-    return late | {f"{p:.0%} lost": Launch(on="simulated", drop=p, policy=patient) for p in DROP}
+def launch_for(planned: Planned) -> Launch:
+    """The launch of a planned run."""
+    from synthgrad.stages import Policy
+    from synthgrad_lab.stages.settings import Launch
+
+    messages = str(planned.labels["messages"])
+    if messages in FAULTLESS:
+        return Launch(**FAULTLESS[messages])
+    # Long queues: a late message must not make its sender wait.
+    return Launch(**FAULTY[messages], policy=Policy(queue=512, in_flight=512))
 
 
-def gather(folder: Path, file: Path, wanted: Callable[[str], bool] = lambda name: True) -> Path:
-    """Run every cell that the file of gathered records does not hold, one after the other, and add it there.
-
-    Args:
-        folder: of the runs; interrupted ones go on.
-        file: the gathered records.
-        wanted: which cells, by name.
-    """
-    rows = {row["cell"]: row for row in records(file)}
-    todo = cells()
-    for name, (s, how) in todo.items():
-        if not wanted(name) or recorded_so(rows.get(name), s, how):
-            continue
-        note(name)
-        place = folder / name.replace(" ", "-")
-        with Board(s.steps) as board:
-            if is_run_of(place, s) and launched.recorded(place)[1] == how:
-                result = launched.resume(place, board)
-            else:
-                if begun(place):
-                    put_aside(place)
-                result = launched.run(replace(s, out=str(place)), how, board)
-        merge(file, [row_of(name, place, result) | {"launch": _plain(how)}], list(todo))
-    return file
+def is_recorded(row: Row | None, planned: Planned) -> bool:
+    """Whether a record is of a planned run, by today's version of the recipe."""
+    return row is not None and holds(row, planned.settings) and _is_of(row, launch_for(planned))
 
 
-def recorded_so(row: Row | None, s: Settings, how: Launch) -> bool:
-    """Whether a record is of this run, by today's version of the recipe."""
-    return holds(row, s) and row is not None and launch_from(row["launch"]) == how
+def _is_of(row: Row, how: Launch) -> bool:
+    """Whether a record, or a run's first line, is of this launch."""
+    from synthgrad_lab.stages.settings import launch_from
+
+    try:
+        return "launch" in row and launch_from(row["launch"]) == how
+    except (TypeError, ValueError):
+        return False  # recorded with settings that no longer exist, or are out of range today
 
 
-def _plain(how: Launch) -> dict[str, Any]:
-    return json.loads(to_json(asdict(how)))
+def _by_run(file: Path) -> dict[str, Row]:
+    return {row["run"]: row for row in records(file)}
+
+
+def _result(planned: Planned, how: Launch, folder: Path) -> dict[str, Any]:
+    """The result of a planned run: a run of that launch in the folder is resumed, any other put aside."""
+    from synthgrad_lab.stages import training
+    from synthgrad_lab.stages.board import Board
+
+    s = planned.settings
+    with Board(s.steps) as board:
+        if is_run_of(folder, s) and _is_of(begun(folder) or {}, how):
+            return training.resume(folder, board)
+        if begun(folder):
+            put_aside(folder)
+        return training.run(replace(s, out=str(folder)), how, board)

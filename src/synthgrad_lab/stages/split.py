@@ -1,94 +1,53 @@
-"""A recipe's chain cut into stages, and each stage as the library runs it."""
+"""Where a recipe's chain of layers is cut into stages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
 from itertools import pairwise
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from synthgrad import Interface
-from synthgrad.stages.stage import Stage
-from synthgrad_lab.data import load
-from synthgrad_lab.data.augment import augmented
-from synthgrad_lab.feedforward.methods.base import criterion
 from synthgrad_lab.feedforward.networks import IMAGES, network
 from synthgrad_lab.feedforward.settings import INTERFACED, Settings
 from synthgrad_lab.feedforward.trainer import Trainer
-from synthgrad_lab.feedforward.training import rows_of
-from synthgrad_lab.running.optimizers import adam, decayed
+from synthgrad_lab.stages.settings import Launch
 
 
-def build_stage(s: Settings, cuts: tuple[int, ...], k: int) -> Stage:
-    """Stage k of a recipe: its layers as one part, decoupled from its neighbours; backprop inside.
+def cuts_for(s: Settings, how: Launch) -> tuple[int, ...]:
+    """The layers after which a launch cuts the recipe, counted from 1.
 
-    The weights are those that the recipe's run in one process starts from.
-
-    Args:
-        s: the recipe's settings.
-        cuts: the layers after which it is cut, from 1; see ``cuts_of``.
-        k: which stage, from 0.
+    Raises:
+        ValueError: if the recipe cannot be run in stages, or not in these.
     """
-    trainer, first, last = Trainer(s), k == 0, k == len(cuts)
-    bounds = (0, *cuts, s.layers)
-    layers = trainer.parts[bounds[k] : bounds[k + 1]]
-    part = layers[0] if len(layers) == 1 else nn.Sequential(*layers)
-    above: Interface | None = None if last else trainer.interfaces[cuts[k] - 1]
-    below: Interface | None = None if first or s.unlock != "complete" else trainer.interfaces[cuts[k - 1] - 1]
-    models: list[Any] = [above.gradient_model] if above is not None else []
-    models += [below.input_model] if below is not None else []
-    optimizer = adam(list(part.parameters()), [p for model in models for p in model.parameters()], s)
-    return Stage(
-        part=part,
-        optimizer=optimizer,
-        above=above,
-        below=below,
-        criterion=criterion if last else None,
-        data=Data(s) if first or below is not None else None,
-        schedule=partial(_schedule, optimizer, s),
-        conditioned=s.method != "dni",
-        patient=s.unlock != "complete",
-        clip=s.optimizer.clip,
-    )
+    check_supported(s)
+    cuts = cuts_of(s, s.layers if how.stages is None else how.stages, how.at)
+    how.faults(len(cuts) + 1)
+    return cuts
 
 
-def _schedule(optimizer: torch.optim.Optimizer, s: Settings, step: int) -> None:
-    decayed(optimizer, s.optimizer.decay, step / s.steps)
+def check_supported(s: Settings) -> None:
+    """Check that a recipe can be run in stages.
 
-
-images_of = lru_cache(1)(load)
-"""A process that simulates all stages holds the images once."""
-
-
-class Data:
-    """Images and labels of a step: the same, in the same order, as in a run in one process."""
-
-    def __init__(self, s: Settings):
-        self.settings = s
-        images = images_of(s.data, s.data_dir)
-        self.x, self.y = images.train_x, images.train_y
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of a step."""
-        rows = rows_of(len(self.x), self.settings, step)
-        x = self.x[rows]
-        return augmented(x) if self.settings.augment else x, self.y[rows]
+    Raises:
+        ValueError: with what to do instead.
+    """
+    if s.method not in INTERFACED:
+        raise ValueError(f"method={s.method} waits for other stages: method={' or '.join(INTERFACED)}")
+    if s.unlock == "fused" or s.mixing.warm_up or s.p_update < 1 or any(s.mixing.lam):
+        raise ValueError("stages learn without waiting: no unlock=fused, lam, warm_up or p_update")
 
 
 def cuts_of(s: Settings, stages: int, at: Sequence[str] = ()) -> tuple[int, ...]:
-    """The layers, from 1, after which the chain is cut.
+    """The layers after which the chain is cut, counted from 1.
 
     Args:
         s: the recipe's settings.
-        stages: into how many; the cuts are where the most expensive stage costs least.
+        stages: number of stages; the most expensive one becomes as cheap as possible.
         at: instead, the messages that are cut, by the names that records give them: h1 is what layer 1 sends.
 
     Raises:
-        ValueError: if there are not so many layers, or no such message.
+        ValueError: if there are fewer layers than stages, or no such message.
     """
     if at:
         known = [f"h{k}" for k in range(1, s.layers)]
@@ -101,7 +60,7 @@ def cuts_of(s: Settings, stages: int, at: Sequence[str] = ()) -> tuple[int, ...]
 
 
 def costs(s: Settings) -> list[float]:
-    """Of each layer, floating-point operations of a forward pass over a batch."""
+    """Each layer's floating-point operations in a forward pass of a batch."""
     channels, side = IMAGES[s.data]
     h, found = torch.zeros(s.batch, channels, side, side), []
     with torch.no_grad():
@@ -113,8 +72,8 @@ def costs(s: Settings) -> list[float]:
 
 
 def balanced(weights: Sequence[float], stages: int) -> tuple[int, ...]:
-    """Where to cut so that the heaviest of the stages is lightest: after so many, from 1."""
-    # best[j]: the best cuts of the first j into as many as have been come to.
+    """Cuts that make the heaviest stage as light as possible: numbers of layers below each cut."""
+    # best[j]: the best cuts of the first j layers into n stages; n grows by one per round.
     best: dict[int, tuple[int, ...]] = {j: () for j in range(1, len(weights) + 1)}
     for n in range(2, stages + 1):
         best = {
@@ -128,22 +87,19 @@ def _heaviest(weights: Sequence[float], cuts: tuple[int, ...]) -> float:
     return max(sum(weights[a:b]) for a, b in pairwise((0, *cuts, len(weights))))
 
 
-def refuse(s: Settings) -> None:
-    """Refuse what only a run in one process can do.
-
-    Raises:
-        ValueError: with what to do instead.
-    """
-    if s.method not in INTERFACED:
-        raise ValueError(f"method={s.method} waits for other stages: method={' or '.join(INTERFACED)}")
-    if s.unlock == "fused" or s.mixing.warm_up or s.p_update < 1 or any(s.mixing.lam):
-        raise ValueError("stages learn without waiting: no unlock=fused, lam, warmup or p_update")
-
-
-def assembled(s: Settings, cuts: tuple[int, ...], states: Sequence[dict[str, Any]]) -> Trainer:
-    """A trainer with the stages' parts, to measure the whole chain."""
-    trainer, bounds = Trainer(s), (0, *cuts, s.layers)
-    for (a, b), state in zip(pairwise(bounds), states, strict=True):
-        layers = trainer.parts[a:b]
-        (layers[0] if len(layers) == 1 else nn.Sequential(*layers)).load_state_dict(state["part"])
-    return trainer
+def split_table(s: Settings, cuts: tuple[int, ...]) -> list[dict[str, str]]:
+    """A row per stage: its layers, its share of the arithmetic, its parameters and those of the model above it."""
+    weights, trainer = costs(s), Trainer(s)
+    rows = []
+    for k, (a, b) in enumerate(pairwise((0, *cuts, s.layers))):
+        above = list(trainer.interfaces[b - 1].gradient_model.parameters()) if b < s.layers else []
+        rows.append(
+            {
+                "stage": str(k),
+                "layers": f"{a + 1}" if b == a + 1 else f"{a + 1} to {b}",
+                "arithmetic": f"{sum(weights[a:b]) / sum(weights):.0%}",
+                "parameters": f"{sum(p.numel() for part in trainer.parts[a:b] for p in part.parameters()):,}",
+                "model above": f"{sum(p.numel() for p in above):,}",
+            }
+        )
+    return rows

@@ -1,4 +1,4 @@
-"""Launch a recipe in stages: one record, one folder, one result, as ``run`` has them."""
+"""Run a recipe in stages; its record, its folder and its result are like those of a run in one process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,21 @@ from synthgrad.checkpoint import write_atomically
 from synthgrad.stages import Outcome, Status, Stopped, launch
 from synthgrad_lab.feedforward.precision import precision
 from synthgrad_lab.feedforward.settings import Settings
-from synthgrad_lab.feedforward.trainer import Trainer
 from synthgrad_lab.running.jsonl import to_json
 from synthgrad_lab.running.loop import Interrupted
 from synthgrad_lab.running.record import Record, environment
-from synthgrad_lab.running.run_folder import claim, ended, first_line, owned, refuse_taken
+from synthgrad_lab.running.run_folder import check_free, check_version, claim, ended, first_line, owned
 from synthgrad_lab.running.settings import located
-from synthgrad_lab.running.versions import version_of
 from synthgrad_lab.stages.settings import Launch, launch_from
-from synthgrad_lab.stages.split import assembled, build_stage, costs, cuts_of, images_of, refuse
+from synthgrad_lab.stages.split import cuts_for
+from synthgrad_lab.stages.stage import assembled, build_stage, load_once
 from synthgrad_lab.stages.trace import chrome
 
 Watch = Callable[[Sequence[Status]], None]
 POINT_EVERY = 2.0
 """Seconds between two lines about the stages in the record."""
+SHOWN_EVENTS = 600
+"""Last events of each stage that the record keeps for a figure; trace.json has all."""
 
 
 def run(s: Settings, how: Launch, watch: Watch = lambda statuses: None) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def run(s: Settings, how: Launch, watch: Watch = lambda statuses: None) -> dict[
 
     Args:
         s: the recipe's settings.
-        how: the stages.
-        watch: called several times a second.
+        how: the launch's settings.
+        watch: called several times a second with the stages' statuses.
 
     Returns:
         The result, as in the record's last line.
@@ -46,36 +46,30 @@ def run(s: Settings, how: Launch, watch: Watch = lambda statuses: None) -> dict[
     Raises:
         FileExistsError: if the folder holds a run already.
         Interrupted: after Ctrl-C, with all stages' checkpoints written.
-        StageFailed: if a stage fails every time.
+        StageFailed: if a stage fails after every restart.
         ValueError: if the recipe cannot be run in stages.
     """
     cuts = cuts_for(s, how)
     name = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{s.label}-{len(cuts) + 1}-stages-seed{s.seed}"
     folder = Path(s.out or Path("runs") / name)
-    refuse_taken(folder)
-    images_of(s.data, s.data_dir)  # fetched once, not by every stage
+    check_free(folder)
+    load_once(s.data, s.data_dir)  # one download, not one per stage
     with owned(folder):
         claim(folder)
-        record, settings = Record(folder), asdict(located(s))
-        told = {"settings": settings, "recipe_version": version_of(settings, launched=True)}
-        record.write("settings", **told, launch={**asdict(how), "cuts": cuts}, environment=environment())
+        record = Record(folder)
+        record.write(
+            "settings",
+            family="stages",
+            settings=asdict(located(s)),
+            version=s.version,
+            launch={**asdict(how), "cuts": cuts},
+            environment=environment(),
+        )
         return _launch(s, how, cuts, record, False, watch)
 
 
-def cuts_for(s: Settings, how: Launch) -> tuple[int, ...]:
-    """The layers after which a launch cuts the recipe; see ``cuts_of``.
-
-    Raises:
-        ValueError: if the recipe cannot be run in stages, or not in these.
-    """
-    refuse(s)
-    cuts = cuts_of(s, s.layers if how.stages is None else how.stages, how.at)
-    how.faults(len(cuts) + 1)
-    return cuts
-
-
 def resume(folder: Path, watch: Watch = lambda statuses: None) -> dict[str, Any]:
-    """Go on with an interrupted launch from its stages' checkpoints; a simulation begins again, it has none.
+    """Resume an interrupted launch from its stages' checkpoints; a simulation has none and starts again.
 
     Raises:
         FileNotFoundError: if the folder holds no launch, or a run in one process.
@@ -89,21 +83,21 @@ def resume(folder: Path, watch: Watch = lambda statuses: None) -> dict[str, Any]
         if result := ended(folder):  # meanwhile
             return result
         record = Record(folder)
-        step = 0 if how.on == "simulated" else _reached(folder / "stages", len(cuts) + 1)
+        step = 0 if how.on == "simulated" else _oldest_checkpoint(folder / "stages", len(cuts) + 1)
         record.rewind(step)
         record.write("resumed", step=step, environment=environment())
         return _launch(s, how, cuts, record, True, watch)
 
 
-def _reached(folder: Path, stages: int) -> int:
-    """The step from which all stages go on: that of the oldest of their checkpoints.
+def _oldest_checkpoint(folder: Path, stages: int) -> int:
+    """The step from which all stages can be resumed; 0 if one of them has no checkpoint.
 
     Raises:
-        BlockingIOError: if a stage is still at work.
+        BlockingIOError: if a stage is still running.
     """
     places = [folder / f"stage-{k}" for k in range(stages)]
     for place in filter(Path.is_dir, places):
-        with owned(place):  # stages go on when their supervisor is killed
+        with owned(place):  # stages keep running when their supervisor is killed
             pass
     found = [(place / checkpoint.NAME).exists() for place in places]
     return min(int(checkpoint.load(place)["counters"]["clock"]) for place in places) if all(found) else 0
@@ -113,13 +107,13 @@ def recorded(folder: Path) -> tuple[Settings, Launch, tuple[int, ...]]:
     """The settings, the launch and the cuts of the run in a folder.
 
     Raises:
-        FileNotFoundError: if there is none, or one in one process.
+        FileNotFoundError: if the folder holds no run, or one in one process.
         ValueError: if it was begun with another version of its recipe.
     """
     line = first_line(folder, staged=True)
-    values = dict(line["launch"])
-    cuts = tuple(values.pop("cuts"))
-    return Settings(**line["settings"]), launch_from(values), cuts
+    settings = Settings.from_record(line["settings"])
+    check_version(folder, settings)
+    return settings, launch_from(line["launch"]), tuple(line["launch"]["cuts"])
 
 
 def _launch(
@@ -145,14 +139,14 @@ def _launch(
         steps = [status.counters.clock for status in watched.last]
         record.write("interrupted", step=min(steps, default=0), steps=steps)
         where = f"at steps {', '.join(map(str, steps))} of {s.steps}"
-        raise Interrupted(f"stopped {where}; go on with synthgrad launch resume={record.folder}") from None
+        raise Interrupted(f"stopped {where}; resume with synthgrad launch --resume {record.folder}") from None
     if any(outcome.events):
         write_atomically(record.folder / "trace.json", to_json(chrome(outcome.events)).encode())
-        shown = [[asdict(event) for event in events[-600:]] for events in outcome.events]
+        shown = [[asdict(event) for event in events[-SHOWN_EVENTS:]] for events in outcome.events]
         record.write("timeline", events=shown)
     for restart in outcome.restarts:
         record.write("restart", **asdict(restart))
-    # A simulation counts ticks; what it took is the clock's.
+    # A simulation counts ticks instead of seconds.
     seconds = outcome.seconds or time.monotonic() - began
     result = {**_result(s, how, cuts, outcome), "seconds": seconds, "record": str(record.path)}
     record.write("result", **result)
@@ -160,7 +154,7 @@ def _launch(
 
 
 class _Recorded:
-    """Passes the statuses on, and writes a line of them now and then."""
+    """Passes statuses on to a watcher; every few seconds it writes them to the record, too."""
 
     def __init__(self, record: Record, watch: Watch):
         self.record, self.watch = record, watch
@@ -179,14 +173,13 @@ class _Recorded:
 
 
 def _result(s: Settings, how: Launch, cuts: tuple[int, ...], outcome: Outcome) -> dict[str, Any]:
-    """What the record's last line says; reads the test images."""
+    """The record's last line; reads the test images."""
     trainer = assembled(s, cuts, outcome.states)
-    images = images_of(s.data, s.data_dir).to(s.run.device)
+    images = load_once(s.data, s.data_dir).to(s.run.device)
+    copied = ("recipe", "method", "layers", "width", "steps", "seed", "data", "unlock")
+    counted = ("missed", "refused", "nonfinite")
     return {
-        **{
-            key: getattr(s, key)
-            for key in ("recipe", "method", "layers", "width", "steps", "seed", "data", "unlock")
-        },
+        **{name: getattr(s, name) for name in copied},
         "images": images.source,
         "precision": precision(s),
         "stages": len(cuts) + 1,
@@ -196,27 +189,6 @@ def _result(s: Settings, how: Launch, cuts: tuple[int, ...], outcome: Outcome) -
         "validation_error": trainer.error(images.validation_x, images.validation_y),
         "restarts": len(outcome.restarts),
         "steps_lost": sum(restart.steps_lost for restart in outcome.restarts),
-        **{
-            name: sum(getattr(told, name) for told in outcome.counters)
-            for name in ("missed", "refused", "nonfinite")
-        },
-        "per_stage": [vars(told) for told in outcome.counters],
+        **{name: sum(getattr(c, name) for c in outcome.counters) for name in counted},
+        "per_stage": [vars(c) for c in outcome.counters],
     }
-
-
-def split_shown(s: Settings, cuts: tuple[int, ...]) -> list[dict[str, str]]:
-    """Each stage's layers, its share of the arithmetic, its parameters and those of the model above it."""
-    weights, trainer = costs(s), Trainer(s)
-    rows = []
-    for k, (a, b) in enumerate(pairwise((0, *cuts, s.layers))):
-        above = list(trainer.interfaces[b - 1].gradient_model.parameters()) if b < s.layers else []
-        rows.append(
-            {
-                "stage": str(k),
-                "layers": f"{a + 1}" if b == a + 1 else f"{a + 1} to {b}",
-                "arithmetic": f"{sum(weights[a:b]) / sum(weights):.0%}",
-                "parameters": f"{sum(p.numel() for part in trainer.parts[a:b] for p in part.parameters()):,}",
-                "model above": f"{sum(p.numel() for p in above):,}",
-            }
-        )
-    return rows

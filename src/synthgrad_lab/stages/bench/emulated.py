@@ -1,4 +1,4 @@
-"""A layer that only takes time: it stands for work on another device, so that schedules can be compared alone."""
+"""A layer that only takes time, in place of work on another device: for the comparison of schedules alone."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Emulated(nn.Module):
 
     Args:
         width: features, and parameters.
-        forward_seconds: how long the forward pass of a batch takes, the arithmetic included.
-        rows: the size of that batch; another takes proportionally longer or shorter.
+        forward_seconds: time that the forward pass of a batch takes, arithmetic included.
+        rows: the size of that batch; the time is proportional to the size.
 
     Example:
         >>> layer = Emulated(8, forward_seconds=0.01, rows=64)
@@ -35,7 +35,7 @@ class Emulated(nn.Module):
         self.clock = _Clock()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sum, after its time."""
+        """Add the weight; returns after the layer's time."""
         began = time.monotonic()
         seconds = len(x) * self.seconds_per_row
         weights_share = 1 if x.requires_grad else 2
@@ -46,7 +46,7 @@ class Emulated(nn.Module):
 
 
 class _Slow(torch.autograd.Function):
-    """The identity, whose backward pass takes its time."""
+    """The identity, with a backward pass that takes a given time."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, seconds: float, clock: _Clock) -> Tensor:
@@ -62,8 +62,8 @@ class _Slow(torch.autograd.Function):
 class _Clock:
     """Sleeps until a deadline.
 
-    A busy machine wakes a process late. What one sleep takes too long, the next takes less: else a schedule of many
-    short passes would seem slower than one of few long ones.
+    A busy machine wakes a process late; the next sleep is that much shorter. Without this a schedule of many short
+    passes would seem slower than one of few long passes.
     """
 
     late = 0.0

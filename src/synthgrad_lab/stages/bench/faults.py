@@ -1,4 +1,4 @@
-"""What faults cost: stages killed, stopped and slowed down at random while the others are to go on."""
+"""The cost of faults: stages are killed, stopped and slowed down at random while the others train on."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ from synthgrad.stages import Outcome, Policy, Status, launch
 from synthgrad_lab.data import load
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Settings
-from synthgrad_lab.stages.bench.built import paced_stage
-from synthgrad_lab.stages.split import assembled
+from synthgrad_lab.stages.bench.builders import paced_stage
+from synthgrad_lab.stages.stage import assembled
 
 KINDS = ("kill", "stop", "slow")
 PACE = 0.04
-"""Seconds that each stage's step takes at least, so that four stages do not compete for two cores: as if each had a
-machine of its own."""
+"""Shortest time of a stage's step, in seconds: four stages must not compete for two cores, as if each had its own
+machine."""
 SLOW_FOR = 3.0
-"""Seconds for which a slow stage is stopped two thirds of the time."""
+"""Seconds in which a slow stage is stopped two thirds of the time."""
 REST = 1.0
-"""Seconds between the end of one fault and the next: the neighbours' healthy rate is measured in them."""
+"""Seconds between one fault's end and the next fault, in which the neighbours' healthy rate is measured."""
 
 
 @dataclass
 class Fault:
-    """One fault, and what the neighbours did meanwhile."""
+    """One fault, and the neighbours' rates during it."""
 
     kind: str
     stage: int
     seconds: float
-    """Until the stage made a step again (of a slow one: for as long as it was slow)."""
+    """Time until the stage ran again, or in which it was slow."""
     neighbours: list[float]
-    """Steps per second of each neighbour meanwhile."""
+    """Steps per second of each neighbour during the fault."""
 
 
 def bench_faults(
     unlock: str = "complete", faults: int = 40, seed: int = 0, progress: Callable[[int], None] = lambda done: None
 ) -> dict[str, Any]:
-    """A run of four stages with faults beside the same run without.
+    """Compare a run of four stages with faults to the same run without faults.
 
     Args:
-        unlock: complete: stages run on synthetic inputs and wait for nobody; update: they wait for messages, go on
-            with old ones (replay) while the stage below is out, and wait for a slow one above.
-        faults: how many, a third of each kind: killed, stopped (SIGSTOP), three times slower.
-        seed: of which stage and kind, and of the weights.
+        unlock: complete: stages run on synthetic inputs and wait for no other stage. update: they wait for messages,
+            use old ones (replay) while the stage below is down, and wait for a slow stage above.
+        faults: number of faults, a third of each kind: killed, stopped (SIGSTOP), three times slower.
+        seed: of the weights, and of the choice of stages and kinds.
         progress: called with the number of faults done.
 
     Returns:
-        ``faults, neighbour_rate`` (while a stage is out, over the healthy rate, mean), ``recovery_seconds`` (of the
-        killed, median), ``error_gap`` (test error over the undisturbed run's, in points), ``steps_lost`` (most
+        ``faults, neighbour_rate`` (mean rate during faults, divided by the healthy rate), ``recovery_seconds`` (median
+        of killed stages), ``error_gap`` (test error above the undisturbed run's, in points), ``steps_lost`` (the most
         by one fault), ``checkpoint_every``, and more.
     """
-    every = 2.6 + REST  # seconds that a fault and its rest take, about
+    every = 2.6 + REST  # seconds of a fault and the rest after it, roughly
     steps = round((faults * every + 15) / PACE)
     s = replace(mnist_fcn("cdni"), steps=steps, unlock=unlock, seed=seed)
     policy = Policy(
@@ -77,12 +77,12 @@ def bench_faults(
     build = partial(paced_stage, s, (1, 2, 3), PACE)
     before = _left_behind()
     undisturbed = launch(build, 4, steps, policy=policy)
-    storm = _Storm(faults, seed, progress)
-    disturbed = launch(build, 4, steps, policy=policy, watch=storm)
+    injector = _FaultInjector(faults, seed, progress)
+    disturbed = launch(build, 4, steps, policy=policy, watch=injector)
     calm, rough = _error(s, undisturbed), _error(s, disturbed)
     return {
         "unlock": unlock,
-        **storm.told(),
+        **injector.summary(),
         "error": rough,
         "undisturbed_error": calm,
         "error_gap": rough - calm,
@@ -96,12 +96,12 @@ def bench_faults(
     }
 
 
-class _Storm:
-    """Does harm to stages, one after the other, and watches their neighbours.
+class _FaultInjector:
+    """Injects faults into one stage at a time, and measures its neighbours' rates.
 
     Args:
-        faults: how many.
-        seed: of which.
+        faults: number of faults.
+        seed: of the choice of stages and kinds.
         progress: called with the number of faults done.
     """
 
@@ -114,43 +114,43 @@ class _Storm:
         self.faults: list[Fault] = []
         self.healthy: list[float] = []
         self.since: tuple[float, list[int]] | None = None
-        self.out: tuple[str, int, int] | None = None  # kind, stage, its generation
+        self.down: tuple[str, int, int] | None = None  # kind, stage and its generation during a fault
 
     def __call__(self, statuses: Sequence[Status]) -> None:
-        """Look at the stages; strike, or see whether the last one struck is back."""
+        """Start the next fault after the rest, or measure the present fault once its stage runs again."""
         now = time.monotonic()
         steps = [status.counters.steps for status in statuses]
         if any(status.state == "ended" for status in statuses):
             return
-        if self.out is None:
+        if self.down is None:
             if any(status.state != "running" for status in statuses) or self.since is None:
                 self.since = (now, steps)
             elif now - self.since[0] > REST and self.todo:
                 self.healthy += _rates(self.since, now, steps, range(len(steps)))
-                self._strike(statuses)
+                self._inject(statuses)
                 self.since = (now, steps)
             return
         assert self.since is not None
-        kind, k, generation = self.out
+        kind, k, generation = self.down
         back = statuses[k].state == "running" and statuses[k].generation > generation
         if back or (kind == "slow" and now - self.since[0] > SLOW_FOR):
             near = [j for j in (k - 1, k + 1) if 0 <= j < len(statuses)]
             self.faults.append(Fault(kind, k, now - self.since[0], _rates(self.since, now, steps, near)))
             self.progress(len(self.faults))
-            self.out = self.since = None
+            self.down = self.since = None
 
-    def _strike(self, statuses: Sequence[Status]) -> None:
+    def _inject(self, statuses: Sequence[Status]) -> None:
         kind, k = self.todo.pop()
         pid = statuses[k].pid
         assert pid is not None
-        self.out = (kind, k, statuses[k].generation)
+        self.down = (kind, k, statuses[k].generation)
         if kind == "slow":
             threading.Thread(target=_slow_down, args=(pid,), daemon=True).start()
         else:
             os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
 
-    def told(self) -> dict[str, Any]:
-        """What the faults cost."""
+    def summary(self) -> dict[str, Any]:
+        """The faults' cost: rates of neighbours, and times of recovery."""
         healthy = statistics.mean(self.healthy)
         rate = {
             kind: [r / healthy for fault in self.faults if fault.kind == kind for r in fault.neighbours]
@@ -172,7 +172,7 @@ def _rates(since: tuple[float, list[int]], now: float, steps: list[int], stages:
 
 
 def _slow_down(pid: int) -> None:
-    """Three times slower: stopped for two of every three slices."""
+    """Make a process three times slower: it is stopped in two of three slices of time."""
     until = time.monotonic() + SLOW_FOR
     try:
         while time.monotonic() < until:
@@ -190,5 +190,5 @@ def _error(s: Settings, outcome: Outcome) -> float:
 
 
 def _left_behind() -> int:
-    """Temporary folders of launches, and processes of this one: afterwards there must be no more than before."""
+    """Number of temporary folders of launches and of child processes; a launch must leave none behind."""
     return len([*Path(tempfile.gettempdir()).glob("synthgrad-*")]) + len(multiprocessing.active_children())

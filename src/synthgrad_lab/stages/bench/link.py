@@ -1,30 +1,29 @@
-"""What a packet's way to a neighbouring process costs."""
+"""How long a packet takes from one process to another."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from multiprocessing import get_context
-from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from synthgrad.stages.channels import Packet, PacketKind
 from synthgrad.stages.channels.zeromq import Hub, ZmqInlet, ZmqOutlet
-from synthgrad.stages.runners.run_folder import temporary_folder
 
 _RUN = bytes(16)
 
 
-def hops(size: int, repeats: int = 7, rounds: int = 100) -> float:
-    """Seconds from one process to the other: half a round trip, its packets made and read included.
+def one_way(size: int, repeats: int = 7, rounds: int = 100) -> float:
+    """Seconds from one process to another: half a round trip, with the making and reading of packets.
 
     Args:
         size: bytes of the packet's tensor.
-        repeats: of the measurement; the median is returned.
-        rounds: trips each.
+        repeats: measurements; the median is returned.
+        rounds: round trips of each measurement.
     """
-    with temporary_folder() as folder:
+    with TemporaryDirectory(prefix="synthgrad-") as folder:
         process = get_context("forkserver").Process(target=_echo, args=(folder,), daemon=True)
         process.start()
         hub = Hub(_RUN)
@@ -34,14 +33,14 @@ def hops(size: int, repeats: int = 7, rounds: int = 100) -> float:
             _trip(hub, inlet, outlet, packet, 30.0)
             for _ in range(10):
                 _trip(hub, inlet, outlet, packet, 5.0)
-            return statistics.median(_timed(hub, inlet, outlet, packet, rounds) for _ in range(repeats))
+            return statistics.median(_measure(hub, inlet, outlet, packet, rounds) for _ in range(repeats))
         finally:
             process.kill()
             process.join()
             hub.close()
 
 
-def _timed(hub: Hub, inlet: ZmqInlet, outlet: ZmqOutlet, packet: Packet, rounds: int) -> float:
+def _measure(hub: Hub, inlet: ZmqInlet, outlet: ZmqOutlet, packet: Packet, rounds: int) -> float:
     began = time.perf_counter()
     for _ in range(rounds):
         _trip(hub, inlet, outlet, packet, 5.0)
@@ -58,7 +57,7 @@ def _trip(hub: Hub, inlet: ZmqInlet, outlet: ZmqOutlet, packet: Packet, limit: f
         hub.wait([inlet], 0.1)
 
 
-def _echo(folder: Path) -> None:
+def _echo(folder: str) -> None:
     hub = Hub(_RUN)
     inlet, outlet = ZmqInlet(hub, f"ipc://{folder}/away"), ZmqOutlet(hub, f"ipc://{folder}/home")
     while True:

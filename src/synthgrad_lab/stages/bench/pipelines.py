@@ -1,4 +1,4 @@
-"""The peers of stages that do not wait: GPipe, 1F1B and ZBV of ``torch.distributed.pipelining``."""
+"""Pipeline schedules to compare with: GPipe, 1F1B and ZBV of ``torch.distributed.pipelining``."""
 
 from __future__ import annotations
 
@@ -23,25 +23,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Event = dict[str, Any]
-"""``stage`` (from 0), ``kind`` (forward, backward, update or wait), ``start`` and ``end`` in seconds of
-``time.monotonic``, which all processes of a machine share, and ``step`` (from 0). A wait is what lies between the
-others: for a peer, for messages, or for torch's own bookkeeping. It belongs to the stage that runs next."""
+from synthgrad.stages.outcome import StageEvent
 
 SCHEDULES = {"gpipe": "ScheduleGPipe", "1f1b": "Schedule1F1B", "zbv": "ScheduleZBVZeroBubble"}
 SHOWN_STEPS = 3
 
 
+@dataclass(frozen=True)
+class PipelineEvent(StageEvent):
+    """Something that a rank did: forward, backward, update or wait.
+
+    The time between the other events is a wait: for another rank, for messages, or for torch's own bookkeeping. It
+    belongs to the stage that runs next.
+    """
+
+    stage: int
+    """Counted from 0; a rank of ZBV has two."""
+
+
 @dataclass
 class Measured:
-    """What came out of one pipeline."""
+    """The measurements of one pipeline."""
 
     samples_per_second: float
-    """Over the timed steps, from a barrier to a barrier."""
-    events: list[list[Event]]
-    """Each rank's, in order, of the last ``SHOWN_STEPS`` steps."""
+    """Over the timed steps, from one barrier to another."""
+    events: list[list[PipelineEvent]]
+    """Each rank's events in the last ``SHOWN_STEPS`` steps, in order."""
     losses: list[float]
-    """Of every timed step, before its update, mean over its microbatches."""
+    """Each timed step's loss before its update, the mean over its microbatches."""
 
 
 @dataclass(frozen=True)
@@ -73,29 +82,29 @@ def bench_pipeline(
 ) -> Measured:
     """Train a pipeline on one random batch, one process and one thread per rank, and time its steps.
 
-    Every rank updates its parameters by Adam after every step. No rank's process is left behind, however it ends;
-    a server that starts them quickly stays for the next call, and ends with the program.
+    Every rank updates its parameters by Adam after every step. No rank's process outlives the call; a server that
+    starts them quickly stays for the next call, and ends with the program.
 
     Args:
         schedule: "gpipe", "1f1b" or "zbv", where rank k holds modules k and 2·stages - 1 - k.
         build: makes module k of n, from (batch, features) to (batch, features); n is ``stages``, or twice that for
             ZBV. It is pickled, so it must be a function of a module or a ``functools.partial`` of one.
         stages: ranks.
-        microbatches: how many a step's batch is split into; at least ``stages`` for 1F1B.
+        microbatches: number of parts of a step's batch; at least ``stages`` for 1F1B.
         batch: samples per step, a multiple of ``microbatches``.
         width: features of the first module's input.
-        classes: cross-entropy over that many; or None: squared error against a target of the input's shape.
-        steps: how many are timed.
-        warmup: steps before that, at least 1: torch finds the shapes of the messages in the first.
-        limit: seconds after which it is given up.
+        classes: number of classes of a cross-entropy; None: squared error against a target of the input's shape.
+        steps: timed steps.
+        warmup: steps before these, at least 1: torch finds the shapes of the messages in the first.
+        limit: seconds that the call may take.
 
     Returns:
         Throughput, the last steps' events, losses.
 
     Raises:
-        ValueError: a schedule or sizes that cannot be.
-        RuntimeError: a rank failed; the message has that rank's own traceback.
-        TimeoutError: not ended within ``limit``.
+        ValueError: if there is no such schedule, or the sizes are impossible.
+        RuntimeError: if a rank fails; the message ends with that rank's own traceback.
+        TimeoutError: if the ranks have not ended within ``limit``.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}; there are: {', '.join(SCHEDULES)}")
@@ -130,7 +139,7 @@ def bench_pipeline(
 
 
 def _gathered(pipes: Sequence[Connection], processes: Sequence[BaseProcess], limit: float) -> list[Any]:
-    """What every rank reports, or the error of the first that fails."""
+    """Wait for the reports of all ranks; raise the error of the first one that fails."""
     deadline, reports, of = time.monotonic() + limit, {}, len(pipes)
     while missing := [rank for rank in range(of) if rank not in reports]:
         ready = wait([pipes[rank] for rank in missing], max(0.0, deadline - time.monotonic()))
@@ -149,13 +158,13 @@ def _gathered(pipes: Sequence[Connection], processes: Sequence[BaseProcess], lim
 
 
 def _rank(rank: int, job: _Job, out: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C, too, and ends this process
     threading.Thread(target=_end_with_parent, args=(job.folder,), daemon=True).start()
     try:
-        out.send(_trained(rank, job))
+        out.send(_train(rank, job))
     except Exception:
         out.send(traceback.format_exc())
-        threading.Event().wait()  # until it is killed: if it ended now, its peers would fail, too
+        threading.Event().wait()  # until it is killed: if it ended now, the other ranks would fail, too
 
 
 def _end_with_parent(folder: str) -> None:
@@ -166,18 +175,18 @@ def _end_with_parent(folder: str) -> None:
     os._exit(1)
 
 
-def _trained(rank: int, job: _Job) -> tuple[float, float, list[Event], list[float]]:
-    """When the timed steps began and ended, what this rank did, and the losses if it has the last stage."""
+def _train(rank: int, job: _Job) -> tuple[float, float, list[PipelineEvent], list[float]]:
+    """Train; returns when the timed steps began and ended, this rank's events, and the losses in the last rank."""
     import torch.distributed as dist
     from torch.distributed import pipelining
 
     torch.set_num_threads(1)
-    # The error comes back; torch would print the whole schedule beside it.
+    # The parent reports errors; torch would print the whole schedule, too.
     logging.getLogger("torch.distributed.pipelining").setLevel(logging.CRITICAL)
-    # Else gloo asks for the address of this machine's name, and the pipeline's sockets are open to others.
+    # Without this, gloo looks up this machine's name, and its sockets are open to other machines.
     os.environ["GLOO_SOCKET_IFNAME"] = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    meet, silence_timeout = f"file://{job.folder}/store", timedelta(seconds=job.limit)
-    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=job.stages, timeout=silence_timeout)
+    store, limit = f"file://{job.folder}/store", timedelta(seconds=job.limit)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=job.stages, timeout=limit)
 
     log = _Log()
     held = [rank, 2 * job.stages - 1 - rank] if job.schedule == "zbv" else [rank]
@@ -187,7 +196,7 @@ def _trained(rank: int, job: _Job) -> tuple[float, float, list[Event], list[floa
         torch.manual_seed(k)
         module = job.build(k, of)
         parameters += module.parameters()
-        parts.append(log.watched(pipelining.PipelineStage(module, k, of, torch.device("cpu"))))
+        parts.append(log.timed_stage(pipelining.PipelineStage(module, k, of, torch.device("cpu"))))
     criterion = log.timed(F.mse_loss if job.classes is None else F.cross_entropy, of - 1, "forward")
     kind = getattr(pipelining, SCHEDULES[job.schedule])
     schedule = kind(parts if len(held) > 1 else parts[0], job.microbatches, loss_fn=criterion)
@@ -210,7 +219,7 @@ def _trained(rank: int, job: _Job) -> tuple[float, float, list[Event], list[floa
     dist.barrier()
     ended = time.monotonic()
     dist.destroy_process_group()
-    shown = [e for e in log.events if e["step"] >= max(0, job.steps - SHOWN_STEPS)]
+    shown = [e for e in log.events if e.step >= max(0, job.steps - SHOWN_STEPS)]
     return began, ended, shown, losses[job.warmup :]
 
 
@@ -223,28 +232,29 @@ def _batch(job: _Job) -> tuple[Tensor, Tensor]:
 
 
 class _Log:
-    """What a rank did when."""
+    """A rank's events."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[PipelineEvent] = []
         self.step = 0
         self.mark = time.monotonic()
 
     def timed(self, call: Callable[..., Any], stage: int, kind: str) -> Callable[..., Any]:
+        """The same function; each call adds an event, and one for the wait before it."""
+
         def timed(*args: Any, **kwargs: Any) -> Any:
             began = time.monotonic()
             result = call(*args, **kwargs)
             ended = time.monotonic()
-            for what, start, end in (("wait", self.mark, began), (kind, began, ended)):
-                event = {"stage": stage, "kind": what, "start": start, "end": end, "step": self.step}
-                self.events.append(event)
+            self.events.append(PipelineEvent("wait", self.mark, began, self.step, stage))
+            self.events.append(PipelineEvent(kind, began, ended, self.step, stage))
             self.mark = ended
             return result
 
         return timed
 
-    def watched(self, stage: Any) -> Any:
-        """The stage, with its passes timed; hooks on the module would change the graph that zero bubble splits."""
+    def timed_stage(self, stage: Any) -> Any:
+        """The stage, with its passes timed; hooks on the module would change the graph that ZBV splits."""
         for name in ("forward_one_chunk", "backward_one_chunk", "backward_weight_one_chunk"):
             setattr(stage, name, self.timed(getattr(stage, name), stage.stage_index, name.split("_")[0]))
         return stage

@@ -1,4 +1,4 @@
-"""What each further stage costs: up to 16 emulated stages on this machine."""
+"""The cost of each further stage: up to 16 emulated stages on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from synthgrad.stages import Policy, Status, launch
-from synthgrad_lab.stages.bench.built import Sizes, emulated_stage
+from synthgrad_lab.stages.bench.builders import Sizes, emulated_stage
 from synthgrad_lab.stages.bench.schedules import WARMUP, rate_of
 
 FORWARD = 0.1
@@ -24,26 +24,26 @@ WIDTH, BATCH = 1024, 64
 def bench_scale(
     stages: Sequence[int] = (2, 4, 8, 16), steps: int = 30, progress: Callable[[int], None] = lambda done: None
 ) -> list[dict[str, Any]]:
-    """Launch chains of emulated stages, whose messages are of 256 KB.
+    """Measure chains of emulated stages with messages of 256 KB.
 
     Args:
         stages: the lengths of the chains.
-        steps: timed steps of each.
+        steps: timed steps of each chain.
         progress: called with the number of chains done.
 
     Returns:
-        A row per length: ``stages, samples_per_second, share_of_bound, cpu_ms_per_step`` (of one stage: everything
-        but the emulated compute), ``memory_mb`` (of one stage's process, what it does not share),
-        ``message_kb, checkpoint_kb, start_seconds`` (until every stage has made a step).
+        A row per length: ``stages, samples_per_second, share_of_bound, cpu_ms_per_step`` (one stage's, without the
+        emulated compute), ``memory_mb`` (one process's, without what it shares), ``message_kb, checkpoint_kb,
+        start_seconds`` (until every stage has made a step).
     """
     rows = []
     for done, p in enumerate(stages, start=1):
-        rows.append(_measured(p, steps))
+        rows.append(_measure(p, steps))
         progress(done)
     return rows
 
 
-def _measured(p: int, steps: int) -> dict[str, Any]:
+def _measure(p: int, steps: int) -> dict[str, Any]:
     sizes, watch = Sizes(p, FORWARD, BATCH, WIDTH), _Watch()
     policy, warmup = Policy(queue=4, checkpoint_every=10), WARMUP + p
     with tempfile.TemporaryDirectory(prefix="synthgrad-") as folder:
@@ -64,14 +64,14 @@ def _measured(p: int, steps: int) -> dict[str, Any]:
 
 
 class _Watch:
-    """Looks at the stages' processes while they run."""
+    """Measures the stages' processes while they run, about once a second."""
 
     def __init__(self) -> None:
-        self.began = self.looked = time.monotonic()
+        self.began = self.measured = time.monotonic()
         self.first: dict[int, tuple[float, int]] = {}
         self.started = math.nan
         self.cpu = self.memory = 0.0
-        """Seconds per step, and bytes, of a stage; medians over the stages, when last looked."""
+        """A stage's seconds per step and bytes: medians over the stages in the last measurement."""
 
     def __call__(self, statuses: Sequence[Status]) -> None:
         now = time.monotonic()
@@ -79,9 +79,9 @@ class _Watch:
             return
         if math.isnan(self.started):
             self.started = now - self.began
-        if now - self.looked < 1:
+        if now - self.measured < 1:
             return
-        self.looked, cpu, memory = now, [], []
+        self.measured, cpu, memory = now, [], []
         for status in statuses:
             process = psutil.Process(status.pid)
             spent, steps = sum(process.cpu_times()[:2]), status.counters.steps

@@ -1,45 +1,44 @@
-"""How near stages that do not wait come to the bubble-free bound, beside the schedules of torch's pipelining."""
+"""Throughput of stages and of torch's pipeline schedules, as shares of what a pipeline without bubbles reaches."""
 
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
-from typing import Any
-
 import torch
 
 from synthgrad.stages import Outcome, Policy, launch
-from synthgrad.stages.outcome import StageEvent
 from synthgrad_lab.data import load
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.feedforward.training import Classification
+from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.settings import vary
-from synthgrad_lab.stages.bench.built import Sizes, emulated_part, emulated_stage, real_part
-from synthgrad_lab.stages.bench.link import hops
+from synthgrad_lab.stages.bench.builders import Sizes, emulated_part, emulated_stage, real_part
+from synthgrad_lab.stages.bench.link import one_way
 from synthgrad_lab.stages.bench.pipelines import bench_pipeline
-from synthgrad_lab.stages.split import assembled, build_stage
+from synthgrad_lab.stages.stage import assembled, build_stage
+from synthgrad_lab.stages.trace import Timeline
 
-Row = dict[str, Any]
 Progress = Callable[[int], None]
 FORWARD = 0.16
 """Seconds of an emulated stage's forward pass over a batch; in 8 microbatches, 20 ms each."""
 MICROBATCHES = 8
 WARMUP = 4
-Timelines = dict[str, list[list[StageEvent]]]
-"""By schedule: what each stage did."""
+Timelines = dict[str, Timeline]
+"""Timelines by schedule."""
 
 
 def bench_emulated(
     stages: Sequence[int] = (2, 4, 8), repeats: int = 3, steps: int = 16, progress: Progress = lambda done: None
 ) -> tuple[list[Row], Timelines]:
-    """Stages whose compute is emulated: a fixed time forwards, twice that backwards.
+    """Compare schedules of stages with emulated compute: a fixed time forwards, twice that backwards.
 
     Args:
-        stages: how many, one row of schedules each.
+        stages: numbers of stages; each gives a row per schedule.
         repeats: rounds over the schedules; each number is the median over them.
         steps: timed steps of each run.
         progress: called with the number of runs done.
@@ -76,25 +75,20 @@ def _row(schedule: str, stages: int, rates: Sequence[float], bound: float) -> Ro
     }
 
 
-def _emulated(schedule: str, sizes: Sizes, steps: int) -> tuple[float, list[list[StageEvent]]]:
+def _emulated(schedule: str, sizes: Sizes, steps: int) -> tuple[float, Timeline]:
+    """Samples per second and timeline of one run."""
     if schedule == "synthgrad":
-        # Messages queue up at the start as in any pipeline; what is timed is what follows.
-        outcome = launch(
-            partial(emulated_stage, sizes), sizes.stages, steps + WARMUP + sizes.stages, policy=Policy(queue=4)
-        )
-        return rate_of(outcome, sizes.batch, WARMUP + sizes.stages), outcome.events
-    of = sizes.stages
+        warmup = WARMUP + sizes.stages  # queues fill at the start, as in any pipeline
+        build = partial(emulated_stage, sizes)
+        outcome = launch(build, sizes.stages, steps + warmup, policy=Policy(queue=4))
+        return rate_of(outcome, sizes.batch, warmup), outcome.events
     build = partial(emulated_part, sizes)
-    measured = bench_pipeline(schedule, build, of, MICROBATCHES, sizes.batch, sizes.width, None, steps)
-    return measured.samples_per_second, [[_event(e) for e in rank] for rank in measured.events]
-
-
-def _event(e: dict[str, Any]) -> StageEvent:
-    return StageEvent(e["kind"], e["start"], e["end"], e["step"])
+    measured = bench_pipeline(schedule, build, sizes.stages, MICROBATCHES, sizes.batch, sizes.width, None, steps)
+    return measured.samples_per_second, measured.events
 
 
 def rate_of(outcome: Outcome, batch: int, warmup: int) -> float:
-    """Samples per second of the last stage, once all stages are at work."""
+    """Samples per second of the last stage, after its first ``warmup`` steps."""
     ends = [e.end for e in outcome.events[-1] if e.kind == "update"][warmup - 1 :]
     return batch * (len(ends) - 1) / (ends[-1] - ends[0])
 
@@ -102,16 +96,18 @@ def rate_of(outcome: Outcome, batch: int, warmup: int) -> float:
 def bench_real(
     repeats: int = 3, steps: int = 40, progress: Progress = lambda done: None
 ) -> tuple[list[Row], Timelines]:
-    """Two balanced stages, real compute, one thread each: MNIST, 7 layers of width 1024, batch 512.
+    """Compare schedules of two balanced stages with real compute and one thread each.
+
+    The net has 7 layers of width 1024 and learns MNIST in batches of 512.
 
     Args:
         repeats: rounds over the schedules; each number is the median over them.
-        steps: of every run.
+        steps: steps of each run.
         progress: called with the number of runs done.
 
     Returns:
-        Rows (``schedule, stages, samples_per_second, share_of_bound, test_error``), the share being of twice
-        one process with one thread, and the last run's timelines.
+        Rows (``schedule, stages, samples_per_second, share_of_bound, test_error``), and the last run's timelines.
+        The bound is twice the rate of one process with one thread.
     """
     s = replace(mnist_fcn("cdni"), layers=7, width=1024, batch=512, steps=steps)
     cuts = (3,)
@@ -138,7 +134,7 @@ def bench_real(
             build = partial(real_part, s, cuts)
             measured = bench_pipeline("1f1b", build, 2, microbatches, s.batch, 784, 10, steps - WARMUP, WARMUP)
             name = f"1f1b, {microbatches} microbatches"
-            timelines[name] = [[_event(e) for e in rank] for rank in measured.events]
+            timelines[name] = measured.events
             keep(name, measured.samples_per_second)
     one = statistics.median(found["one-process, 1 thread"])
     rows = []
@@ -149,20 +145,18 @@ def bench_real(
 
 
 def bench_links(repeats: int = 7) -> list[Row]:
-    """A packet's way to another process, one way, median: ``bytes, hop_ms``."""
-    return [{"bytes": size, "hop_ms": 1000 * hops(size, repeats)} for size in (256 << 10, 4 << 20)]
+    """Measure the time that a packet takes to another process: rows of ``bytes, hop_ms``."""
+    return [{"bytes": size, "hop_ms": 1000 * one_way(size, repeats)} for size in (256 << 10, 4 << 20)]
 
 
 def _alone(s: Settings) -> tuple[float, float]:
-    """Samples per second and test error of the recipe in a process of its own."""
-    # A new process: this one's threads, once set, are not to be trusted with another number.
+    """Samples per second and test error of the recipe in one new process."""
+    # Torch does not reliably change its number of threads within one process.
     with get_context("forkserver").Pool(1) as pool:
-        return pool.apply(_trained, (s,))
+        return pool.apply(_train, (s,))
 
 
-def _trained(s: Settings) -> tuple[float, float]:
-    import time
-
+def _train(s: Settings) -> tuple[float, float]:
     torch.set_num_threads(s.run.threads)
     training, marks = Classification(s), []
     for step in range(s.steps):

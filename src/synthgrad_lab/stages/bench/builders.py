@@ -1,4 +1,4 @@
-"""The stages that benchmarks launch; each is built in a process of its own, so these are functions of a module."""
+"""Stages for benchmarks; each is built in its own process, so the builders are functions of a module."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from synthgrad.models import MLP
 from synthgrad_lab.feedforward.networks import network
 from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.stages.bench.emulated import Emulated
-from synthgrad_lab.stages.split import build_stage
+from synthgrad_lab.stages.stage import build_stage
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of an emulated chain."""
+    """Sizes of an emulated chain."""
 
     stages: int
     forward_seconds: float
@@ -30,7 +30,7 @@ class Sizes:
 
 
 def emulated_stage(sizes: Sizes, k: int) -> Stage:
-    """Stage k of a chain whose compute is emulated; everything else is real, the model of the gradient too."""
+    """Build stage k of a chain with emulated compute; everything else is real, gradient models, too."""
     torch.manual_seed(k)
     part, last = emulated_part(sizes, k, sizes.stages), k == sizes.stages - 1
     above = None if last else Interface(MLP(sizes.width, hidden=16))
@@ -41,12 +41,12 @@ def emulated_stage(sizes: Sizes, k: int) -> Stage:
         optimizer=torch.optim.Adam(parameters, lr=1e-3),
         above=above,
         criterion=F.mse_loss if last else None,
-        data=_Same(x) if k == 0 else None,
+        data=_SameBatch(x) if k == 0 else None,
         conditioned=False,
     )
 
 
-class _Same:
+class _SameBatch:
     """The same batch at every step."""
 
     def __init__(self, x: Tensor):
@@ -57,25 +57,25 @@ class _Same:
 
 
 def emulated_part(sizes: Sizes, k: int, of: int) -> nn.Module:
-    """Part k of n; of twice as many, each takes half as long."""
+    """Build part k of ``of``; the time of the whole chain does not depend on their number."""
     return Emulated(sizes.width, sizes.forward_seconds * sizes.stages / of, sizes.batch)
 
 
 def real_part(s: Settings, cuts: tuple[int, ...], k: int, of: int) -> nn.Module:
-    """Part k of a recipe's network, cut as its stages are; of flat inputs, as the peers' batches are."""
+    """Build part k of a recipe's network, cut like its stages; its input is flat, as in ``bench_pipeline``."""
     bounds = (0, *cuts, s.layers)
     return nn.Sequential(*network(s)[bounds[k] : bounds[k + 1]])
 
 
 def paced_stage(s: Settings, cuts: tuple[int, ...], seconds: float, k: int) -> Stage:
-    """A recipe's stage whose part takes at least so long to run: as if each had a machine of its own."""
+    """Build a recipe's stage that takes at least this many seconds per step, as if it had its own machine."""
     stage = build_stage(s, cuts, k)
     stage.part.register_forward_hook(_Pace(seconds))
     return stage
 
 
 class _Pace:
-    """A forward hook that waits until so long after the one before."""
+    """A forward hook that returns this many seconds after its last call, or later."""
 
     def __init__(self, seconds: float):
         self.seconds, self.last = seconds, 0.0
