@@ -110,7 +110,7 @@ def _result(planned: Planned, how: Launch, folder: Path) -> dict[str, Any]:
     from synthgrad_lab.stages import training
     from synthgrad_lab.stages.board import Board
 
-    s = planned.settings
+    s: Any = planned.settings
     with Board(s.steps) as board:
         if is_run_of(folder, s) and _is_of(begun(folder) or {}, how):
             return training.resume(folder, board)

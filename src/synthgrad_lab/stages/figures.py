@@ -32,8 +32,8 @@ def timelines(panels: Mapping[str, Timeline], steps: float) -> Figure:
             for e in stage:
                 if e.kind in COLOURS and start <= e.end and e.start <= start + seconds:
                     left, right = max(e.start, start), min(e.end, start + seconds)
-                    place = {"width": 1000 * (right - left), "left": 1000 * (left - start)}
-                    ax.barh(k, height=0.7, color=COLOURS[e.kind], linewidth=0, **place)
+                    width, place = 1000 * (right - left), 1000 * (left - start)
+                    ax.barh(k, width, 0.7, place, color=COLOURS[e.kind], linewidth=0)
         ax.set(yticks=range(len(stages)), ylabel="stage", xlim=(0, 1000 * seconds))
         ax.invert_yaxis()
         ax.set_title(f"{name}: at work {busy(stages, start, seconds):.0%} of the time", fontsize=10, loc="left")

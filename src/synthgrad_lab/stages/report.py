@@ -66,7 +66,8 @@ def _shown(run: Run) -> tuple[str, int, int, str]:
 
 
 def _method(run: Run) -> str:
-    return LABELS.get(run.settings["method"], run.settings["method"])
+    method = run.settings["method"]
+    return LABELS.get(method) or method
 
 
 def _timeline(run: Run) -> Timeline:

@@ -1,6 +1,5 @@
-"""A recipe in stages: cut where asked, and in a simulation without faults its run in one process, bit for bit."""
+"""A recipe in stages is cut where asked; a simulation without faults gives the numbers of one process, bit for bit."""
 
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -11,7 +10,9 @@ from hypothesis import strategies as st
 
 from synthgrad.stages import Faults, launch
 from synthgrad_lab.feedforward.training import Classification
-from synthgrad_lab.stages.split import assembled, balanced, build_stage, costs, cuts_of, refuse
+from synthgrad_lab.running.settings import vary
+from synthgrad_lab.stages.split import balanced, check_supported, costs, cuts_of
+from synthgrad_lab.stages.stage import assembled, build_stage
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ from synthgrad_lab.stages.split import assembled, balanced, build_stage, costs, 
         ("cdni", {"model.target_every": 3}),
     ],
 )
-def test_a_simulation_without_faults_is_the_run_in_one_process(tiny, method, changes):
+def test_a_simulation_without_faults_gives_the_numbers_of_one_process(tiny, method, changes):
     s = tiny(method, steps=12, **changes)
     whole = Classification(s)
     for step in range(s.steps):
@@ -54,9 +55,9 @@ def test_two_stages_of_four_layers_keep_backprop_inside(tiny):
     stage = build_stage(s, (2,), 0)
     assert len(list(stage.part)) == 2
     assert stage.above is not None
-    done = stage.step(*stage.data(0), first=True)
-    assert done.message.shape == (s.batch, s.width)
-    assert done.delta is None
+    result = stage.step(*stage.data(0), first=True)
+    assert result.message.shape == (s.batch, s.width)
+    assert result.delta is None
 
 
 def test_cuts(tiny):
@@ -73,7 +74,7 @@ def test_cuts(tiny):
 
 
 @given(st.lists(st.integers(1, 20), min_size=2, max_size=7), st.data())
-def test_the_heaviest_stage_is_as_light_as_can_be(weights, data):
+def test_the_heaviest_stage_is_as_light_as_possible(weights, data):
     from itertools import combinations
 
     stages = data.draw(st.integers(2, len(weights)))
@@ -94,6 +95,6 @@ def test_the_heaviest_stage_is_as_light_as_can_be(weights, data):
         ({"mixing.warm_up": 5}, "learn without waiting"),
     ],
 )
-def test_what_stages_cannot_do_is_refused(tiny, changes, error):
+def test_stages_refuse_settings_that_would_make_them_wait(tiny, changes, error):
     with pytest.raises(ValueError, match=error):
-        refuse(replace(tiny(), **changes))
+        check_supported(vary(tiny(), changes))

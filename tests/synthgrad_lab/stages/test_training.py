@@ -1,4 +1,4 @@
-"""The command ``launch``: a record, a result, going on after Ctrl-C, with real processes; and its report."""
+"""The command ``launch`` with real processes: its record, its result, its resumption after Ctrl-C, its report."""
 
 import json
 import os
@@ -11,45 +11,36 @@ from pathlib import Path
 import pytest
 
 from synthgrad_lab.cli import main
-from synthgrad_lab.feedforward import report
+from synthgrad_lab.reporting import html_report
+from synthgrad_lab.reporting.runs import read
 from synthgrad_lab.running.record import Record
-from synthgrad_lab.running.settings import BadSetting
-from synthgrad_lab.stages.settings import divided
+from synthgrad_lab.stages import report
 
-SMALL = ["mnist-fcn", "method=cdni", "width=32", "batch=64", "model_hidden=8"]
-
-
-def test_words_go_where_they_belong():
-    how, words = divided({"stages": "2", "lateness": "3", "on": "simulated", "queue": "4", "layers": "6"})
-    assert (how.stages, how.lateness, how.policy.queue) == (2, 3, 4)
-    assert words == {"layers": "6"}
-    assert set(how.faults(2)) == {0, 1}
-    assert how.faults(2)[0].lateness == 3
-    with pytest.raises(BadSetting, match="belong to on=simulated"):
-        divided({"drop": "0.1"})
-    with pytest.raises(BadSetting, match="at least 1"):
-        divided({"queue": "0"})
+SMALL = ["mnist-fcn", "--method", "cdni", "--width", "32", "--batch", "64", "--model.hidden", "8"]
 
 
 def test_a_simulated_launch_from_the_command(tmp_path, capsys):
     out = tmp_path / "run"
-    words = [*SMALL, "steps=20", "stages=3", "on=simulated", "drop=0.3", "faulty=1", f"out={out}"]
-    assert main(["launch", "--json", *words]) == 0
+    faults = ["--on", "simulated", "--drop", "0.3", "--faulty", "1"]
+    words = [*SMALL, "--steps", "20", "--layers", "5", "--stages", "3", *faults, "--out", str(out)]
+    assert main(["launch", *words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["stages"], result["on"], len(result["per_stage"])) == (3, "simulated", 3)
+    assert result["layers"] == 5
     assert 0 < result["test_error"] < 100
     assert main(["launch", *words]) == 1  # the folder holds a run
-    assert "resume=" in capsys.readouterr().err
-    assert main(["launch", *SMALL, "stages=9"]) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert main(["launch", *SMALL, "--stages", "9"]) == 1
     assert "2 to 4 stages" in capsys.readouterr().err
-    assert main(["launch", "add", "stages=2"]) == 2
-    assert "no chain of layers" in capsys.readouterr().err
+    assert main(["launch", "add", "--stages", "2"]) == 2  # no chain of layers
+    assert "mnist-fcn" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a shell's signals")
-def test_ctrl_c_stops_all_stages_and_resume_goes_on(tmp_path):
+def test_ctrl_c_stops_all_stages_and_resume_ends_the_run(tmp_path):
     out, environment = tmp_path / "run", {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [*SMALL, "steps=100000", "stages=2", "checkpoint_every=20", f"out={out}"]
+    length = ["--steps", "100000", "--policy.checkpoint-every", "20"]
+    words = [*SMALL, *length, "--stages", "2", "--out", str(out)]
     program = [sys.executable, "-m", "synthgrad_lab.cli", "launch"]
     started = subprocess.Popen([*program, *words], env=environment, stderr=subprocess.PIPE, start_new_session=True)
     record = Record(out)
@@ -58,26 +49,29 @@ def test_ctrl_c_stops_all_stages_and_resume_goes_on(tmp_path):
         assert time.monotonic() < deadline
         assert started.poll() is None
         time.sleep(0.2)
-    os.killpg(started.pid, signal.SIGINT)  # as a terminal does: the stages get it, too
-    _, told = started.communicate(timeout=300)
+    os.killpg(started.pid, signal.SIGINT)  # like a terminal, which sends it to the stages, too
+    _, errors = started.communicate(timeout=300)
     assert started.returncode == 130
-    assert b"launch resume=" in told
+    assert b"launch --resume" in errors
     steps = record.read("interrupted")[0]["steps"]
     assert min(steps) > 20
     assert {path.name for path in (out / "stages").glob("stage-*")} == {"stage-0", "stage-1"}
 
     _shorten(record, max(steps) + 30)
-    done = subprocess.run([*program, "--json", f"resume={out}"], env=environment, capture_output=True, timeout=600)
+    done = subprocess.run(
+        [*program, "--json", "--resume", str(out)], env=environment, capture_output=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr.decode()
     result = json.loads(done.stdout)
     assert result["per_stage"][0]["clock"] == max(steps) + 30
     assert result["per_stage"][0]["steps"] > 30
     trace = json.loads((out / "trace.json").read_text())["traceEvents"]
     assert {e["name"] for e in trace if e["pid"] == 0} >= {"forward", "backward", "update", "send", "fit"}
-    page = report.write([out], tmp_path / "report.html").read_text()
-    assert "Runs in stages" in page
-    assert "Who is at work when" in page
-    assert report.rows([out]) == []
+    runs, _ = read([out])
+    assert [run.family for run in runs] == ["stages"]  # feed-forward runs have another section
+    section = report.section(runs)
+    assert section.title == "Runs in stages"
+    assert "Who is at work when" in html_report.write(tmp_path / "report.html", [section]).read_text()
 
 
 def _lines(record: Record, kind: str) -> list[dict]:
@@ -85,25 +79,26 @@ def _lines(record: Record, kind: str) -> list[dict]:
 
 
 def _shorten(record: Record, steps: int) -> None:
-    """As if the run had been asked for fewer steps, so that it ends within the test."""
+    """Change the record's number of steps, so that the run ends within the test."""
     lines = record.path.read_text().splitlines()
     first = json.loads(lines[0])
     first["settings"]["steps"] = steps
     Path(record.path).write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
 
 
-def test_a_simulated_launch_tells_its_result_in_words(tmp_path, capsys):
+def test_a_simulated_launch_prints_its_result_in_words(tmp_path, capsys):
     out = tmp_path / "run"
-    assert main(["launch", *SMALL, "steps=6", "stages=2", "on=simulated", f"out={out}"]) == 0
-    said, told = capsys.readouterr()
-    assert "division" not in told
-    lines = {line[:17].strip(): line[17:].strip() for line in said.splitlines()}
+    words = [*SMALL, "--steps", "6", "--stages", "2", "--on", "simulated", "--out", str(out)]
+    assert main(["launch", *words]) == 0
+    printed, errors = capsys.readouterr()
+    assert "division" not in errors
+    lines = {line[:17].strip(): line[17:].strip() for line in printed.splitlines()}
     assert [name for name in lines if name.startswith("stage ")] == ["stage 0", "stage 1"]
     seconds = Record(out).read("result")[0]["seconds"]
     assert seconds > 0
     assert lines["seconds"] == f"{seconds:.1f}, {6 / seconds:.0f} steps/s"
-    # As records of before have it, which counted no time.
+    # Older records of simulations have no time.
     text = (out / "record.jsonl").read_text()
     (out / "record.jsonl").write_text(text.replace(f'"seconds": {seconds}', '"seconds": 0.0'))
-    assert main(["launch", f"resume={out}"]) == 0
+    assert main(["launch", "--resume", str(out)]) == 0
     assert "seconds           0.0\n" in capsys.readouterr().out

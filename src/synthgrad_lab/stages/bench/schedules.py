@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
+
 import torch
 
 from synthgrad.stages import Outcome, Policy, launch

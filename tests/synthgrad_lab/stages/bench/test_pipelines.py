@@ -1,4 +1,4 @@
-"""Peers in their own processes; each call costs seconds, so few of them say all."""
+"""Pipelines of processes; each call takes seconds, so that a few of them check everything."""
 
 import math
 import multiprocessing
@@ -41,7 +41,7 @@ def refuse():
 
 
 class Slept:
-    """Stands for the time module: nothing takes time but sleeping."""
+    """A replacement for the time module in which only sleeping takes time."""
 
     now = 0.0
 
@@ -51,7 +51,7 @@ class Slept:
     def sleep(self, seconds):
         self.now += seconds
 
-    def by(self, call):
+    def seconds_of(self, call):
         before = self.now
         call()
         return self.now - before
@@ -65,7 +65,7 @@ def slept(monkeypatch):
 
 @pytest.fixture
 def clean(tmp_path, monkeypatch):
-    """No process and no file is left."""
+    """Checks that no process and no file is left."""
     monkeypatch.setattr(pipelines, "mkdtemp", partial(mkdtemp, dir=tmp_path))
     yield
     assert not multiprocessing.active_children()
@@ -75,36 +75,36 @@ def clean(tmp_path, monkeypatch):
 @pytest.mark.parametrize("needs", [False, True])
 def test_an_emulated_backward_pass_takes_twice_the_forward_pass(needs, slept):
     layer, x = Emulated(8, 0.02, rows=64), torch.randn(32, 8, requires_grad=needs)
-    assert slept.by(lambda: layer(x)) == pytest.approx(0.01)
+    assert slept.seconds_of(lambda: layer(x)) == pytest.approx(0.01)
     y = layer(x)
-    assert slept.by(lambda: y.sum().backward()) == pytest.approx(0.02)
+    assert slept.seconds_of(lambda: y.sum().backward()) == pytest.approx(0.02)
 
 
-def test_an_emulated_backward_pass_splits_in_two_halves(slept):
+def test_an_emulated_backward_pass_splits_into_two_halves(slept):
     layer, x = Emulated(8, 0.02, rows=32), torch.randn(32, 8, requires_grad=True)
     y = layer(x)
     for tensor, gradient in ((x, torch.ones(32, 8)), (layer.weight, torch.full((8,), 32.0))):
         result = torch.autograd.grad(y.sum(), tensor, retain_graph=True)
         assert torch.equal(result[0], gradient)
-        took = slept.by(lambda t=tensor: torch.autograd.grad(y.sum(), t, retain_graph=True))
+        took = slept.seconds_of(lambda t=tensor: torch.autograd.grad(y.sum(), t, retain_graph=True))
         assert took == pytest.approx(0.02)
 
 
 @pytest.mark.usefixtures("clean")
 @pytest.mark.parametrize(("schedule", "held"), [("gpipe", [{0}, {1}]), ("zbv", [{0, 3}, {1, 2}])])
-def test_all_ranks_tell_what_they_did(schedule, held):
+def test_all_ranks_report_their_events(schedule, held):
     measured = bench_pipeline(schedule, emulated, classes=None, steps=2, warmup=1, **SIZES)
-    assert 0 < measured.samples_per_second <= 16 / 0.06 * 1.05  # what stages that never wait would reach
-    assert [{e["stage"] for e in events if e["kind"] == "forward"} for events in measured.events] == held
+    assert 0 < measured.samples_per_second <= 16 / 0.06 * 1.05  # the rate of stages that never wait
+    assert [{e.stage for e in events if e.kind == "forward"} for events in measured.events] == held
     for events in measured.events:
-        assert {e["kind"] for e in events} == {"forward", "backward", "update", "wait"}
-        assert {e["step"] for e in events} == {0, 1}
-        ends = [at for e in events for at in (e["start"], e["end"])]
+        assert {e.kind for e in events} == {"forward", "backward", "update", "wait"}
+        assert {e.step for e in events} == {0, 1}
+        ends = [at for e in events for at in (e.start, e.end)]
         assert ends == sorted(ends)
-        passes = [e["end"] - e["start"] for e in events if e["kind"] in ("forward", "backward")]
+        passes = [e.end - e.start for e in events if e.kind in ("forward", "backward")]
         assert sum(passes) > 0.1  # 0.12 by design
-        assert min(passes) < 0.05  # 0.02 at most by design: to wait for a peer is no pass
-    first, second = ({e["kind"]: e for e in reversed(events)}["forward"]["start"] for events in measured.events)
+        assert min(passes) < 0.05  # 0.02 at most by design: waiting for another rank is no pass
+    first, second = ({e.kind: e for e in reversed(events)}["forward"].start for events in measured.events)
     assert first < second  # on one clock
     assert len(measured.losses) == 2
     assert math.isfinite(measured.losses[0])
@@ -112,7 +112,7 @@ def test_all_ranks_tell_what_they_did(schedule, held):
 
 
 @pytest.mark.usefixtures("clean")
-def test_1f1b_trains_as_one_process_does():
+def test_1f1b_trains_like_one_process():
     measured = bench_pipeline("1f1b", layers, classes=3, steps=4, warmup=1, **SIZES)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(16, 8, generator=generator)
@@ -136,17 +136,17 @@ def test_1f1b_trains_as_one_process_does():
 
 @pytest.mark.usefixtures("clean")
 @pytest.mark.parametrize(
-    ("how", "limit", "error", "told"),
+    ("how", "limit", "error", "message"),
     [
         (refuse, 600, RuntimeError, r"(?s)rank 1 of 2 failed:.*in refuse.*ValueError: no such layer"),
         (partial(os._exit, 7), 600, RuntimeError, "rank 1 of 2 died with exit code 7"),
         (partial(time.sleep, 600), 1, TimeoutError, r"ranks \[0, 1\] of 2 had not ended after 1 s"),
     ],
 )
-def test_a_rank_that_fails_is_told(how, limit, error, told):
+def test_the_error_names_the_rank_that_failed(how, limit, error, message):
     build = partial(failing, how=how)
     began = time.monotonic()
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         bench_pipeline("gpipe", build, classes=None, steps=1, **SIZES | {"limit": limit})
     assert time.monotonic() - began < 300
 
@@ -161,7 +161,7 @@ def test_ctrl_c_leaves_nothing(monkeypatch):
         bench_pipeline("gpipe", emulated, classes=None, steps=1, **SIZES)
 
 
-def test_what_cannot_be_is_refused_at_once():
+def test_impossible_sizes_are_refused_before_any_process_starts():
     with pytest.raises(ValueError, match="gpipe, 1f1b, zbv"):
         bench_pipeline("pipedream", emulated, classes=None, steps=1, **SIZES)
     with pytest.raises(ValueError, match="microbatches=2 and batch=15 must"):
