@@ -91,7 +91,7 @@ def test_the_heaviest_stage_is_as_light_as_possible(weights, data):
     ("changes", "error"),
     [
         ({"method": "bprop"}, "method=bprop waits for other stages"),
-        ({"unlock": "fused", "mixing.lam": 0.5}, "learn without waiting"),
+        ({"unlock": "fused", "mixing.lam": (0.5,)}, "learn without waiting"),
         ({"mixing.warm_up": 5}, "learn without waiting"),
     ],
 )
