@@ -44,28 +44,23 @@ class Stages(Experiment):
 
     def gather(self, out: Path, results: Path, workers: int, only: Sequence[str]) -> list[Path]:
         """As ``Experiment.gather``, but one run after the other: each has its own processes."""
-        planned = self.wanted(results, only)
-        file = self.file(results, planned[0])
-        order = [p.name for p in self.runs([])]
-        rows = _by_run(file)
-        for p in planned:
-            if is_recorded(rows.get(p.name), p):
-                continue
-            log.info(p.name)
+        planned = {p.name: p for p in self.runs([])}
+        for name in self.lacking(results, only):
+            log.info(name)
+            p, folder = planned[name], out / self.place / name.replace(" ", "-")
             how = launch_for(p)
-            folder = out / self.place / p.name.replace(" ", "-")
-            row = row_of(p.name, p.labels, folder, _result(p, how, folder))
-            merge(file, [row | {"launch": json.loads(to_json(asdict(how)))}], order)
-        return [file]
+            row = row_of(name, p.labels, folder, _result(p.settings, how, folder))
+            merge(self.file(results, p), [row | {"launch": json.loads(to_json(asdict(how)))}], list(planned))
+        return self.files(results, only)
 
     def lacking(self, results: Path, only: Sequence[str]) -> list[str]:
         """The runs that have no record of today's settings, launch and version."""
         planned = self.wanted(results, only)
-        rows = _by_run(self.file(results, planned[0]))
-        return [p.name for p in planned if not is_recorded(rows.get(p.name), p)]
+        rows = {row["run"]: row for row in records(self.file(results, planned[0]))}
+        found = [(p, rows.get(p.name)) for p in planned]
+        return [p.name for p, row in found if not (holds(row, p.settings) and _is_of(row, launch_for(p)))]
 
 
-EXPERIMENTS: dict[str, type[Experiment]] = {"stages": Stages}
 FAULTLESS: dict[str, dict[str, Any]] = {"in one process": {"on": "simulated"}, "in four processes": {}}
 """Launches by what happens to messages. A simulation without faults is a run in one process, bit for bit."""
 FAULTY: dict[str, dict[str, Any]] = {
@@ -86,34 +81,27 @@ def launch_for(planned: Planned) -> Launch:
     return Launch(**FAULTY[messages], policy=Policy(queue=512, in_flight=512))
 
 
-def is_recorded(row: Row | None, planned: Planned) -> bool:
-    """Whether a record is of a planned run, by today's version of the recipe."""
-    return row is not None and holds(row, planned.settings) and _is_of(row, launch_for(planned))
-
-
-def _is_of(row: Row, how: Launch) -> bool:
+def _is_of(row: Row | None, how: Launch) -> bool:
     """Whether a record, or a run's first line, is of this launch."""
     from synthgrad_lab.stages.settings import launch_from
 
     try:
-        return "launch" in row and launch_from(row["launch"]) == how
-    except (TypeError, ValueError):
-        return False  # recorded with settings that no longer exist, or are out of range today
+        return row is not None and launch_from(row["launch"]) == how
+    except (KeyError, TypeError, ValueError):
+        return False  # of a run in one process, or recorded with settings that no longer exist
 
 
-def _by_run(file: Path) -> dict[str, Row]:
-    return {row["run"]: row for row in records(file)}
-
-
-def _result(planned: Planned, how: Launch, folder: Path) -> dict[str, Any]:
-    """The result of a planned run: a run of that launch in the folder is resumed, any other put aside."""
+def _result(s: Any, how: Launch, folder: Path) -> dict[str, Any]:
+    """Run a launch in a folder, or resume it there; a folder of another run is put aside."""
     from synthgrad_lab.stages import training
     from synthgrad_lab.stages.board import Board
 
-    s: Any = planned.settings
     with Board(s.steps) as board:
-        if is_run_of(folder, s) and _is_of(begun(folder) or {}, how):
+        if is_run_of(folder, s) and _is_of(begun(folder), how):
             return training.resume(folder, board)
         if begun(folder):
             put_aside(folder)
         return training.run(replace(s, out=str(folder)), how, board)
+
+
+EXPERIMENTS: dict[str, type[Experiment]] = {"stages": Stages}

@@ -27,8 +27,8 @@ class StagesBench(Bench):
 
         if self.emulate:
             runs = 4 * self.repeats * len(self.stages)
-            return schedules.bench_emulated(self.stages, self.repeats, progress=bar("runs", runs))
-        rows, timelines = schedules.bench_real(self.repeats, progress=bar("runs", 5 * self.repeats))
+            return schedules.bench_emulated(self.stages, self.repeats, bar("runs", runs))
+        rows, timelines = schedules.bench_real(self.repeats, bar("runs", 5 * self.repeats))
         return [*rows, *schedules.bench_links()], timelines
 
 
@@ -37,7 +37,8 @@ class FaultsBench(Bench):
     """Cost of faults: stages are killed, stopped and slowed down at random while the others train on."""
 
     unlock: Literal["complete", "update"] = "complete"
-    """complete: stages run on synthetic inputs and wait for no other stage. update: they wait for messages."""
+    """complete: stages run on synthetic inputs and wait for no other stage. update: they wait for messages, use old ones
+    (replay) while the stage below is down, and wait for a slow stage above."""
     faults: Count = 40
     """Number of faults."""
 
@@ -45,7 +46,7 @@ class FaultsBench(Bench):
         """Measure a run with faults and one without."""
         from synthgrad_lab.stages.bench.faults import bench_faults
 
-        return [bench_faults(self.unlock, self.faults, progress=bar("faults", self.faults))], {}
+        return [bench_faults(self.unlock, self.faults, bar("faults", self.faults))], {}
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class ScaleBench(Bench):
         """Measure each chain."""
         from synthgrad_lab.stages.bench.scale import bench_scale
 
-        return bench_scale(self.stages, progress=bar("chains", len(self.stages))), {}
+        return bench_scale(self.stages, bar("chains", len(self.stages))), {}
 
 
 BENCHES: dict[str, type[Bench]] = {"stages": StagesBench, "faults": FaultsBench, "scale": ScaleBench}

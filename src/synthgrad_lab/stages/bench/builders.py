@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from synthgrad import Interface, Stage
 from synthgrad.models import MLP
@@ -41,19 +41,9 @@ def emulated_stage(sizes: Sizes, k: int) -> Stage:
         optimizer=torch.optim.Adam(parameters, lr=1e-3),
         above=above,
         criterion=F.mse_loss if last else None,
-        data=_SameBatch(x) if k == 0 else None,
+        data=(lambda step: (x, x)) if k == 0 else None,
         conditioned=False,
     )
-
-
-class _SameBatch:
-    """The same batch at every step."""
-
-    def __init__(self, x: Tensor):
-        self.x = x
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        return self.x, self.x
 
 
 def emulated_part(sizes: Sizes, k: int, of: int) -> nn.Module:
@@ -62,7 +52,7 @@ def emulated_part(sizes: Sizes, k: int, of: int) -> nn.Module:
 
 
 def real_part(s: Settings, cuts: tuple[int, ...], k: int, of: int) -> nn.Module:
-    """Build part k of a recipe's network, cut like its stages; its input is flat, as in ``bench_pipeline``."""
+    """Build part k of a recipe's network, cut like its stages; its input is flat, as in ``Pipeline``."""
     bounds = (0, *cuts, s.layers)
     return nn.Sequential(*network(s)[bounds[k] : bounds[k + 1]])
 

@@ -11,15 +11,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from synthgrad.stages import Outcome, Policy, Status, launch
 from synthgrad_lab.data import load
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Settings
+from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.stages.bench.builders import paced_stage
 from synthgrad_lab.stages.stage import assembled
 
@@ -38,24 +39,17 @@ class Fault:
     """One fault, and the neighbours' rates during it."""
 
     kind: str
-    stage: int
     seconds: float
     """Time until the stage ran again, or in which it was slow."""
     neighbours: list[float]
     """Steps per second of each neighbour during the fault."""
 
 
-def bench_faults(
-    unlock: str = "complete", faults: int = 40, seed: int = 0, progress: Callable[[int], None] = lambda done: None
-) -> dict[str, Any]:
+def bench_faults(unlock: str, faults: int, progress: Callable[[int], None], seed: int = 0) -> Row:
     """Compare a run of four stages with faults to the same run without faults.
 
-    Args:
-        unlock: complete: stages run on synthetic inputs and wait for no other stage. update: they wait for messages,
-            use old ones (replay) while the stage below is down, and wait for a slow stage above.
-        faults: number of faults, a third of each kind: killed, stopped (SIGSTOP), three times slower.
-        seed: of the weights, and of the choice of stages and kinds.
-        progress: called with the number of faults done.
+    A third of the faults is of each kind: killed, stopped (SIGSTOP), three times slower. ``progress`` gets the number
+    of faults done; the seed is that of the weights, and of the choice of stages and kinds.
 
     Returns:
         ``faults, neighbour_rate`` (mean rate during faults, divided by the healthy rate), ``recovery_seconds`` (median
@@ -97,13 +91,7 @@ def bench_faults(
 
 
 class _FaultInjector:
-    """Injects faults into one stage at a time, and measures its neighbours' rates.
-
-    Args:
-        faults: number of faults.
-        seed: of the choice of stages and kinds.
-        progress: called with the number of faults done.
-    """
+    """Injects faults into one stage at a time, and measures its neighbours' rates."""
 
     def __init__(self, faults: int, seed: int, progress: Callable[[int], None]):
         self.progress = progress
@@ -135,7 +123,7 @@ class _FaultInjector:
         back = statuses[k].state == "running" and statuses[k].generation > generation
         if back or (kind == "slow" and now - self.since[0] > SLOW_FOR):
             near = [j for j in (k - 1, k + 1) if 0 <= j < len(statuses)]
-            self.faults.append(Fault(kind, k, now - self.since[0], _rates(self.since, now, steps, near)))
+            self.faults.append(Fault(kind, now - self.since[0], _rates(self.since, now, steps, near)))
             self.progress(len(self.faults))
             self.down = self.since = None
 
@@ -149,7 +137,7 @@ class _FaultInjector:
         else:
             os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Row:
         """The faults' cost: rates of neighbours, and times of recovery."""
         healthy = statistics.mean(self.healthy)
         rate = {
@@ -174,14 +162,12 @@ def _rates(since: tuple[float, list[int]], now: float, steps: list[int], stages:
 def _slow_down(pid: int) -> None:
     """Make a process three times slower: it is stopped in two of three slices of time."""
     until = time.monotonic() + SLOW_FOR
-    try:
+    with suppress(ProcessLookupError):
         while time.monotonic() < until:
             os.kill(pid, signal.SIGSTOP)
             time.sleep(2 * PACE)
             os.kill(pid, signal.SIGCONT)
             time.sleep(PACE)
-    except ProcessLookupError:
-        return
 
 
 def _error(s: Settings, outcome: Outcome) -> float:

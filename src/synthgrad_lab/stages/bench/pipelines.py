@@ -54,88 +54,78 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class _Job:
-    schedule: str
-    build: Callable[[int, int], nn.Module]
-    stages: int
-    microbatches: int
-    batch: int
-    width: int
-    classes: int | None
-    steps: int
-    warmup: int
-    limit: float
-    folder: str
+class Pipeline:
+    """A pipeline, trained on one random batch with one process and one thread per rank.
 
-
-def bench_pipeline(
-    schedule: str,
-    build: Callable[[int, int], nn.Module],
-    stages: int,
-    microbatches: int,
-    batch: int,
-    width: int,
-    classes: int | None,
-    steps: int,
-    warmup: int = 2,
-    limit: float = 300.0,
-) -> Measured:
-    """Train a pipeline on one random batch, one process and one thread per rank, and time its steps.
-
-    Every rank updates its parameters by Adam after every step. No rank's process outlives the call; a server that
-    starts them quickly stays for the next call, and ends with the program.
-
-    Args:
-        schedule: "gpipe", "1f1b" or "zbv", where rank k holds modules k and 2·stages - 1 - k.
-        build: makes module k of n, from (batch, features) to (batch, features); n is ``stages``, or twice that for
-            ZBV. It is pickled, so it must be a function of a module or a ``functools.partial`` of one.
-        stages: ranks.
-        microbatches: number of parts of a step's batch; at least ``stages`` for 1F1B.
-        batch: samples per step, a multiple of ``microbatches``.
-        width: features of the first module's input.
-        classes: number of classes of a cross-entropy; None: squared error against a target of the input's shape.
-        steps: timed steps.
-        warmup: steps before these, at least 1: torch finds the shapes of the messages in the first.
-        limit: seconds that the call may take.
-
-    Returns:
-        Throughput, the last steps' events, losses.
+    Every rank updates its parameters by Adam after every step.
 
     Raises:
         ValueError: if there is no such schedule, or the sizes are impossible.
-        RuntimeError: if a rank fails; the message ends with that rank's own traceback.
-        TimeoutError: if the ranks have not ended within ``limit``.
     """
-    if schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}; there are: {', '.join(SCHEDULES)}")
-    if min(stages, microbatches, batch, steps, warmup) < 1 or batch % microbatches:
-        sizes = f"{stages=}, {steps=}, {warmup=}, {microbatches=} and {batch=}"
-        raise ValueError(f"{sizes} must be at least 1, and the last a multiple of the one before")
-    folder = mkdtemp(prefix="synthgrad-")
-    job = _Job(schedule, build, stages, microbatches, batch, width, classes, steps, warmup, limit, folder)
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed.pipelining"])  # each rank would need seconds for it
-    processes: list[BaseProcess] = []
-    pipes: list[Connection] = []
-    try:
-        for rank in range(stages):
-            pipe, far_end = context.Pipe(duplex=False)
-            pipes.append(pipe)
-            with far_end:
-                processes.append(context.Process(target=_rank, args=(rank, job, far_end), daemon=True))
-                processes[-1].start()
-        results = _gathered(pipes, processes, limit)
-    finally:
-        for process in processes:
-            if process.pid is not None and process.is_alive():
-                process.kill()
-                process.join()
-            process.close()
-        for pipe in pipes:
-            pipe.close()
-        shutil.rmtree(folder, ignore_errors=True)
-    began, ended, events, losses = zip(*results, strict=True)
-    return Measured(steps * batch / (max(ended) - min(began)), list(events), max(losses, key=len))
+
+    schedule: str
+    """gpipe, 1f1b or zbv, where rank k holds modules k and 2·stages - 1 - k."""
+    build: Callable[[int, int], nn.Module]
+    """Makes module k of n, from (batch, features) to (batch, features); n is ``stages``, or twice that for ZBV. It is
+    pickled, so it must be a function of a module or a ``functools.partial`` of one."""
+    stages: int
+    """Ranks."""
+    microbatches: int
+    """Parts of a step's batch; at least ``stages`` for 1F1B."""
+    batch: int
+    """Samples per step, a multiple of ``microbatches``."""
+    width: int
+    """Features of the first module's input."""
+    classes: int | None
+    """Classes of a cross-entropy; None: squared error against a target of the input's shape."""
+    steps: int
+    """Timed steps."""
+    warmup: int = 2
+    """Steps before these, at least 1: torch finds the shapes of the messages in the first."""
+    limit: float = 300.0
+    """Seconds that ``measure`` may take."""
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"unknown schedule {self.schedule!r}; there are: {', '.join(SCHEDULES)}")
+        names = ("stages", "steps", "warmup", "microbatches", "batch")
+        if min(getattr(self, name) for name in names) < 1 or self.batch % self.microbatches:
+            sizes = ", ".join(f"{name}={getattr(self, name)}" for name in names)
+            raise ValueError(f"{sizes}: they must be at least 1, and the last a multiple of the one before")
+
+    def measure(self) -> Measured:
+        """Train and time the steps.
+
+        No rank's process outlives the call; a server that starts them quickly stays for the next call.
+
+        Raises:
+            RuntimeError: if a rank fails; the message ends with that rank's own traceback.
+            TimeoutError: if the ranks have not ended within ``limit``.
+        """
+        folder = mkdtemp(prefix="synthgrad-")
+        context: Any = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch.distributed.pipelining"])  # each rank would need seconds for it
+        processes: list[BaseProcess] = []
+        pipes: list[Connection] = []
+        try:
+            for rank in range(self.stages):
+                pipe, far_end = context.Pipe(duplex=False)
+                pipes.append(pipe)
+                with far_end:
+                    processes.append(context.Process(target=_rank, args=(rank, self, folder, far_end), daemon=True))
+                    processes[-1].start()
+            results = _gathered(pipes, processes, self.limit)
+        finally:
+            for process in processes:
+                if process.pid is not None and process.is_alive():
+                    process.kill()
+                    process.join()
+                process.close()
+            for pipe in pipes:
+                pipe.close()
+            shutil.rmtree(folder, ignore_errors=True)
+        began, ended, events, losses = zip(*results, strict=True)
+        return Measured(self.steps * self.batch / (max(ended) - min(began)), list(events), max(losses, key=len))
 
 
 def _gathered(pipes: Sequence[Connection], processes: Sequence[BaseProcess], limit: float) -> list[Any]:
@@ -157,11 +147,11 @@ def _gathered(pipes: Sequence[Connection], processes: Sequence[BaseProcess], lim
     return [reports[rank] for rank in range(of)]
 
 
-def _rank(rank: int, job: _Job, out: Connection) -> None:
+def _rank(rank: int, job: Pipeline, folder: str, out: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C, too, and ends this process
-    threading.Thread(target=_end_with_parent, args=(job.folder,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     try:
-        out.send(_train(rank, job))
+        out.send(_train(rank, job, folder))
     except Exception:
         out.send(traceback.format_exc())
         threading.Event().wait()  # until it is killed: if it ended now, the other ranks would fail, too
@@ -175,7 +165,7 @@ def _end_with_parent(folder: str) -> None:
     os._exit(1)
 
 
-def _train(rank: int, job: _Job) -> tuple[float, float, list[PipelineEvent], list[float]]:
+def _train(rank: int, job: Pipeline, folder: str) -> tuple[float, float, list[PipelineEvent], list[float]]:
     """Train; returns when the timed steps began and ended, this rank's events, and the losses in the last rank."""
     import torch.distributed as dist
     from torch.distributed import pipelining
@@ -185,7 +175,7 @@ def _train(rank: int, job: _Job) -> tuple[float, float, list[PipelineEvent], lis
     logging.getLogger("torch.distributed.pipelining").setLevel(logging.CRITICAL)
     # Without this, gloo looks up this machine's name, and its sockets are open to other machines.
     os.environ["GLOO_SOCKET_IFNAME"] = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    store, limit = f"file://{job.folder}/store", timedelta(seconds=job.limit)
+    store, limit = f"file://{folder}/store", timedelta(seconds=job.limit)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=job.stages, timeout=limit)
 
     log = _Log()
@@ -223,7 +213,7 @@ def _train(rank: int, job: _Job) -> tuple[float, float, list[PipelineEvent], lis
     return began, ended, shown, losses[job.warmup :]
 
 
-def _batch(job: _Job) -> tuple[Tensor, Tensor]:
+def _batch(job: Pipeline) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(job.batch, job.width, generator=generator)
     if job.classes is None:

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from synthgrad.stages import Policy, Status, launch
+from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.stages.bench.builders import Sizes, emulated_stage
 from synthgrad_lab.stages.bench.schedules import WARMUP, rate_of
 
@@ -21,15 +21,8 @@ FORWARD = 0.1
 WIDTH, BATCH = 1024, 64
 
 
-def bench_scale(
-    stages: Sequence[int] = (2, 4, 8, 16), steps: int = 30, progress: Callable[[int], None] = lambda done: None
-) -> list[dict[str, Any]]:
-    """Measure chains of emulated stages with messages of 256 KB.
-
-    Args:
-        stages: the lengths of the chains.
-        steps: timed steps of each chain.
-        progress: called with the number of chains done.
+def bench_scale(stages: Sequence[int], progress: Callable[[int], None], steps: int = 30) -> list[Row]:
+    """Measure chains of emulated stages with messages of 256 KB; ``progress`` gets the number of chains done.
 
     Returns:
         A row per length: ``stages, samples_per_second, share_of_bound, cpu_ms_per_step`` (one stage's, without the
@@ -43,7 +36,7 @@ def bench_scale(
     return rows
 
 
-def _measure(p: int, steps: int) -> dict[str, Any]:
+def _measure(p: int, steps: int) -> Row:
     sizes, watch = Sizes(p, FORWARD, BATCH, WIDTH), _Watch()
     policy, warmup = Policy(queue=4, checkpoint_every=10), WARMUP + p
     with tempfile.TemporaryDirectory(prefix="synthgrad-") as folder:

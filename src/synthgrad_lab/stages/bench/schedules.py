@@ -20,32 +20,27 @@ from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.settings import vary
 from synthgrad_lab.stages.bench.builders import Sizes, emulated_part, emulated_stage, real_part
 from synthgrad_lab.stages.bench.link import one_way
-from synthgrad_lab.stages.bench.pipelines import bench_pipeline
+from synthgrad_lab.stages.bench.pipelines import Pipeline
 from synthgrad_lab.stages.stage import assembled, build_stage
 from synthgrad_lab.stages.trace import Timeline
 
 Progress = Callable[[int], None]
+"""Called with the number of runs done."""
 FORWARD = 0.16
 """Seconds of an emulated stage's forward pass over a batch; in 8 microbatches, 20 ms each."""
 MICROBATCHES = 8
 WARMUP = 4
 Timelines = dict[str, Timeline]
-"""Timelines by schedule."""
+"""The last runs' timelines by schedule."""
 
 
 def bench_emulated(
-    stages: Sequence[int] = (2, 4, 8), repeats: int = 3, steps: int = 16, progress: Progress = lambda done: None
+    stages: Sequence[int], repeats: int, progress: Progress, steps: int = 16
 ) -> tuple[list[Row], Timelines]:
     """Compare schedules of stages with emulated compute: a fixed time forwards, twice that backwards.
 
-    Args:
-        stages: numbers of stages; each gives a row per schedule.
-        repeats: rounds over the schedules; each number is the median over them.
-        steps: timed steps of each run.
-        progress: called with the number of runs done.
-
     Returns:
-        Rows (``schedule, stages, samples_per_second, share_of_bound``), and the last run's timelines.
+        Rows (``schedule, stages, samples_per_second, share_of_bound``), medians over the repeats; timelines.
     """
     rows, timelines, done = [], Timelines(), 0
     for p in stages:
@@ -84,7 +79,8 @@ def _emulated(schedule: str, sizes: Sizes, steps: int) -> tuple[float, Timeline]
         outcome = launch(build, sizes.stages, steps + warmup, policy=Policy(queue=4))
         return rate_of(outcome, sizes.batch, warmup), outcome.events
     build = partial(emulated_part, sizes)
-    measured = bench_pipeline(schedule, build, sizes.stages, MICROBATCHES, sizes.batch, sizes.width, None, steps)
+    pipeline = Pipeline(schedule, build, sizes.stages, MICROBATCHES, sizes.batch, sizes.width, None, steps)
+    measured = pipeline.measure()
     return measured.samples_per_second, measured.events
 
 
@@ -94,20 +90,13 @@ def rate_of(outcome: Outcome, batch: int, warmup: int) -> float:
     return batch * (len(ends) - 1) / (ends[-1] - ends[0])
 
 
-def bench_real(
-    repeats: int = 3, steps: int = 40, progress: Progress = lambda done: None
-) -> tuple[list[Row], Timelines]:
+def bench_real(repeats: int, progress: Progress, steps: int = 40) -> tuple[list[Row], Timelines]:
     """Compare schedules of two balanced stages with real compute and one thread each.
 
     The net has 7 layers of width 1024 and learns MNIST in batches of 512.
 
-    Args:
-        repeats: rounds over the schedules; each number is the median over them.
-        steps: steps of each run.
-        progress: called with the number of runs done.
-
     Returns:
-        Rows (``schedule, stages, samples_per_second, share_of_bound, test_error``), and the last run's timelines.
+        Rows (``schedule, stages, samples_per_second, share_of_bound, test_error``), and timelines.
         The bound is twice the rate of one process with one thread.
     """
     s = replace(mnist_fcn("cdni"), layers=7, width=1024, batch=512, steps=steps)
@@ -133,7 +122,8 @@ def bench_real(
         keep("synthgrad", rate_of(outcome, s.batch, WARMUP))
         for microbatches in (4, 8):
             build = partial(real_part, s, cuts)
-            measured = bench_pipeline("1f1b", build, 2, microbatches, s.batch, 784, 10, steps - WARMUP, WARMUP)
+            pipeline = Pipeline("1f1b", build, 2, microbatches, s.batch, 784, 10, steps - WARMUP, WARMUP)
+            measured = pipeline.measure()
             name = f"1f1b, {microbatches} microbatches"
             timelines[name] = measured.events
             keep(name, measured.samples_per_second)

@@ -15,7 +15,7 @@ from torch import nn
 from synthgrad_lab.stages.bench import emulated as emulated_module
 from synthgrad_lab.stages.bench import pipelines
 from synthgrad_lab.stages.bench.emulated import Emulated
-from synthgrad_lab.stages.bench.pipelines import bench_pipeline
+from synthgrad_lab.stages.bench.pipelines import Pipeline
 
 SIZES = {"stages": 2, "microbatches": 2, "batch": 16, "width": 8, "limit": 600.0}
 
@@ -93,7 +93,7 @@ def test_an_emulated_backward_pass_splits_into_two_halves(slept):
 @pytest.mark.usefixtures("clean")
 @pytest.mark.parametrize(("schedule", "held"), [("gpipe", [{0}, {1}]), ("zbv", [{0, 3}, {1, 2}])])
 def test_all_ranks_report_their_events(schedule, held):
-    measured = bench_pipeline(schedule, emulated, classes=None, steps=2, warmup=1, **SIZES)
+    measured = Pipeline(schedule, emulated, classes=None, steps=2, warmup=1, **SIZES).measure()
     assert 0 < measured.samples_per_second <= 16 / 0.06 * 1.05  # the rate of stages that never wait
     assert [{e.stage for e in events if e.kind == "forward"} for events in measured.events] == held
     for events in measured.events:
@@ -113,7 +113,7 @@ def test_all_ranks_report_their_events(schedule, held):
 
 @pytest.mark.usefixtures("clean")
 def test_1f1b_trains_like_one_process():
-    measured = bench_pipeline("1f1b", layers, classes=3, steps=4, warmup=1, **SIZES)
+    measured = Pipeline("1f1b", layers, classes=3, steps=4, warmup=1, **SIZES).measure()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(16, 8, generator=generator)
     y = torch.randint(3, (16,), generator=generator)
@@ -147,7 +147,7 @@ def test_the_error_names_the_rank_that_failed(how, limit, error, message):
     build = partial(failing, how=how)
     began = time.monotonic()
     with pytest.raises(error, match=message):
-        bench_pipeline("gpipe", build, classes=None, steps=1, **SIZES | {"limit": limit})
+        Pipeline("gpipe", build, classes=None, steps=1, **SIZES | {"limit": limit}).measure()
     assert time.monotonic() - began < 300
 
 
@@ -158,11 +158,11 @@ def test_ctrl_c_leaves_nothing(monkeypatch):
 
     monkeypatch.setattr(pipelines, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        bench_pipeline("gpipe", emulated, classes=None, steps=1, **SIZES)
+        Pipeline("gpipe", emulated, classes=None, steps=1, **SIZES).measure()
 
 
 def test_impossible_sizes_are_refused_before_any_process_starts():
     with pytest.raises(ValueError, match="gpipe, 1f1b, zbv"):
-        bench_pipeline("pipedream", emulated, classes=None, steps=1, **SIZES)
-    with pytest.raises(ValueError, match="microbatches=2 and batch=15 must"):
-        bench_pipeline("gpipe", emulated, classes=None, steps=1, **SIZES | {"batch": 15})
+        Pipeline("pipedream", emulated, classes=None, steps=1, **SIZES)
+    with pytest.raises(ValueError, match="microbatches=2, batch=15: they must"):
+        Pipeline("gpipe", emulated, classes=None, steps=1, **SIZES | {"batch": 15})
