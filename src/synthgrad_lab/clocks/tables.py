@@ -48,8 +48,6 @@ def _reached(runs: list[Row], goal: float) -> str:
 
 TABLES = {
     "clocks": Table("clocks/clocks", by_method, "reproduce clocks"),
-    "bench-clocks": Table(
-        "clocks/bench-clocks", bench, "bench clocks --record results/clocks/bench-clocks.jsonl"
-    ),
+    "bench-clocks": Table("clocks/bench-clocks", bench, "bench clocks --record results/clocks/bench-clocks.jsonl"),
 }
 """Tables of documents, by name."""

@@ -42,7 +42,9 @@ class Core(nn.Module):
 def interface_for(s: Settings, task: Task) -> RecurrentInterface:
     """The interface between a chunk and the next."""
     m = s.model
-    interface = Interface(gradient_model(s, task), lam=m.lam, unit_factor=m.unit_factor, target_every=m.target_every)
+    interface = Interface(
+        gradient_model(s, task), lam=m.lam, unit_factor=m.unit_factor, target_every=m.target_every
+    )
     return RecurrentInterface(interface, m.scale, m.gamma, m.limit, trust=m.trust, only=visible_leaves(s))
 
 

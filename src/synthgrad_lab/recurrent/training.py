@@ -76,7 +76,9 @@ class RecurrentTraining:
                 models.append(self.auxiliary)
             if s.model.traces is not None:
                 self.traces = EligibilityTraces(self.future, s.model.traces)
-        core, learned = ([p for m in each for p in m.parameters() if p.requires_grad] for each in ([self.net.core], models))
+        core, learned = (
+            [p for m in each for p in m.parameters() if p.requires_grad] for each in ([self.net.core], models)
+        )
         self.optimizer = adam(core, learned, s)
         rate = s.optimizer.lr if s.optimizer.read_out_lr is None else s.optimizer.read_out_lr
         read_out = {"params": self.net.read_out.parameters(), "lr": rate, "initial_lr": rate}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthgrad_lab.commands.report import written
 
+from synthgrad_lab.commands.report import written
 from synthgrad_lab.feedforward import report
 from synthgrad_lab.feedforward.settings import METHODS
 from synthgrad_lab.reporting.html_report import Block, Section

@@ -29,7 +29,10 @@ TRACES = "model.traces needs a regression that sees the whole state: method=dni 
         ({"model.traces": 0.5, "model.form": "critic"}, TRACES),
         ({"model.traces": 0.5, "model.sees": 0.5}, TRACES),
         ({"model.traces": 0.5, "method": "bp-lambda"}, TRACES),
-        ({"method": "cdni", "model.context": True}, "M's context is the targets to come, not inputs; model.context=false"),
+        (
+            {"method": "cdni", "model.context": True},
+            "M's context is the targets to come, not inputs; model.context=false",
+        ),
         ({"model.scale": 0.1, "method": "bp-lambda"}, "method=bp-lambda mixes by lam alone: model.scale=1"),
     ],
     ids=str,

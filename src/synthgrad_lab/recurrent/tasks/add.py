@@ -48,7 +48,9 @@ class Add(Task):
 
     def __init__(self, T: int, batch: int, seed: int):
         super().__init__(T, batch, seed)
-        self.drawn = torch.Generator().manual_seed(seed + 1_000_000)  # separate, so that the data does not depend on T
+        self.drawn = torch.Generator().manual_seed(
+            seed + 1_000_000
+        )  # separate, so that the data does not depend on T
         self.past = bits((max(LAGS), batch), self.random)
 
     def chunk(self) -> Chunk:

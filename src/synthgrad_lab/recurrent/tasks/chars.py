@@ -60,7 +60,12 @@ def read(place: Path) -> Text:
     elif place.is_file():
         whole = decode_text(place.read_bytes(), str(place))
         if (ends := whole.count("\r\n")) and ends == whole.count("\n"):
-            log.info("text=%s: its %s lines end in two characters, \\r\\n; dos2unix %s makes it one", place, f"{ends:,}", place)
+            log.info(
+                "text=%s: its %s lines end in two characters, \\r\\n; dos2unix %s makes it one",
+                place,
+                f"{ends:,}",
+                place,
+            )
         first, second = (round(len(whole) * share) for share in (SHARES[0], SHARES[0] + SHARES[1]))
         parts = [whole[:first], whole[first:second], whole[second:]]
     elif place.exists():

@@ -42,7 +42,9 @@ def test_a_text_that_is_missing_empty_or_too_short_is_refused(tmp_path, make):
         path.write_text(content)
         with pytest.raises(ValueError, match=f"text=.*a.txt: too short; its smallest part has {left} characters"):
             read(path)
-    with pytest.raises(ValueError, match=r"char-lm needs a text: --task.text FILE, or a folder with Penn Treebank's ptb"):
+    with pytest.raises(
+        ValueError, match=r"char-lm needs a text: --task.text FILE, or a folder with Penn Treebank's ptb"
+    ):
         make("char-lm", **{"task.text": None})
 
 
