@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Method
 from synthgrad_lab.running.experiment import Experiment, Planned
-from synthgrad_lab.running.gather import holds, merge, records, row_of
-from synthgrad_lab.running.jsonl import Row, to_json
-from synthgrad_lab.running.run_folder import begun, is_run_of, put_aside
+from synthgrad_lab.running.jsonl import Row
 
-if TYPE_CHECKING:
-    from synthgrad_lab.stages.settings import Launch
-
-log = logging.getLogger(__name__)
 SEEDS = 3
 STAGED: tuple[Method, ...] = ("cdni", "critic")
 LATENESS = (2, 8, 32)
 DROP = (0.2, 0.5, 0.8)
+FAULTLESS: dict[str, dict[str, Any]] = {"in one process": {"on": "simulated"}, "in four processes": {}}
+"""Launches by what happens to messages. A simulation without faults is a run in one process, bit for bit."""
+_SIMULATED = {"on": "simulated", "policy": {"queue": 512, "in_flight": 512}}  # no sender waits for a late message
+FAULTY: dict[str, dict[str, Any]] = {
+    **{f"{n} steps late": {**_SIMULATED, "lateness": n} for n in LATENESS},
+    **{f"{p:.0%} lost": {**_SIMULATED, "drop": p} for p in DROP},
+}
 
 
 @dataclass(frozen=True)
@@ -35,73 +34,35 @@ class Stages(Experiment):
 
     def runs(self, gathered: Sequence[Row]) -> Iterator[Planned]:
         """Three seeds of the launches without faults, one seed of the others; independent of the records."""
-        for messages, seeds in ((FAULTLESS, range(SEEDS)), (FAULTY, [0])):
+        for launches, seeds in ((FAULTLESS, range(SEEDS)), (FAULTY, [0])):
             for seed in seeds:
                 for method in STAGED:
                     settings = replace(mnist_fcn(method), seed=seed)
-                    for each in messages:
-                        yield Planned({"method": method, "messages": each}, settings)
+                    for messages in launches:
+                        yield Planned({"method": method, "messages": messages}, settings)
 
     def gather(self, out: Path, results: Path, workers: int, only: Sequence[str]) -> list[Path]:
         """As ``Experiment.gather``, but one run after the other: each has its own processes."""
-        planned = {p.name: p for p in self.runs([])}
-        for name in self.lacking(results, only):
-            log.info(name)
-            p, folder = planned[name], out / self.place / name.replace(" ", "-")
-            how = launch_for(p)
-            row = row_of(name, p.labels, folder, _result(p.settings, how, folder))
-            merge(self.file(results, p), [row | {"launch": json.loads(to_json(asdict(how)))}], list(planned))
-        return self.files(results, only)
+        from synthgrad_lab.stages.gather import gather
+
+        (file,) = self.files(results, only)
+        order = [p.name for p in self.runs([])]
+        gather(self._launches(results, only), out / self.place, file, order)
+        return [file]
 
     def lacking(self, results: Path, only: Sequence[str]) -> list[str]:
         """The runs that have no record of today's settings, launch and version."""
-        planned = self.wanted(results, only)
-        rows = {row["run"]: row for row in records(self.file(results, planned[0]))}
-        found = [(p, rows.get(p.name)) for p in planned]
-        return [p.name for p, row in found if not (holds(row, p.settings) and _is_of(row, launch_for(p)))]
+        from synthgrad_lab.stages.gather import lacking
 
+        (file,) = self.files(results, only)
+        return [p.name for p, _ in lacking(self._launches(results, only), file)]
 
-FAULTLESS: dict[str, dict[str, Any]] = {"in one process": {"on": "simulated"}, "in four processes": {}}
-"""Launches by what happens to messages. A simulation without faults is a run in one process, bit for bit."""
-FAULTY: dict[str, dict[str, Any]] = {
-    **{f"{n} steps late": {"on": "simulated", "lateness": n} for n in LATENESS},
-    **{f"{p:.0%} lost": {"on": "simulated", "drop": p} for p in DROP},
-}
+    def _launches(self, results: Path, only: Sequence[str]) -> list[tuple[Planned, Any]]:
+        """The runs that are asked for, each with its launch."""
+        from synthgrad_lab.stages.settings import launch_from
 
-
-def launch_for(planned: Planned) -> Launch:
-    """The launch of a planned run."""
-    from synthgrad.stages import Policy
-    from synthgrad_lab.stages.settings import Launch
-
-    messages = str(planned.labels["messages"])
-    if messages in FAULTLESS:
-        return Launch(**FAULTLESS[messages])
-    # Long queues: a late message must not make its sender wait.
-    return Launch(**FAULTY[messages], policy=Policy(queue=512, in_flight=512))
-
-
-def _is_of(row: Row | None, how: Launch) -> bool:
-    """Whether a record, or a run's first line, is of this launch."""
-    from synthgrad_lab.stages.settings import launch_from
-
-    try:
-        return row is not None and launch_from(row["launch"]) == how
-    except (KeyError, TypeError, ValueError):
-        return False  # of a run in one process, or recorded with settings that no longer exist
-
-
-def _result(s: Any, how: Launch, folder: Path) -> dict[str, Any]:
-    """Run a launch in a folder, or resume it there; a folder of another run is put aside."""
-    from synthgrad_lab.stages import training
-    from synthgrad_lab.stages.board import Board
-
-    with Board(s.steps) as board:
-        if is_run_of(folder, s) and _is_of(begun(folder), how):
-            return training.resume(folder, board)
-        if begun(folder):
-            put_aside(folder)
-        return training.run(replace(s, out=str(folder)), how, board)
+        known = {**FAULTLESS, **FAULTY}
+        return [(p, launch_from(known[str(p.labels["messages"])])) for p in self.wanted(results, only)]
 
 
 EXPERIMENTS: dict[str, type[Experiment]] = {"stages": Stages}

@@ -52,7 +52,7 @@ def test_runs_that_the_records_hold_are_not_run_again(small, tmp_path, monkeypat
 
     # A changed launch makes its record and its folder those of another run.
     monkeypatch.setattr(training, "run", run)
-    monkeypatch.setitem(experiments.FAULTY, "20% lost", {"on": "simulated", "drop": 0.3})
+    monkeypatch.setitem(experiments.FAULTY, "20% lost", {**experiments.FAULTY["20% lost"], "drop": 0.3})
     assert small.lacking(tmp_path / "results", only) == ["cdni--20% lost--seed0"]
     small.gather(tmp_path / "runs", tmp_path / "results", 1, only)
     assert records(file)[1]["launch"]["drop"] == 0.3

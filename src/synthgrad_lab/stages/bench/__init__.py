@@ -8,10 +8,11 @@ from typing import Any, Literal
 from synthgrad_lab.running.bench import Bar, Bench
 from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.ranges import Count, FromTwo
+from synthgrad_lab.running.settings import Checked
 
 
 @dataclass(frozen=True)
-class StagesBench(Bench):
+class StagesBench(Bench, Checked):
     """Throughput of stages beside the pipeline schedules GPipe, 1F1B and ZBV."""
 
     emulate: bool = False
@@ -33,12 +34,12 @@ class StagesBench(Bench):
 
 
 @dataclass(frozen=True)
-class FaultsBench(Bench):
+class FaultsBench(Bench, Checked):
     """Cost of faults: stages are killed, stopped and slowed down at random while the others train on."""
 
     unlock: Literal["complete", "update"] = "complete"
-    """complete: stages run on synthetic inputs and wait for no other stage. update: they wait for messages, use old ones
-    (replay) while the stage below is down, and wait for a slow stage above."""
+    """complete: stages run on synthetic inputs and wait for no other stage. update: they wait for messages, use old
+    ones (replay) while the stage below is down, and wait for a slow stage above."""
     faults: Count = 40
     """Number of faults."""
 
@@ -50,7 +51,7 @@ class FaultsBench(Bench):
 
 
 @dataclass(frozen=True)
-class ScaleBench(Bench):
+class ScaleBench(Bench, Checked):
     """Cost of each further stage, in chains of emulated stages on this machine."""
 
     stages: tuple[FromTwo, ...] = (2, 4, 8, 16)
