@@ -118,7 +118,8 @@ def _found(words: list[str]) -> str | tuple[Any, list[str], str]:
     raise BadUsage(f"{prog}: unknown {kind} {rest[0]!r}; {nearest(rest[0], group.leaves)}{hint}")
 
 
-_TEXT = """Train the parts of a network without making them wait for each other, beside backprop.
+_TEXT = """Train the parts of a network without making them wait for each other,
+beside backprop.
 
 Example: synthgrad run mnist-fcn --method cdni --steps 3000"""
 

@@ -15,7 +15,7 @@ def synthgrad(*arguments, cwd=None):
 
 
 HELPFUL = [[], ["list"], ["run"], ["report"], ["demo"], ["bench"], ["env"], ["show"], ["launch"], ["reproduce"],
-           ["completion"], ["run", "mnist-fcn"], ["run", "add"], ["launch", "mnist-fcn"], ["bench", "step"],
+           ["completion"], ["run", "mnist-fcn"], ["run", "add"], ["bench", "step"],
            ["reproduce", "recurrent"]]  # fmt: skip
 
 
@@ -29,6 +29,14 @@ def test_help_fits_80_columns_and_needs_no_torch(command):
     assert done.stdout.startswith("usage: synthgrad")
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "xample" in done.stdout or len(command) > 1
+
+
+def test_a_launchs_help_shows_the_recipes_settings_and_its_own():
+    """It needs torch: the policy belongs to the library."""
+    shown = synthgrad("launch", "mnist-fcn", "--help").stdout
+    for option in ("--model.hidden", "--stages", "--policy.silence-timeout"):
+        assert option in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_without_a_word_it_prints_the_help():

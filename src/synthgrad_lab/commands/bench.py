@@ -68,10 +68,11 @@ def _draw(record: Path, timelines: dict[str, Any]) -> list[str]:
     from synthgrad.checkpoint import write_atomically
     from synthgrad_lab.reporting.figures import svg
     from synthgrad_lab.running.jsonl import to_json
-    from synthgrad_lab.stages.trace import chrome, drawn, longest_step
+    from synthgrad_lab.stages.figures import timelines as drawn
+    from synthgrad_lab.stages.trace import chrome
 
     paths = [record.with_suffix(".svg")]
-    write_atomically(paths[0], svg(drawn(timelines, 2.5 * longest_step(timelines))))
+    write_atomically(paths[0], svg(drawn(timelines, 2.5)))
     for name, events in timelines.items():
         paths.append(record.with_name(f"{record.stem}-{name.replace(', ', '-').replace(' ', '-')}.trace.json"))
         write_atomically(paths[-1], to_json(chrome(events)).encode())

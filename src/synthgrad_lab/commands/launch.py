@@ -7,20 +7,24 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthgrad_lab.commands.recipe import recipe_leaves
+from synthgrad_lab.commands.words import Command, Group, Json, with_options
 from synthgrad_lab.running.jsonl import to_json
 
 if TYPE_CHECKING:
+    from synthgrad_lab.stages import settings as stages
     from synthgrad_lab.stages.board import Board
-    from synthgrad_lab.stages.settings import Launch, Settings
+    from synthgrad_lab.stages.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def launch(settings: Settings, how: Launch, json: bool = False) -> None:
+def launch(settings: Settings, how: stages.Launch, json: bool = False) -> None:
     """Train a recipe in stages and print its result.
 
     Args:
@@ -79,3 +83,36 @@ def _described(result: dict[str, Any], steps: int) -> dict[str, str]:
 def _number(value: float | None) -> str:
     """A measure of a stage; the top stage has no M above it, hence NaN, or null in a record."""
     return "none" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+@dataclass(frozen=True)
+class Launch(Command):
+    """Run a recipe in stages, one process each: live table, record, checkpoints and trace in its folder."""
+
+    json: Json = False
+
+    def __call__(self) -> None:
+        """Run it."""
+        launch(getattr(self, "settings"), getattr(self, "how"), self.json)  # noqa: B009, fields of `with_options`
+
+
+@dataclass(frozen=True)
+class Resume(Command):
+    """Resume an interrupted launch from its stages' checkpoints."""
+
+    resume: str
+    """The run's folder."""
+    json: Json = False
+
+    def __call__(self) -> None:
+        """Resume it."""
+        resume(Path(self.resume), self.json)
+
+
+def group() -> Group:
+    """The recipes that can be run in stages."""
+    from synthgrad_lab.stages import settings
+
+    text = "Run an image recipe in stages, or resume such a run.\n\nExample: synthgrad launch mnist-fcn --stages 4"
+    base = with_options(Launch, "how", settings.Launch())
+    return Group(text, "recipe", recipe_leaves(base, lambda family: family.name == "feedforward"), Resume)
