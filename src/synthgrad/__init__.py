@@ -1,7 +1,7 @@
 """Train the parts of a PyTorch network without making them wait for each other.
 
 The method is "Decoupled Neural Interfaces using Synthetic Gradients" (Jaderberg et al., 2017).
-Start with `Interface`; `decouple` cuts a net by module names; `unlocked` trains a chain part by part.
+Start with `Interface`. `decouple` cuts a net by module names; `unlocked` trains a chain part by part.
 """
 
 from synthgrad import models as models

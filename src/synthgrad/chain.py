@@ -1,4 +1,4 @@
-"""A chain of parts, each of which learns before the next one runs, or without any other one running at all."""
+"""Chains of parts: each part learns before the next one runs, or without waiting for any other part."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def unlocked(
     criterion: Callable[[Tensor], Tensor],
     context: Any = None,
 ) -> Iterator[tuple[int, Float[Tensor, ""]]]:
-    """Run the parts one after the other and hand out each one's own loss, to be learnt from at once.
+    """Run the parts one after the other and yield each part's own loss, which is ready to be differentiated.
 
-    Between two steps of this iterator the part that has just run can be differentiated and updated: its
-    graph ends at the message that it received, so one part's activations are alive at a time. The
-    backward pass of part k also teaches ``interfaces[k - 1]``; step that model together with part k.
+    Between two steps of this iterator the part that has just run can be differentiated and updated. Its graph
+    begins at the message that it received, so only one part's activations are alive at a time. The backward pass of
+    part k also teaches ``interfaces[k - 1]``; step that model together with part k.
 
     Args:
         parts: the modules, bottom first.
         interfaces: one per edge, ``interfaces[k]`` between part k and part k + 1.
-        x: what the first part runs on.
+        x: the first part's input.
         criterion: the task's loss of the last part's output.
         context: what the gradient models may see, for instance the labels.
 
     Yields:
-        ``(k, loss)``: part k and its loss, ⟨δ̂, h⟩ or the task's. A first part that is frozen or has no parameters
-        has nothing to learn; its loss is zero, and ``backward()`` on it does nothing.
+        ``(k, loss)``: the part's number and its loss, ⟨δ̂, h⟩ or the task's. If the first part is frozen or has no
+        parameters, its loss is zero, and ``backward()`` on it does nothing.
 
     Raises:
         ValueError: if there isn't one interface fewer than parts.
@@ -49,7 +49,7 @@ def unlocked(
     References:
         Jaderberg et al. 2017, Fig. 2 and section 2.1.
     """
-    parts, interfaces = _matched(parts, interfaces)
+    parts, interfaces = _check_lengths(parts, interfaces)
     h, answer = x, None
     for k, part in enumerate(parts):
         if k > 0:
@@ -60,7 +60,7 @@ def unlocked(
         else:
             above = interfaces[k]
             answer = above.predict(h, context) if above.training and torch.is_grad_enabled() else None
-            yield k, _sent(above, h, context, answer)
+            yield k, _sender_loss(above, h, context, answer)
 
 
 def completely_unlocked(
@@ -71,31 +71,32 @@ def completely_unlocked(
     context: Any = None,
     order: Iterable[int] | None = None,
 ) -> Iterator[tuple[int, Float[Tensor, ""]]]:
-    """Run every part on a synthetic input and hand out each one's own loss: no part waits in either direction.
+    """Run every part on a synthetic input and yield each part's own loss: no part waits in either direction.
 
-    All parts run before the first loss is handed out, so what one learns from does not depend on another's update,
-    and any order gives the same result. Part k's loss also teaches the input model of ``interfaces[k]``
+    All parts run before the first loss is yielded, so no loss depends on another part's update, and any order gives
+    the same result. Part k's loss also teaches the input model of ``interfaces[k]``
     with part k's output, and its backward pass the gradient model of ``interfaces[k - 1]``; step both together with
     part k. To use the trained chain, run the parts one after the other.
 
     Args:
         parts: the modules, bottom first.
-        interfaces: one per edge, each with an input model, which is asked ``I(x)``.
-        x: what the first part runs on, and what the input models see.
+        interfaces: one per edge, each with an input model, called as ``I(x)``.
+        x: the input of the first part and of the input models.
         criterion: the task's loss of the last part's output.
         context: what the gradient models may see, for instance the labels.
-        order: in which the parts run and their losses come; the default is bottom first.
+        order: the order in which parts run and losses are yielded; the default is bottom first.
 
     Yields:
-        ``(k, loss)``: part k and its loss.
+        ``(k, loss)``: the part's number and its loss.
 
     Raises:
-        ValueError: if there isn't one interface fewer than parts, one has no input model, or the order is none.
+        ValueError: if there isn't one interface fewer than parts, an interface has no input model, or ``order``
+            does not name each part once.
 
     References:
         Jaderberg et al. 2017, Fig. 6 and section 3.1 (complete unlock).
     """
-    parts, interfaces = _matched(parts, interfaces)
+    parts, interfaces = _check_lengths(parts, interfaces)
     order = list(range(len(parts)) if order is None else order)
     if sorted(order) != list(range(len(parts))):
         raise ValueError(f"order is {order}; it must name each of the {len(parts)} parts once")
@@ -105,19 +106,19 @@ def completely_unlocked(
         if k == len(parts) - 1:
             losses.append((k, criterion(h)))
         else:
-            losses.append((k, _sent(interfaces[k], h, context) + interfaces[k].fit(h, source=x)))
+            losses.append((k, _sender_loss(interfaces[k], h, context) + interfaces[k].fit(h, source=x)))
     yield from losses
 
 
 def fused(
     parts: Iterable[Callable[[Any], Tensor]], interfaces: Iterable[Interface], x: Any, context: Any = None
 ) -> Tensor:
-    """The same chain as one graph, each interface called in its place (fused): for BP(λ), and for testing.
+    """Run the chain as one graph, with each interface called (fused) in its place: for BP(λ), and for tests.
 
     Args:
         parts: the modules, bottom first.
         interfaces: one per edge.
-        x: what the first part runs on.
+        x: the first part's input.
         context: what the gradient models may see.
 
     Returns:
@@ -126,22 +127,23 @@ def fused(
     Raises:
         ValueError: if there isn't one interface fewer than parts.
     """
-    parts, interfaces = _matched(parts, interfaces)
+    parts, interfaces = _check_lengths(parts, interfaces)
     h = parts[0](x)
     for interface, part in zip(interfaces, parts[1:], strict=True):
         h = part(interface(h, context))
     return h
 
 
-def _sent(interface: Interface, h: Tensor, context: Any, answer: CachedPrediction | None = None) -> Tensor:
-    """The sender's loss; where nothing below learns, a zero that may be differentiated all the same."""
+def _sender_loss(interface: Interface, h: Tensor, context: Any, answer: CachedPrediction | None = None) -> Tensor:
+    """The sender's loss; if nothing below learns, a zero that can still be differentiated."""
     if torch.is_grad_enabled() and not h.requires_grad:
         return h.new_zeros((), requires_grad=True)
     return interface.send(h, context, answer=answer)
 
 
-def _matched(parts: Iterable[Any], interfaces: Iterable[Interface]) -> tuple[list[Any], list[Interface]]:
+def _check_lengths(parts: Iterable[Any], interfaces: Iterable[Interface]) -> tuple[list[Any], list[Interface]]:
+    """Both as lists, after checking that there is one interface fewer than parts."""
     parts, interfaces = list(parts), list(interfaces)
     if len(interfaces) != len(parts) - 1:
-        raise ValueError(f"{len(parts)} parts want {len(parts) - 1} interfaces between them, not {len(interfaces)}")
+        raise ValueError(f"{len(parts)} parts need {len(parts) - 1} interfaces between them, not {len(interfaces)}")
     return parts, interfaces

@@ -88,9 +88,9 @@ def test_one_part_needs_no_interface(chain):
 @pytest.mark.parametrize("count", [2, 4])
 def test_wrong_number_of_interfaces(chain, count):
     interfaces = [Interface(Linear(5)) for _ in range(count)]
-    with pytest.raises(ValueError, match=f"4 parts want 3 interfaces between them, not {count}"):
+    with pytest.raises(ValueError, match=f"4 parts need 3 interfaces between them, not {count}"):
         next(unlocked(chain.parts, interfaces, chain.x, chain.criterion))
-    with pytest.raises(ValueError, match="4 parts want 3"):
+    with pytest.raises(ValueError, match="4 parts need 3"):
         fused(chain.parts, [Interface(lambda h, c: h) for _ in range(count)], chain.x)
 
 
@@ -208,7 +208,7 @@ def test_what_is_no_order_is_refused(chain, order):
 
 def test_missing_input_models_and_interfaces_are_refused(chain):
     interfaces = with_input_models(chain)
-    with pytest.raises(ValueError, match="4 parts want 3"):
+    with pytest.raises(ValueError, match="4 parts need 3"):
         next(completely_unlocked(chain.parts, interfaces[:2], chain.x, chain.criterion, chain.y))
     interfaces[1].input_model = None
     with pytest.raises(ValueError, match="no input model"):

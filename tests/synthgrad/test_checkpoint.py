@@ -34,7 +34,7 @@ def test_a_torn_checkpoint_is_refused(tmp_path, share):
     checkpoint.save(tmp_path, {"weights": torch.rand(100)})
     content = (tmp_path / checkpoint.NAME).read_bytes()
     (tmp_path / checkpoint.NAME).write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match="start the run anew"):
+    with pytest.raises(ValueError, match="start the run from the beginning"):
         checkpoint.load(tmp_path)
 
 
@@ -55,7 +55,10 @@ def test_a_flipped_bit_is_refused_by_name(tmp_path, share):
     content = bytearray(path.read_bytes())
     content[int(share * len(content))] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{path} is not a checkpoint .*its digest is another.*start the run anew"):
+    with pytest.raises(
+        ValueError,
+        match=f"{path} is not a checkpoint .*its digest does not match.*start the run from the beginning",
+    ):
         checkpoint.load(tmp_path)
 
 
@@ -73,7 +76,7 @@ def test_a_file_without_its_last_bytes_is_refused(tmp_path, cut):
     if cut == 48:  # all of the digest: a whole file of before
         assert checkpoint.load(tmp_path)["weights"].shape == (10,)
     else:
-        with pytest.raises(ValueError, match="torn, or damaged at its end"):
+        with pytest.raises(ValueError, match="incomplete, or damaged at its end"):
             checkpoint.load(tmp_path)
 
 
@@ -105,7 +108,7 @@ def test_on_a_full_disk_the_one_before_is_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        OSError, match=r"No space left on device.*the one before is kept; make room, and resume"
+        OSError, match=r"No space left on device.*the previous one is kept; free some space, then resume"
     ) as error:
         checkpoint.save(tmp_path, {"step": 2})
     assert error.value.errno == errno.ENOSPC

@@ -1,4 +1,4 @@
-"""Cut any network by the names of its modules; it keeps its class, its code and its state_dict."""
+"""Decouple any network at named modules; it keeps its class, its code and its state_dict."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from synthgrad.quality import Quality, probe
 
 
 class Cut(nn.Module):
-    """The interfaces that ``decouple`` put into a network: their parameters, state, context and removal."""
+    """The interfaces that ``decouple`` has put into a network, with their parameters, state and context."""
 
     def __init__(self, net: nn.Module, interfaces: Mapping[str, Interface]):
         super().__init__()
-        self._net = (net,)  # in a tuple: the net is not ours to register
+        self._net = (net,)  # in a tuple, so that the net is not registered as a child
         self._names = tuple(interfaces)
-        # nn.Module forbids dots in names, and state must be keyed by what survives a restart.
+        # nn.Module forbids dots in names, and the state's keys must be the same after a restart.
         self.interfaces = nn.ModuleDict({_key(name): interface for name, interface in interfaces.items()})
         self._context: Any = None
         modules = dict(net.named_modules())
         self._hooks = [modules[name].register_forward_hook(_Hook(self, name)) for name in interfaces]
 
     def __getitem__(self, name: str) -> Interface:
-        """The interface behind the module of that name."""
+        """The interface on the output of the named module."""
         return self.interfaces[_key(name)]  # pyright: ignore[reportReturnType]
 
     @contextmanager
     def context(self, context: Any) -> Iterator[None]:
-        """Set what the gradient models see for a block; undone at its end, also by an exception.
+        """Set the gradient models' context within a block; it is restored at the end, also after an exception.
 
         Under activation checkpointing keep ``backward()`` inside the block: it runs the forward pass again.
         """
@@ -44,18 +44,18 @@ class Cut(nn.Module):
             self._context = before
 
     def quality(self, loss: Callable[[], Tensor]) -> dict[str, Quality]:
-        """Each synthetic gradient against the true one; ``loss`` runs the network and returns its loss."""
+        """Compare each synthetic gradient with the true one; ``loss`` runs the network and returns its loss."""
         return probe({name: self[name] for name in self._names}, loss, self._net[0])
 
     def remove(self) -> None:
-        """Give the network back as it was."""
+        """Remove the interfaces; the network is then as it was before ``decouple``."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
 
 
 class _Hook:
-    """What runs behind a module's forward pass; a class, so that a net that is cut can be copied and pickled."""
+    """Runs the interface after a module's forward pass; a class, so that the net can be copied and pickled."""
 
     def __init__(self, cut: Cut, name: str):
         self.cut, self.name = cut, name
@@ -66,8 +66,8 @@ class _Hook:
                 f"module {self.name!r} ({type(module).__name__}) returns {type(output).__name__}, and an interface "
                 "carries one tensor: cut where one is returned, or call the interface on that tensor yourself"
             )
-        # The net's own train() and eval() decide, not those of the module: one that is kept in eval (a frozen batch
-        # norm) is cut all the same. Interfaces are not the net's children, so they are told.
+        # The mode of the whole net decides, not that of the module: a frozen batch norm may stay in eval. The
+        # interfaces are no children of the net, so net.train() and net.eval() do not reach them.
         interface, training = self.cut[self.name], self.cut._net[0].training
         if interface.training != training:
             interface.train(training)
@@ -75,21 +75,21 @@ class _Hook:
 
 
 def decouple(net: nn.Module, interfaces: Mapping[str, Interface | GradientModel]) -> Cut:
-    """Put an interface behind each named module of a network, through forward hooks.
+    """Put an interface on the output of each named module of a network, through forward hooks.
 
-    Gradients are decoupled at once; one ``loss.backward()`` still runs them all (for updates that do not
-    wait, run the parts through ``unlocked``). The net keeps its class and ``state_dict``.
+    This decouples the gradients only: one ``loss.backward()`` still runs all parts. For updates that do not wait,
+    run the parts through ``unlocked``. The net keeps its class and ``state_dict``.
 
     Args:
         net: any module.
-        interfaces: ``{module name: interface}``, names as in ``net.named_modules()``; a gradient model is
-            wrapped as ``Interface(model)``.
+        interfaces: ``{module name: interface}``, names as in ``net.named_modules()``; a bare gradient
+            model becomes ``Interface(model)``.
 
     Returns:
-        The cut: its ``parameters()`` are for an optimizer; ``context(y)``, ``quality(...)``, ``remove()``.
+        A ``Cut``, whose ``parameters()`` belong in an optimizer.
 
     Raises:
-        KeyError: if a name is not that of a module; the nearest ones are named.
+        KeyError: if no module has a name; the message lists the nearest ones.
         ValueError: if a module is cut already.
         TypeError: in the forward pass, if a module's output is not one tensor.
 
@@ -111,5 +111,5 @@ def decouple(net: nn.Module, interfaces: Mapping[str, Interface | GradientModel]
 
 def _key(name: str) -> str:
     key = name.replace(".", "/")
-    # ModuleDict refuses the names of its own methods, such as "values", which is a module in attention.
+    # ModuleDict refuses the names of its own methods, such as "values", a common name in attention.
     return f"{key}/" if hasattr(nn.ModuleDict, key) else key

@@ -1,3 +1,3 @@
-"""The idea: an interface on an edge of a network, and what its gradient model learns from. See README.md."""
+"""The interface on an edge of a network, and how its gradient model is taught. See README.md."""
 
 from synthgrad.interface.interface import Interface as Interface

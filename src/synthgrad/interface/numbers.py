@@ -1,4 +1,4 @@
-"""Sizes of tensors, and whether they are finite: exact where squares overflow, and as cheap as one norm."""
+"""Root mean squares and finiteness of tensors: exact where squares overflow, and as cheap as one norm."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 LEAST, MOST = 1e-15, 1e15
-"""Between them a norm in single precision is exact enough; beyond, squares are lost."""
+"""The range in which a norm in single precision is exact enough; outside, squares overflow or vanish."""
 
 
 def waits_for(t: Tensor) -> bool:
-    """Whether a number may be read out of a tensor: on the CPU, outside of compiled and transformed functions."""
+    """Whether numbers may be read out of a tensor: on the CPU, outside compiled and transformed functions."""
     return t.is_cpu and not torch.compiler.is_compiling() and not transformed(t)
 
 
@@ -22,12 +22,12 @@ def transformed(t: Tensor) -> bool:
 
 
 def wide(t: Tensor) -> Tensor:
-    """In single precision at least."""
+    """The tensor in single precision at least."""
     return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
 def root_mean_square(x: Tensor) -> Tensor:
-    """Over all elements, a scalar in single precision at least; 0 where there are none."""
+    """Root mean square over all elements, a scalar in single precision at least; 0 for an empty tensor."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     norm = torch.linalg.vector_norm(x, dtype=dtype)
     if waits_for(x):
@@ -41,7 +41,7 @@ def root_mean_square(x: Tensor) -> Tensor:
 
 
 def finite(x: Tensor) -> bool | Tensor:
-    """Whether every element is; a tensor where a device would be waited for."""
+    """Whether every element is finite; a tensor where reading it would synchronise a device."""
     if not waits_for(x):
         return x.isfinite().all()
     return math.isfinite(torch.linalg.vector_norm(x).item()) or bool(x.isfinite().all())

@@ -1,4 +1,4 @@
-"""What a gradient model may see beside the message: labels, which become one-hot, or rows of numbers."""
+"""The context of a gradient model beside the message: labels, which become one-hot, or rows of numbers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from synthgrad.interface.numbers import waits_for
 
 NO_LABEL = -100
-"""Torch's label for an example without one."""
+"""Torch's label for an example that has none."""
 Context = Integer[Tensor, " batch"] | Float[Tensor, "batch context"]
 """Labels 0 … context-1, or a row of numbers per example."""
 
 
 def context_of(context: Any, width: int, h: Tensor) -> Tensor | None:
-    """The context as numbers of shape (batch, width): labels become one-hot, and no label (-100) a row of zeros."""
+    """The context as numbers of shape (batch, width): labels become one-hot; no label (-100) is a row of zeros."""
     if width == 0:
-        return None  # a model without a context may stand where others have one
+        return None  # a model without a context ignores the one that other models get
     if context is None:
-        raise ValueError(f"this model wants a context of {width} (labels, or rows of numbers) and got none")
+        raise ValueError(f"this model needs a context of {width} (labels, or rows of numbers) and got none")
     if not isinstance(context, Tensor):
         raise TypeError(f"the context is a tensor, not {type(context).__name__}: torch.tensor(y)")
     if not context.is_floating_point() and context.shape == h.shape[:1]:
@@ -37,7 +37,7 @@ def context_of(context: Any, width: int, h: Tensor) -> Tensor | None:
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:
-    """Refuse what one-hot would silently make zeros of; on a device that is not waited for, it is zeros."""
+    """Refuse labels out of range, of which one-hot would make zeros; not on accelerators, where it synchronises."""
     if not waits_for(labels) or not len(labels):
         return
     least, most = (int(each) for each in labels.aminmax())

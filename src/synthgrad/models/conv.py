@@ -1,4 +1,4 @@
-"""Gradient models for feature maps: convolutions, alone or beside a bottleneck across the whole map."""
+"""Gradient models for feature maps: convolutions, alone or with a bottleneck across the whole map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synthgrad.models.context import Context, context_of
-from synthgrad.models.layers import refuse_sizes, start_at_zero
+from synthgrad.models.layers import check_sizes, start_at_zero
 from synthgrad.models.mlp import MLP
 
 
@@ -20,7 +20,7 @@ class Conv(nn.Module):
 
     Args:
         channels: channels of the message, which has shape (batch, channels, height, width).
-        hidden: channels of each hidden layer; None is as many as the message's.
+        hidden: channels of each hidden layer; None means as many as in the message.
         depth: number of hidden layers; 0 is linear.
         context: number of classes, or of context features; 0 is none.
         kernel: odd side of the kernels, in pixels.
@@ -43,8 +43,8 @@ class Conv(nn.Module):
         if kernel % 2 == 0:
             raise ValueError(f"kernel is {kernel}; only an odd one keeps the resolution")
         hidden = channels if hidden is None else hidden
-        refuse_sizes(1, channels=channels, hidden=hidden, kernel=kernel)
-        refuse_sizes(0, depth=depth, context=context)
+        check_sizes(1, channels=channels, hidden=hidden, kernel=kernel)
+        check_sizes(0, depth=depth, context=context)
         self.channels, self.context = channels, context
         widths = [channels + context, *[hidden] * depth, channels]
         self.layers = nn.ModuleList(nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(widths))
@@ -73,14 +73,14 @@ class Conv(nn.Module):
 
 
 class ConvGlobal(nn.Module):
-    """A ``Conv`` plus a bottleneck across the whole map, which it sees pooled. Starts at zero.
+    """A ``Conv`` plus a bottleneck across the whole, pooled map. Starts at zero.
 
-    The layers above read the map with other weights at every place, so its gradient depends on the place and on the
-    error of the whole image; filters that are the same everywhere and see a few pixels can express neither.
+    The layers above have other weights at each position, so the gradient depends on the position and on the error
+    of the whole image. A convolution, with the same few pixels' weights everywhere, can express neither.
 
     Args:
         shape: (channels, height, width) of one example's message.
-        hidden: channels of each of the convolution's hidden layers; None is as many as the message's.
+        hidden: channels of each of the convolution's hidden layers; None means as many as in the message.
         bottleneck: units of each hidden layer across the map.
         depth: number of hidden layers of both.
         context: number of classes, or of context features; 0 is none.

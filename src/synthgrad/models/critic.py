@@ -1,4 +1,4 @@
-"""A gradient model in critic form: the gradient of a small learned prediction of the loss."""
+"""A gradient model in the form of a critic: it predicts the loss, and differentiates its prediction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from synthgrad.models.context import NO_LABEL
 Loss = Callable[[Tensor, Any], Tensor]
 """``L(g(h), context)``: the loss of each example, shape (batch,)."""
 Criterion = Callable[[Tensor, Any], Tensor]
-"""``criterion(g(h), context)``: the task's own loss, a scalar, reduced and weighted as the task does it."""
+"""``criterion(g(h), context)``: the task's own loss, a scalar, reduced and weighted as in the task."""
 
 
 def cross_entropy(
@@ -38,28 +38,29 @@ def cross_entropy(
 
 
 class Critic(nn.Module):
-    r"""M(h, c) = ∂/∂h L(g(h), c): a small head g predicts the outcome, and its loss' gradient is M's answer.
+    r"""M(h, c) = ∂/∂h L(g(h), c): a small head g predicts the task's output, and M is the gradient of its loss.
 
-    A regression has to learn from scratch, and again whenever the parts have moved, how the gradient depends on
-    label and message. A critic has that built in: only g is learned, in two ways at once. The gradients δ that
-    arrive regress ∂L/∂h on them (through a second derivative), and the *anchor* trains g on the task's loss
-    itself. Both are in the task's own units, so that δ also tells g how sure the parts above are.
+    A plain M has to learn how the gradient depends on label and message, again whenever the parts have changed.
+    In a critic this is built in. Only g is learned, in two ways at once: the arriving gradients δ are the target
+    of ∂L/∂h (through a second derivative), and the *anchor* trains g on the task's loss itself. Both are in the
+    task's own units, so δ also shows g how confident the parts above are.
 
-    So the critic must compute the loss as the task does. With ``criterion``, the task's own scalar loss, it does so
-    whatever the reduction, weights, smoothing or ignored labels are. The default is the mean cross-entropy of the
-    examples that have a label.
+    So the critic must compute the loss as the task does. With ``criterion``, the task's own scalar loss, it does
+    so for any reduction, weights, smoothing or ignored labels. The default is the mean cross-entropy of the
+    labelled examples.
 
     Args:
-        head: g, called as ``g(h)``; it should cost little beside the part whose message it reads.
-        loss: in place of a criterion, L: a loss of each example, whose mean or sum is the task's.
-        anchor: weight of the loss itself beside ‖∂L/∂h - δ‖², both averaged over the batch. 0 is gradients only.
-        reduction: how the task's loss is reduced over the batch, ``mean`` or ``sum``. With a criterion it weighs
-            only the anchor against the regression; with ``loss`` it also decides the size of the answer.
+        head: g, called as ``g(h)``; it should be cheap compared with the part whose message it reads.
+        loss: in place of a criterion, L: a loss for each example, whose mean or sum is the task's.
+        anchor: weight of the loss itself relative to ‖∂L/∂h - δ‖², both averaged over the batch. At 0 g learns from
+            gradients only.
+        reduction: reduction of the task's loss over the batch, ``mean`` or ``sum``. With a criterion it only weighs
+            the anchor against the regression; with ``loss`` it also sets the size of the prediction.
         criterion: the task's own loss, a scalar.
 
     Attributes:
-        loss_scale: the factor on the task's loss, where there is one; with a GradScaler, set it to
-            ``scaler.get_scale()`` before each step.
+        loss_scale: a factor on the task's loss; with a GradScaler, set it to ``scaler.get_scale()`` before each
+            step.
 
     Example:
         >>> g = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
@@ -88,7 +89,7 @@ class Critic(nn.Module):
         if loss is not None and criterion is not None:
             raise ValueError("a critic takes loss (one number for each example) or criterion (a scalar), not both")
         self.head, self.anchor, self.reduction = head, anchor, reduction
-        self.loss, self._criterion = loss, (criterion,)  # in a tuple: the task's own loss is not ours to register
+        self.loss, self._criterion = loss, (criterion,)  # in a tuple, so that it is not registered as a child
         self.loss_scale = 1.0
         self.units = LossUnit()
 
@@ -99,21 +100,21 @@ class Critic(nn.Module):
             ValueError: if the labels are missing, or the loss has the wrong shape.
         """
         if context is None and self.loss is None and self.criterion is None:
-            raise ValueError("a critic predicts a loss, and needs the context that the loss needs: the labels")
+            raise ValueError("a critic predicts a loss, and needs the labels as context")
         learning = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         if not len(h):
             self._attach_unit(self.loss_scale)
             return torch.zeros_like(h)
-        # Tensors are saved as they are: an activation checkpoint around would run again for this inner pass alone.
+        # The hooks save tensors unchanged; those of an activation checkpoint would rerun it for this inner pass.
         with torch.inference_mode(False), torch.enable_grad(), saved_tensors_hooks(_same, _same):
             leaf, context = copy_if_inference(h.detach()).requires_grad_(), copy_if_inference(context)
             loss = self._loss(self.head(leaf), context)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf, create_graph=learning)
-            if not waits_for(loss) or not finite(loss.detach()):  # as of labels that are all ignored: 0 / 0
+            if not waits_for(loss) or not finite(loss.detach()):  # for instance 0 / 0, if all labels are ignored
                 gradient = gradient + 0.0 * loss.detach().sum()
             weight = self._weight(loss, gradient, context)
             attached = self._attach_unit(weight * self.loss_scale)
-            if not loss.dim():  # in units of one example's loss, as the losses of examples are by themselves
+            if not loss.dim():  # into units of one example's loss, in which per-example losses are anyway
                 gradient = gradient / weight
             if not learning:
                 return gradient.detach()
@@ -130,7 +131,7 @@ class Critic(nn.Module):
     def _loss(self, out: Tensor, context: Any) -> Tensor:
         """The task's loss, a scalar, or one number for each example."""
         shape = ()
-        if isinstance(self.criterion, nn.Module):  # what it learns itself, it learns from the task
+        if isinstance(self.criterion, nn.Module):  # its own parameters learn from the task alone
             own = {name: p.detach() for name, p in self.criterion.named_parameters()}
             loss = functional_call(self.criterion, own, (out, context))
         elif self.criterion is not None:
@@ -145,9 +146,9 @@ class Critic(nn.Module):
         return loss
 
     def _weight(self, loss: Tensor, gradient: Tensor, context: Any) -> float | Tensor:
-        """The weight of one example's loss in the task's.
+        """The weight of one example's loss in the task's loss.
 
-        A scalar loss has taken care of it by itself; there this only sets how much the regression weighs beside the
+        A scalar loss is weighted already. For it this only sets the weight of the regression relative to the
         anchor, so that examples without a loss change nothing.
         """
         if self.reduction == "sum":
@@ -177,7 +178,7 @@ def _same(tensor: Tensor) -> Tensor:
 
 
 class _Anchored(torch.autograd.Function):
-    """The answer, whose backward pass, whatever regresses it, also differentiates the anchor's loss, once."""
+    """The prediction; its first backward pass also differentiates the anchor's loss."""
 
     @staticmethod
     def forward(ctx: Any, answer: Tensor, loss: Tensor, attached: AttachedUnit) -> Tensor:
@@ -189,7 +190,7 @@ class _Anchored(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None]:
-        if gradient is None:  # what arrived was not finite: it teaches nothing
+        if gradient is None:  # the arriving gradient was not finite
             return None, None, None
         due, ctx.attached.anchor_due = ctx.attached.anchor_due, False
         return gradient, gradient.new_ones((), dtype=ctx.dtype) if due else None, None

@@ -7,11 +7,11 @@ from typing import Any
 from torch import nn
 
 
-def refuse_sizes(least: int, **settings: Any) -> None:
-    """Check sizes of layers.
+def check_sizes(least: int, **settings: Any) -> None:
+    """Check that sizes of layers are whole numbers of at least ``least``.
 
     Raises:
-        ValueError: if one is not a whole number, or below the least.
+        ValueError: if one is not.
     """
     for name, value in settings.items():
         if not isinstance(value, int) or value < least:
@@ -19,7 +19,7 @@ def refuse_sizes(least: int, **settings: Any) -> None:
 
 
 def start_at_zero(*layers: Any) -> None:
-    """Set all parameters of the layers to zero; None stands for a layer that is not there."""
+    """Set all parameters of the layers to zero; None is skipped."""
     for layer in layers:
         for parameter in layer.parameters() if layer is not None else ():
             nn.init.zeros_(parameter)

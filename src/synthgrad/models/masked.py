@@ -1,4 +1,4 @@
-"""A gradient model that sees only part of the message."""
+"""A gradient model that sees only a part of the message."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from synthgrad.models.context import Context
 
 
 class Masked(nn.Module):
-    """A model that sees a fixed random part of the message's numbers, the others as zero.
+    """A model that sees a fixed random part of the message's features, and zeros in place of the others.
 
     Args:
         model: the model, called as ``model(h, context)``.
-        features: numbers per example of the message, of shape (batch, features).
-        share: of them that it sees, from 0 to 1.
-        seed: of the choice.
+        features: features of the message, which has shape (batch, features).
+        share: the share of features that it sees, from 0 to 1.
+        seed: seed of the random choice.
 
     References:
         Boven et al. 2023: a cerebellum that is connected sparsely to the cortex it predicts for.
@@ -36,9 +36,9 @@ class Masked(nn.Module):
 
     @property
     def units(self) -> Any:
-        """The model's own units, where it brings them along (a critic)."""
+        """The units that the model attaches to its predictions (a critic); None if it attaches none."""
         return getattr(self.model, "units", None)
 
     def forward(self, h: Float[Tensor, "batch features"], context: Context | None = None) -> Tensor:
-        """The model's answer to what it sees."""
+        """The model's prediction from the visible features."""
         return self.model(h * self.seen.to(h.dtype), context)

@@ -12,21 +12,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synthgrad.models.context import Context, context_of
-from synthgrad.models.layers import refuse_sizes, start_at_zero
+from synthgrad.models.layers import check_sizes, start_at_zero
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron of the message and, beside it, the context.
+    """A multilayer perceptron of the message and the context.
 
-    The last layer starts at zero, weight **and** bias, so that the first synthetic gradient is zero. With
-    ``out`` it serves as an input model too: ``I(source)``.
+    The last layer starts at zero, weight **and** bias, so that the first synthetic gradient is zero. With ``out``
+    it can be an input model, too: ``I(source)``.
 
     Args:
-        features: elements of one example's message; a message of any shape is flattened behind its batch.
+        features: elements of one example's message; all dimensions after the batch are flattened.
         hidden: units of each hidden layer. Narrower than ``features``, it is a bottleneck and costs little.
         depth: number of hidden layers; 0 is linear.
         context: number of classes, or of context features; 0 is none.
-        out: shape of one example's answer, where it is not the message's own.
+        out: shape of one example's output; the default is the message's.
         batch_norm: batch normalisation before each ReLU, as in the paper's M.
 
     Example:
@@ -48,14 +48,14 @@ class MLP(nn.Module):
         batch_norm: bool = False,
     ):
         super().__init__()
-        refuse_sizes(1, features=features, hidden=hidden)
-        refuse_sizes(0, depth=depth, context=context)
+        check_sizes(1, features=features, hidden=hidden)
+        check_sizes(0, depth=depth, context=context)
         self.features, self.context = features, context
         self.out = (out,) if isinstance(out, int) else out
         size = features if self.out is None else math.prod(self.out)
         widths = [features, *[hidden] * depth, size]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        # Linear maps of [h, c] side by side, without the copy that joining them would cost.
+        # The linear map of [h, c] as a sum of two, without the copy that concatenation would cost.
         self.of_context = nn.Linear(context, widths[1], bias=False) if context else None
         self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) if batch_norm else nn.Identity() for _ in range(depth))
         start_at_zero(self.layers[-1], *([self.of_context] if depth == 0 else []))
@@ -85,19 +85,19 @@ class MLP(nn.Module):
         return x
 
     def _hidden(self, x: Tensor) -> Tensor:
-        """What the last layer sees, from what the first one gave."""
+        """The last layer's input, from the first layer's output."""
         for norm, layer in zip(self.norms, self.layers[1:-1], strict=False):
             x = layer(F.relu(norm(x)))
         return F.relu(self.norms[-1](x))
 
     def last(self) -> list[Any]:
-        """The last layer's parameters: weight, the context's if it sees that, bias."""
+        """The last layer's parameters: weight, the context's weight if there is one, bias."""
         layer: Any = self.layers[-1]
         context = [self.of_context.weight] if self.of_context is not None and not self.norms else []
         return [layer.weight, *context, layer.bias]
 
     def features_of(self, h: Float[Tensor, "batch *features"], context: Context | None = None) -> Tensor:
-        """What the last layer's parameters multiply, side by side in their order; 1 for the bias."""
+        """The factors of the last layer's parameters, concatenated in the order of ``last``; 1 for the bias."""
         if self.norms:
             found = [self._hidden(self._first(h, context))]
         else:

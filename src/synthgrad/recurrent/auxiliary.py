@@ -11,16 +11,16 @@ from synthgrad.recurrent.recurrent import RecurrentInterface
 
 
 class AuxiliaryTask(nn.Module):
-    r"""A second model A beside M: A(h₀) predicts δ̂_T = M(h_T), what M will answer at the chunk's end.
+    r"""A second model A beside M: A(h₀) predicts δ̂_T = M(h_T), M's prediction at the chunk's end.
 
-    Its error is a loss of the chunk like any other. So its gradient reaches h₀, becomes part of M's target there,
-    and moves the module in the *previous* chunk: consecutive chunks are coupled, and the state is asked to hold
-    what will matter in T steps. At h₀ that gradient is ``weight`` times as large as the error itself, in δ's own
-    units: it scales with the task's loss, and fades as A learns. (How the paper weighed the two is not known.)
+    Its error is one more loss of the chunk. So its gradient reaches h₀, becomes part of M's target there, and
+    trains the module in the *previous* chunk: consecutive chunks are coupled, and the state learns to hold what
+    will matter in T steps. At h₀ that gradient is ``weight`` times as large as the error itself, in δ's own
+    units: it scales with the task's loss, and fades as A learns. (The paper does not say how it weighed the two.)
 
     Args:
         model: A, called as ``A(h, context)``, like a gradient model.
-        weight: of what A's error teaches the module; 0 trains A only.
+        weight: size of the gradient of A's error for the module; 0 trains A only.
 
     Example:
         >>> loss = criterion(out, y) + future.send(state) + auxiliary(future)
@@ -36,7 +36,7 @@ class AuxiliaryTask(nn.Module):
     def forward(self, future: RecurrentInterface) -> Float[Tensor, ""]:
         """The loss term of the chunk that ``future`` has just sent: ‖A(h₀) - M(h_T)‖², averaged over the batch.
 
-        It is zero where the chunk had no first message, or nothing was sent yet.
+        It is zero if the chunk had no first message, or nothing was sent yet.
 
         Raises:
             ValueError: if several streams are under way, and another one was sent last.
@@ -48,14 +48,13 @@ class AuxiliaryTask(nn.Module):
             )
         if start is None or answer is None or not self.training:
             return future.agreement.errors.new_zeros(())
-        known = future.unit
-        unit = known or 1.0
+        unit = future.unit or 1.0
         seen = start.restarted.view_as(start.restarted)
         error = predict(self.model, seen, start.context) - answer / unit
-        size = self.weight * root_mean_square(error.detach()) * known
+        size = self.weight * root_mean_square(error.detach()) * future.unit
 
-        def weighed(gradient: Tensor) -> Tensor:
+        def resize(gradient: Tensor) -> Tensor:
             return gradient * (size / root_mean_square(gradient).clamp_min(1e-30)).nan_to_num(0.0, 0.0, 0.0)
 
-        seen.register_hook(weighed)
+        seen.register_hook(resize)
         return error.square().sum() / max(len(error), 1)

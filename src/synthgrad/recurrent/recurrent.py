@@ -18,7 +18,7 @@ from synthgrad.interface.regression import gradient_for_sender
 from synthgrad.quality import Quality, compare
 from synthgrad.recurrent.bootstrap import BootstrappedRegression
 from synthgrad.recurrent.chunk import Start, leading_to
-from synthgrad.recurrent.state import Leaves, batch_of_ends, pack, restart, unpack
+from synthgrad.recurrent.state import Leaves, check_done, pack, restart, unpack
 
 
 class RecurrentInterface(BootstrappedRegression):
@@ -141,7 +141,7 @@ class RecurrentInterface(BootstrappedRegression):
         message = pack(state, self.batch_dim, self.only)
         if self._recorded is not None or not self._learning:
             return message[:0].sum()
-        ends = None if done is None else batch_of_ends(done, len(message))[:, None]
+        ends = None if done is None else check_done(done, len(message))[:, None]
         if ends is not None:
             message = torch.where(ends, message.detach(), message)
         check_attached(message)

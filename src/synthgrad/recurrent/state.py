@@ -1,4 +1,4 @@
-"""The state of a recurrent module as one message, and back."""
+"""Pack the state of a recurrent module into one message, and unpack it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 Leaves = Collection[int] | None
-"""Which tensors of a state make the message, by place (an LSTM's hidden state is 0, its cell 1); None is all that
-carry a gradient. Tensors of whole numbers (positions, counts) never do, and pass unchanged."""
+"""The tensors of a state that make the message, by place (an LSTM's hidden state is 0, its cell 1); None means all
+floating-point tensors. Tensors of whole numbers (positions, counts) carry no gradient, and pass unchanged."""
 
 
 def pack(state: Any, batch_dim: int | None = None, only: Leaves = None) -> Float[Tensor, "batch features"]:
-    """A state's floating-point tensors side by side, one row per example.
+    """Concatenate a state's floating-point tensors, one row per example.
 
     A state of shape (layers, batch, units), as ``nn.RNN``, ``nn.GRU`` and ``nn.LSTM`` have it, is one row of
     layers x units numbers per *example*: the batch is not its first dimension, whatever ``batch_first`` says.
 
     Args:
-        state: a tensor, or any nest of tuples, lists and dicts of tensors; those of whole numbers are left out.
-        batch_dim: the dimension of the batch in each of them; None is 1 where there are three dimensions or more,
-            as in torch's recurrent modules, and 0 where there are fewer, as in their cells.
+        state: a tensor, or any nest of tuples, lists and dicts of tensors; tensors of whole numbers are left out.
+        batch_dim: the dimension of the batch in each tensor; None means 1 for tensors of three dimensions or
+            more, as in torch's recurrent modules, and 0 for fewer, as in their cells.
         only: see ``Leaves``.
 
     Raises:
-        TypeError: if there is no floating-point tensor in it.
+        TypeError: if it contains no floating-point tensor.
         ValueError: if the tensors' batches differ, one has no batch, or ``only`` names one that is not there.
 
     Example:
@@ -41,7 +41,7 @@ def pack(state: Any, batch_dim: int | None = None, only: Leaves = None) -> Float
     rows = [_rows(leaf, batch_dim) for leaf in chosen]
     if len({len(each) for each in rows}) > 1:
         shapes = ", ".join(str(tuple(leaf.shape)) for leaf in chosen)
-        raise ValueError(f"the state's tensors have shapes {shapes} and no common batch; say batch_dim=")
+        raise ValueError(f"the state's tensors have shapes {shapes} and no common batch; pass batch_dim=")
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
 
@@ -52,7 +52,7 @@ def unpack(
 
     Args:
         message: one row per example.
-        like: a state of that form; tensors of it that are not in the message come back detached.
+        like: a state of that form; its tensors that are not in the message come back detached.
         batch_dim: as in ``pack``.
         only: as in ``pack``.
 
@@ -74,12 +74,12 @@ def unpack(
 
 
 def restart(state: Any, done: Tensor, initial: Any = None, batch_dim: int | None = None) -> Any:
-    """The state, begun anew for those examples whose episode has ended; no gradient goes back beyond it.
+    """Reset the state of examples whose episode has ended; no gradient flows back beyond the reset.
 
     Args:
         state: a tensor, or a nest of them.
         done: whether the episode has ended, shape (batch,).
-        initial: a state to begin with; None is zeros.
+        initial: the state to reset to; None is zeros.
         batch_dim: as in ``pack``.
 
     Raises:
@@ -95,14 +95,14 @@ def restart(state: Any, done: Tensor, initial: Any = None, batch_dim: int | None
         if leaf.dim():
             dim, shape = _dim(leaf, batch_dim), [1] * leaf.dim()
             shape[dim] = -1
-            ends = batch_of_ends(done, leaf.shape[dim]).view(shape)
+            ends = check_done(done, leaf.shape[dim]).view(shape)
             leaf = torch.where(ends, torch.zeros_like(leaf) if first is None else first, leaf)
         found.append(leaf)
     return tree_unflatten(found, form)
 
 
-def batch_of_ends(done: Any, batch: int) -> Tensor:
-    """``done`` as truth values, one for each example.
+def check_done(done: Any, batch: int) -> Tensor:
+    """Check ``done``, and convert it to one truth value for each example.
 
     Raises:
         TypeError: if it is no tensor.
@@ -119,8 +119,8 @@ def _leaves(state: Any) -> list[Tensor]:
     leaves = tree_flatten(state)[0]
     wrong = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
     if wrong or not leaves:
-        there = f" with a {type(wrong[0]).__name__} in it" if wrong and wrong[0] is not state else ""
-        raise TypeError(f"a state is a tensor or a nest of tensors, not {type(state).__name__}{there}")
+        inside = f" with a {type(wrong[0]).__name__} in it" if wrong and wrong[0] is not state else ""
+        raise TypeError(f"a state is a tensor or a nest of tensors, not {type(state).__name__}{inside}")
     return leaves
 
 

@@ -1,4 +1,4 @@
-"""Eligibility traces for M: what arrives at a chunk's start also teaches M about the states before it."""
+"""Eligibility traces for M: the gradient at a chunk's start also teaches M about earlier states."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from synthgrad.recurrent.state import pack
 
 
 class EligibilityTraces:
-    r"""Online λ-returns for a gradient model: Pemberton and Costa's BP(λ), another thing than the paper's.
+    r"""Online λ-returns for a gradient model: Pemberton and Costa's BP(λ), which is not that of Jaderberg et al.
 
-    M's plain target trusts M's next answer wholly; that bias fades only as fast as M learns, chunk by chunk.
-    With traces, the error at the start of chunk k
+    M's plain target contains M's next prediction in full, a bias that fades only as fast as M learns, chunk by
+    chunk. With traces, the error at the start of chunk k
 
         e_k = ∂L_k/∂h_k + γ J_kᵀ M(h_{k+1}) - M(h_k),   J_k = ∂h_{k+1}/∂h_k
 
-    also moves M for every earlier state that led here: M's last layer W φ(h) gets Σ_k E_kᵀ e_k with
+    also teaches M about every earlier state that led here: M's last layer W φ(h) gets Σ_k E_kᵀ e_k with
     E_k = γλ J_{k-1} E_{k-1} + ∂M(h_k)/∂W. λ = 0 is the plain bootstrap; λ = 1 regresses M on the true gradient.
-    Where ``limit`` or ``trust`` shorten M's answer by a factor, that factor is part of γ.
+    Where ``limit`` or ``trust`` scale M's prediction by a factor, that factor is part of γ.
 
-    The cost is plain: J takes one backward pass per unit of the state and chunk, E holds units² x features numbers
-    per example, and carrying it on costs units³ x features multiplications. It is for small states, or for finding
-    out whether the bootstrap's bias is what holds a run back.
+    Costs: J takes one backward pass per chunk and unit of the state, E has units² x features numbers per example,
+    and each chunk takes units³ x features multiplications. Use it for small states, or to find out whether the
+    bootstrap's bias limits a run.
 
     Args:
         future: its gradient model is an ``MLP`` (or ``Linear``) without batch norm; the last layer gets traces,
@@ -38,7 +38,7 @@ class EligibilityTraces:
         lam: λ, from 0 to 1.
 
     Example:
-        >>> traces = Traces(future, lam=0.9)
+        >>> traces = EligibilityTraces(future, lam=0.9)
         >>> loss = criterion(out, y) + future.send(state)
         >>> traces.carry(state)
         >>> loss.backward()
@@ -50,25 +50,25 @@ class EligibilityTraces:
     def __init__(self, future: RecurrentInterface, lam: float):
         model = future.interface.gradient_model
         if not isinstance(model, MLP):
-            raise TypeError(f"traces want an MLP or Linear as gradient model, not {type(model).__name__}")
+            raise TypeError(f"traces need an MLP or Linear as gradient model, not {type(model).__name__}")
         if any(isinstance(norm, nn.BatchNorm1d) for norm in model.norms):
-            raise TypeError("traces want a gradient model without batch norm, which mixes the examples")
+            raise TypeError("traces need a gradient model without batch norm, which mixes the examples")
         if not 0 <= lam <= 1:
             raise ValueError(f"lam is {lam}; it must be from 0 (plain bootstrap) to 1 (true gradients)")
         self.future, self.model, self.lam = future, model, lam
-        self.traces: Tensor | None = (
-            None  # γλ J E, shape (batch, units, units, features): what earlier states are owed
-        )
+        self.traces: Tensor | None = None
+        """γλ J E of the chunks so far, shape (batch, units, units, features)."""
 
     def carry(self, state: Any, done: Tensor | None = None) -> None:
-        """Call it after ``send`` and before ``backward()``: teach earlier states, take this chunk along.
+        """Extend the traces by a chunk; call it after ``send`` and before ``backward()``.
 
         Args:
             state: as the chunk leaves it.
-            done: for which examples the episode ends here: their traces end, too.
+            done: examples whose episode ends here, shape (batch,): their traces end, too.
 
         Raises:
-            ValueError: after a fused call inside the chunk, for then the way to the chunk's start leads through M.
+            ValueError: after a fused call inside the chunk, because the path to the chunk's start then runs
+            through M.
         """
         start = self.future.start
         if start is not None and start.chunk.fused:
@@ -78,14 +78,14 @@ class EligibilityTraces:
             return
         if self.future.answer is not None and not self.future.paired:
             raise ValueError("the chunk sent last is not the one received last; traces follow one stream")
-        owed = self.traces
+        earlier = self.traces
         features = self._features(start.message.detach(), start.context)
-        if owed is not None:
-            self._teach(start, owed)
+        if earlier is not None:
+            self._teach(start, earlier)
         units = start.message.shape[1]
         eligible = torch.einsum("ij,bf->bijf", torch.eye(units).to(features), features)
-        if owed is not None:
-            eligible = eligible + owed
+        if earlier is not None:
+            eligible = eligible + earlier
         end = pack(state, self.future.batch_dim, self.future.only)
         jacobian = torch.stack([self._row(end, start.message, i) for i in range(units)], dim=1)
         decay = self.future.gamma * self.lam * self.future.factor
@@ -100,8 +100,8 @@ class EligibilityTraces:
         found = pull_back(end, start, unit) if end.requires_grad else None
         return torch.zeros_like(start) if found is None else found
 
-    def _teach(self, start: Start, owed: Tensor) -> None:
-        """When δ arrives, add what it says about earlier states to the gradient of M's last layer."""
+    def _teach(self, start: Start, earlier: Tensor) -> None:
+        """When δ arrives, add its gradient for earlier states to that of M's last layer."""
         message, chunk = start.received, start.chunk
         with torch.no_grad():
             answer = predict(self.model, message, start.context)
@@ -116,19 +116,19 @@ class EligibilityTraces:
             # The constant part counts once, however many gradients arrive; this hook runs after the chunk's own.
             error = (answer if not counted else 0.0) - delta / unit
             counted.append(True)
-            if chunk.rows is not None and chunk.sent:  # something is missing in their gradient
+            if chunk.rows is not None and chunk.sent:  # their gradient is incomplete
                 error = error.masked_fill(chunk.rows[:, None], 0.0)
-            traces._add(torch.einsum("bi,bijf->jf", error, owed) * (2 / max(len(error), 1)))
+            traces._add(torch.einsum("bi,bijf->jf", error, earlier) * (2 / max(len(error), 1)))
 
         message.register_hook(arrived)
 
     def _features(self, h: Tensor, context: Any) -> Tensor:
-        """φ: what M's last layer sees, a constant 1 behind it."""
+        """φ: the input of M's last layer, with a constant 1 appended."""
         with torch.no_grad():
             return self.model.features_of(h.to(self.model.last()[0].dtype), context).to(h.dtype)
 
     def _add(self, gradient: Tensor) -> None:
-        """Split a gradient over φ into those of the last layer's parameters, and add them up there."""
+        """Split a gradient over φ by the last layer's parameters, and add it to theirs."""
         parameters = self.model.last()
         widths = [p.shape[1] if p.dim() == 2 else 1 for p in parameters]
         for p, part in zip(parameters, gradient.split(widths, dim=1), strict=True):

@@ -105,7 +105,7 @@ def test_a_state_without_tensors_or_with_something_else_is_refused(state):
 
 
 def test_different_batches_are_refused():
-    with pytest.raises(ValueError, match=r"shapes \(1, 2, 3\), \(1, 4, 3\) and no common batch; say batch_dim="):
+    with pytest.raises(ValueError, match=r"shapes \(1, 2, 3\), \(1, 4, 3\) and no common batch; pass batch_dim="):
         pack((torch.zeros(1, 2, 3), torch.zeros(1, 4, 3)))
     assert pack((torch.zeros(2, 1, 3), torch.zeros(2, 4, 3)), batch_dim=0).shape == (2, 15)
 

@@ -159,7 +159,7 @@ def test_eval_teaches_nothing():
 
 
 def test_refused():
-    with pytest.raises(TypeError, match="traces want an MLP or Linear as gradient model, not Conv"):
+    with pytest.raises(TypeError, match="traces need an MLP or Linear as gradient model, not Conv"):
         EligibilityTraces(RecurrentInterface(Interface(Conv(3))), 0.5)
     for lam in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match=f"lam is {lam}; it must be from 0"):
