@@ -1,4 +1,4 @@
-"""Three networks, three clocks: how many of the last four bits were ones? Only the judge is ever told."""
+"""Three networks, three clocks: how many of the last four bits were ones? Only the judge ever gets the answer."""
 
 import torch
 from torch import nn

@@ -26,7 +26,7 @@ def train(steps: int = 200) -> tuple[float, dict[str, float]]:
 
     with cut.context(y):  # how good are the synthetic gradients, beside backprop's?
         quality = cut.quality(lambda: F.cross_entropy(net(x), y))
-    cut.remove()  # the net is what it was, trained
+    cut.remove()  # the trained net, without interfaces
     return F.cross_entropy(net(x), y).item(), {name: q.cosine for name, q in quality.items()}
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hypothesis import settings
 from torch import Tensor, nn
 
-# A shell starts what it puts in the background with Ctrl-C ignored; tests of Ctrl-C must not depend on that.
+# A shell starts background jobs with Ctrl-C ignored; tests of Ctrl-C must not depend on that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before the first import of synthgrad: from here on beartype checks its annotations, shapes included.

@@ -33,7 +33,7 @@ def jacobian(layer: Affine, out: np.ndarray) -> np.ndarray:
 
 
 def layer_gradient(below: np.ndarray, out: np.ndarray, g: np.ndarray) -> Affine:
-    """∂/∂W_k and ∂/∂b_k, where g is the gradient at h_k that the layer is given."""
+    """∂/∂W_k and ∂/∂b_k, where g is the gradient at h_k."""
     return np.einsum("bo,bi->oi", g * (1 - out**2), below), np.sum(g * (1 - out**2), axis=0)
 
 
@@ -102,7 +102,7 @@ def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def mlp(h: np.ndarray, c: np.ndarray | None, layers: list[Affine]) -> np.ndarray:
-    """A perceptron of [h, c] joined, the matrices as wide as that."""
+    """A perceptron of h and c concatenated."""
     x = h.reshape(len(h), math.prod(h.shape[1:]))
     x = x if c is None else np.concatenate([x, c], axis=1)
     for n, (W, b) in enumerate(layers):
@@ -111,7 +111,7 @@ def mlp(h: np.ndarray, c: np.ndarray | None, layers: list[Affine]) -> np.ndarray
 
 
 def conv(h: np.ndarray, c: np.ndarray | None, layers: list[Affine]) -> np.ndarray:
-    """Convolutions pixel by pixel; the context is joined as constant channels."""
+    """Convolutions pixel by pixel; the context is concatenated as constant channels."""
     x = h
     if c is not None:
         x = np.concatenate([h, np.broadcast_to(c[:, :, None, None], (*c.shape, *h.shape[2:]))], axis=1)

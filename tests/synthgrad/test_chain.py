@@ -41,13 +41,13 @@ def test_updates_at_once_are_one_backward_and_a_simultaneous_step(chain, equal, 
     assert equal([p for i in twins for p in i.parameters()], [p for i in interfaces for p in i.parameters()])
 
 
-def test_hands_out_each_part_once_with_the_task_loss_last(chain):
+def test_yields_each_part_once_with_the_task_loss_last(chain):
     steps = list(unlocked(chain.parts, chain.interfaces(), chain.x, chain.criterion, chain.y))
     assert [k for k, _ in steps] == [0, 1, 2, 3]
     assert torch.equal(steps[-1][1], chain.criterion(chain.run(chain.x)))
 
 
-def test_a_part_runs_only_when_asked_for(chain):
+def test_a_part_runs_only_when_its_loss_is_requested(chain):
     ran = []
     parts = [lambda h, k=k, part=part: (ran.append(k), part(h))[1] for k, part in enumerate(chain.parts)]
     steps = unlocked(parts, chain.interfaces(), chain.x, chain.criterion, chain.y)
@@ -94,8 +94,8 @@ def test_wrong_number_of_interfaces(chain, count):
         fused(chain.parts, [Interface(lambda h, c: h) for _ in range(count)], chain.x)
 
 
-def test_nothing_is_learnt_from_a_model_before_it_has_heard_of_a_gradient(chain):
-    """Even one that does not start at zero: a part moves once the gradients have come down to it."""
+def test_nothing_is_learnt_from_a_model_before_its_first_gradient(chain):
+    """Even if the model does not start at zero: a part learns once gradients have come down to it."""
     interfaces = chain.interfaces()
     for step in range(4):
         for k, loss in unlocked(chain.parts, interfaces, chain.x, chain.criterion, chain.y):
@@ -120,14 +120,14 @@ def with_input_models(chain):
 
 
 def own(parts, interfaces, k):
-    """What part k's loss teaches: the part, M below it, I above it."""
+    """The modules that part k's loss teaches: the part, M below it, I above it."""
     below = [interfaces[k - 1].gradient_model] if k else []
     above = [interfaces[k].input_model] if k < len(interfaces) else []
     return [p for module in (parts[k], *below, *above) for p in module.parameters()]
 
 
 def learnt(chain, interfaces, order, steps):
-    """All parameters after some steps, each part updated as its loss is handed out."""
+    """All parameters after some steps, each part updated when its loss is yielded."""
     parts, interfaces = copy.deepcopy((chain.parts, interfaces))
     optimizers = [torch.optim.Adam(own(parts, interfaces, k), lr=0.01) for k in range(4)]
     for _ in range(steps):
@@ -153,7 +153,7 @@ def test_any_order_gives_the_same_bit_for_bit(chain, equal):
 
 @pytest.mark.parametrize("k", range(4))
 def test_a_part_needs_nothing_of_the_others_in_the_same_step(chain, equal, k):
-    """Whatever they put out; and its loss reaches what it is to teach, nothing else."""
+    """Whatever the others' outputs are; its loss reaches the part, M below it and I above it, nothing else."""
     interfaces = with_input_models(chain)
     for _ in range(4):  # units are known
         for _j, loss in completely_unlocked(chain.parts, interfaces, chain.x, chain.criterion, chain.y):
@@ -201,7 +201,7 @@ def test_input_models_learn_their_messages(chain):
 
 
 @pytest.mark.parametrize("order", [[], [0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 4], [3, 2, 1, 0, 0]])
-def test_what_is_no_order_is_refused(chain, order):
+def test_an_invalid_order_is_refused(chain, order):
     with pytest.raises(ValueError, match="must name each of the 4 parts once"):
         next(completely_unlocked(chain.parts, with_input_models(chain), chain.x, chain.criterion, order=order))
 

@@ -30,7 +30,7 @@ def test_no_code_is_run_from_a_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])
-def test_a_torn_checkpoint_is_refused(tmp_path, share):
+def test_an_incomplete_checkpoint_is_refused(tmp_path, share):
     checkpoint.save(tmp_path, {"weights": torch.rand(100)})
     content = (tmp_path / checkpoint.NAME).read_bytes()
     (tmp_path / checkpoint.NAME).write_bytes(content[: int(share * len(content))])
@@ -38,7 +38,7 @@ def test_a_torn_checkpoint_is_refused(tmp_path, share):
         checkpoint.load(tmp_path)
 
 
-def test_none_is_said_so(tmp_path):
+def test_a_missing_checkpoint_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
         checkpoint.load(tmp_path)
 
@@ -62,14 +62,14 @@ def test_a_flipped_bit_is_refused_by_name(tmp_path, share):
         checkpoint.load(tmp_path)
 
 
-def test_a_file_of_before_there_were_digests_is_read(tmp_path):
+def test_an_older_file_without_a_digest_is_read(tmp_path):
     torch.save({"step": 3}, tmp_path / checkpoint.NAME)
     assert checkpoint.load(tmp_path) == {"step": 3}
 
 
 @pytest.mark.parametrize("cut", [1, 20, 47, 48, 49])
 def test_a_file_without_its_last_bytes_is_refused(tmp_path, cut):
-    """Also where just the digest is missing from its end, in part."""
+    """Also if only a part of the digest is missing."""
     checkpoint.save(tmp_path, {"weights": torch.rand(10)})
     path = tmp_path / checkpoint.NAME
     path.write_bytes(path.read_bytes()[:-cut])
@@ -81,26 +81,26 @@ def test_a_file_without_its_last_bytes_is_refused(tmp_path, cut):
 
 
 @pytest.mark.parametrize("content", [b"\0" * 100, b"PK\3\4" + bytes(60) + b"PK\5\6" + bytes(18), b"\x80\2}q\0."])
-def test_whatever_is_no_checkpoint_is_a_value_error(tmp_path, content):
+def test_a_file_that_is_no_checkpoint_is_a_value_error(tmp_path, content):
     (tmp_path / checkpoint.NAME).write_bytes(content)
     with pytest.raises(ValueError, match="is not a checkpoint that can be trusted"):
         checkpoint.load(tmp_path)
 
 
-def test_what_holds_no_dict_is_refused(tmp_path):
+def test_a_checkpoint_without_a_dict_is_refused(tmp_path):
     torch.save(torch.eye(2), tmp_path / checkpoint.NAME)
     with pytest.raises(ValueError, match="it holds a Tensor, no dict"):
         checkpoint.load(tmp_path)
 
 
-def test_what_was_on_another_device_comes_to_the_cpu(tmp_path, monkeypatch):
+def test_tensors_of_another_device_are_loaded_on_the_cpu(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
         checkpoint.save(tmp_path, {"weights": torch.ones(3)})
     assert checkpoint.load(tmp_path)["weights"].device.type == "cpu"
 
 
-def test_on_a_full_disk_the_one_before_is_kept(tmp_path, monkeypatch):
+def test_on_a_full_disk_the_previous_one_is_kept(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, {"step": 1})
 
     def full(number):

@@ -1,4 +1,4 @@
-"""compare on vectors known by hand; probe leaves no trace."""
+"""``compare`` on known vectors; ``probe`` changes no state."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_an_exact_model_is_perfect(chain):
         assert q.relative_error < 1e-10
 
 
-def test_a_fresh_model_knows_nothing(chain):
+def test_an_untrained_model_has_no_information(chain):
     interfaces = [Interface(Linear(5)).double() for _ in range(3)]
     result = probe(named(interfaces), lambda: chain.criterion(fused(chain.parts, interfaces, chain.x)))
     assert [(q.cosine, q.norm_ratio, q.relative_error) for q in result.values()] == [(0, 0, 1)] * 3
@@ -91,7 +91,7 @@ def test_probe_leaves_no_trace(fails):
     assert any((p.grad != 0).any() for p in interface.parameters())
 
 
-def test_interfaces_that_took_no_part_are_left_out(chain):
+def test_unused_interfaces_are_left_out(chain):
     used, unused, dead, outside = (Interface(Linear(5)).double() for _ in range(4))
 
     def loss():
@@ -104,7 +104,7 @@ def test_interfaces_that_took_no_part_are_left_out(chain):
     assert list(result) == ["used"]
 
 
-def test_of_several_calls_the_last(chain):
+def test_the_last_of_several_calls_counts(chain):
     interface = Interface(lambda h, context: torch.full_like(h, context), unit=1.0)
 
     def loss():
@@ -115,7 +115,7 @@ def test_of_several_calls_the_last(chain):
 
 
 def test_a_skip_connection_is_not_the_messages(chain):
-    """δ is the gradient that comes back over the interface, not what h gets from elsewhere."""
+    """δ is the gradient over the interface, without that of h's other uses."""
     interface = Interface(lambda h, context: torch.ones_like(h), unit=1.0)
 
     def loss():

@@ -147,7 +147,7 @@ def regression_gradient(prediction: Tensor, delta: Tensor, arrival: Arrival) -> 
 
 
 def regression_error(prediction: Tensor, delta: Tensor, arrival: Arrival, update: bool = True) -> Tensor | None:
-    """M - δ/unit, after δ has updated the unit; for later gradients of one message, what they change in it.
+    """M - δ/unit, after δ has updated the unit; for a later gradient of one message, the change that it makes.
 
     None if δ, the message or M's prediction is not finite: a GradScaler overflows on purpose while it looks for its
     scale, and such a gradient must not reach M.
@@ -190,7 +190,7 @@ def regression_error(prediction: Tensor, delta: Tensor, arrival: Arrival, update
 def gradient_for_sender(
     regression: Regression, prediction: Tensor, unit: float | Tensor, good: bool | Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """What a sender gets from a prediction: scale·δ̂ in the message's dtype, or zero if it is not finite."""
+    """Compute a sender's gradient: scale·δ̂ in the message's dtype, or zero if it is not finite."""
     found = wide(prediction.detach()) * (unit * regression.scale)
     if not waits_for(found):
         good = found.isfinite().all() & good

@@ -126,7 +126,7 @@ class BootstrappedRegression(nn.Module):
     def _withhold_measured(
         self, message: Tensor, answer: Tensor, chunks: list[tuple[Chunk, Any]], rerun: bool
     ) -> Tensor:
-        """δ̂ at a chunk's end, zero for the rows that are measured; also records what the start's gradient lacks.
+        """Zero δ̂ at a chunk's end for the rows that are measured; record the share that the start's gradient lacks.
 
         Args:
             message: the packed state at the end.

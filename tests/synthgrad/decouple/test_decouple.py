@@ -1,4 +1,4 @@
-"""decouple: by name, without touching the network."""
+"""``decouple`` places interfaces by name and leaves the network as it is."""
 
 import ast
 import copy
@@ -15,7 +15,7 @@ from synthgrad.models import Linear
 
 
 class Net(nn.Module):
-    """Names with dots, with a slash and one that ModuleDict has taken."""
+    """Has names with dots, with a slash, and one that ModuleDict uses itself."""
 
     def __init__(self):
         super().__init__()
@@ -81,7 +81,7 @@ def test_is_the_chain_of_its_parts(chain, equal):
     assert equal(chain.take_grads(), expected)
 
 
-def test_the_network_stays_what_it_was(net, x, equal):
+def test_the_network_keeps_its_class_and_state(net, x, equal):
     before, names, out = net.state_dict(), [name for name, _ in net.named_modules()], net(x)
     cut = decouple(net, {name: Linear(5) for name in NAMES})
     assert type(net) is Net
@@ -129,7 +129,7 @@ def test_unknown_names_name_the_nearest(net, name, near):
     assert not net.top._forward_hooks
 
 
-def test_tuples_are_refused_with_a_cure():
+def test_tuples_are_refused_with_advice():
     net = nn.Sequential(nn.LSTM(5, 4))
     decouple(net, {"0": Linear(4)})
     with pytest.raises(TypeError, match=r"'0' \(LSTM\) returns tuple.*: cut where one is returned, or call the"):
@@ -195,7 +195,7 @@ def test_a_cut_net_can_be_copied_and_the_copy_teaches_its_own_models():
         assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
 
 
-def test_a_module_that_is_kept_in_eval_is_cut_as_the_net_says():
+def test_a_module_kept_in_eval_is_cut_if_the_net_trains():
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     cut = decouple(net, {"1": Linear(4)})
     net.train()

@@ -1,4 +1,4 @@
-"""One message, several gradients, looks in between: M learns what one backward pass of the sum would teach."""
+"""One message, several gradients, other passes in between: M learns as from one backward pass of the sum."""
 
 import copy
 

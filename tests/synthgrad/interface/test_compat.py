@@ -1,4 +1,4 @@
-"""Beside the rest of PyTorch: checkpointing, autocast, accumulation, DDP, compile."""
+"""Interfaces together with checkpointing, autocast, accumulation, DDP and compile."""
 
 import copy
 import pickle
@@ -174,7 +174,7 @@ def test_two_replicas_stay_equal(tmp_path):
     assert {"passed0", "passed1"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_a_process_that_fails_is_told_and_ends_its_peer(tmp_path):
+def test_a_process_that_fails_is_reported_and_ends_its_peer(tmp_path):
     began = time.monotonic()
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         in_processes(["time.sleep(600)", "time.sleep(1 / 0)"])
@@ -273,7 +273,7 @@ def test_compiled_chunk():
 
 
 @pytest.mark.parametrize("way", ["state_dict", "pickle", "meta", "ema"])
-def test_an_interface_in_a_net_travels_like_any_module(way, tmp_path):
+def test_an_interface_in_a_net_is_saved_and_copied_like_any_module(way, tmp_path):
     net = nn.Sequential(nn.Linear(4, 4), Interface(MLP(4)), nn.Linear(4, 2))
     net(torch.randn(8, 4)).sum().backward()
     net(torch.full((8, 4), torch.nan)).sum().backward()

@@ -1,4 +1,4 @@
-"""The three verbs and fit, against the paper's equations. Units: test_units.py. Refusals: at the end."""
+"""The three verbs and fit against the paper's equations; for units see test_units.py. Errors: at the end."""
 
 import copy
 
@@ -113,7 +113,7 @@ def test_fused_is_send_plus_receive_bit_for_bit(chain, equal):
     assert equal([i.unit for i in separate], [i.unit for i in interfaces])
 
 
-# --- what must not leak ------------------------------------------------------------------------------------
+# --- no leaks ----------------------------------------------------------------------------------------------
 
 
 def test_nothing_leaks_across_an_edge(chain):
@@ -138,7 +138,7 @@ def test_the_regression_does_not_reach_the_network_below(chain):
 
 
 @pytest.mark.parametrize("verb", ["receive", "__call__"])
-def test_what_follows_may_not_write_in_place(verb):
+def test_later_layers_may_not_write_in_place(verb):
     """As nn.ReLU(inplace=True) behind a cut batch norm would: the message belongs to the sender's graph."""
     message = nn.Linear(4, 4)(torch.randn(3, 4))
     with pytest.raises(RuntimeError, match="modified inplace"):
@@ -201,7 +201,7 @@ def test_eval_is_the_identity_and_true_gradients_flow(chain, equal):
     assert all(p.grad is None for i in interfaces for p in i.parameters())
 
 
-# --- what is refused ---------------------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What may be sent, and when M's answer to it is used twice."""
+"""Checks of messages, and when M's prediction is used twice."""
 
 import copy
 import pickle
@@ -120,7 +120,7 @@ def test_refused_messages(verb, message, said):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_wrong_answer_is_refused_with_both_shapes(verb):
+def test_a_prediction_of_another_shape_is_refused_with_both_shapes(verb):
     h = torch.randn(3, 4, requires_grad=True)
     interface = Interface(lambda h, context: h[:, :2])
     with pytest.raises(ValueError, match=r"\(3, 2\) .* \(3, 4\)"):
@@ -131,7 +131,7 @@ def test_wrong_answer_is_refused_with_both_shapes(verb):
 
 
 class Gain(Linear):
-    """An M with a buffer, and with an attribute that no state_dict knows."""
+    """An M with a buffer, and an attribute that is not in its state_dict."""
 
     def __init__(self):
         super().__init__(4)

@@ -1,4 +1,4 @@
-"""What is not finite teaches nothing, moves nothing, is sent nowhere, and is counted."""
+"""Values that are not finite teach nothing, change no state, are never sent, and are counted."""
 
 import copy
 import math

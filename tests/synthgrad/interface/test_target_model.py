@@ -1,4 +1,4 @@
-"""Senders learn from a copy of M that stands still; M itself learns from every gradient."""
+"""Senders learn from a frozen copy of M; M itself learns from every gradient."""
 
 import copy
 
@@ -24,12 +24,12 @@ def message():
 
 
 def sent(interface, h, y):
-    """The gradient that a sender learns from."""
+    """The gradient that a sender gets."""
     return torch.autograd.grad(interface.send(h, y), h)[0]
 
 
 def taught(interface):
-    """One gradient arrives and M moves along; what M's parameters were before."""
+    """Teach M one gradient; return its parameters from before."""
     before = copy.deepcopy(interface.gradient_model)
     h, y = message()
     interface.receive(h, y).backward(torch.randn_like(h))
@@ -41,7 +41,7 @@ def taught(interface):
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_senders_get_the_old_answer_until_the_copy_is_renewed(every):
+def test_senders_get_the_old_prediction_until_the_copy_is_refreshed(every):
     interface = Interface(model(), target_every=every, unit=0.5).double()
     h, y = message()
     old = copy.deepcopy(interface.gradient_model)
@@ -83,13 +83,13 @@ def test_the_fused_call_passes_the_copys_answer_down(lam):
     assert all(p.grad is not None for p in interface.gradient_model.parameters())
 
 
-def test_a_critic_may_stand_still_too():
+def test_a_critic_may_have_a_target_copy():
     interface = Interface(Critic(nn.Linear(4, 3)), target_every=2).double()
     h, y = message()
     taught(interface)
     first = sent(interface, h, y) / interface.unit
     for _ in range(2):
-        assert torch.allclose(sent(interface, h, y) / interface.unit, first, rtol=1e-12)  # and asks for nothing new
+        assert torch.allclose(sent(interface, h, y) / interface.unit, first, rtol=1e-12)  # M is not run
     taught(interface)
     assert not torch.allclose(sent(interface, h, y) / interface.unit, first, rtol=1e-3)
 
@@ -104,14 +104,14 @@ def test_its_state_is_saved_with_the_interface(way):
     else:
         other.load_state_dict(interface.state_dict())
     h, y = message()
-    for _ in range(3):  # the copy is renewed at the same gradient
+    for _ in range(3):  # the copy is refreshed at the same gradient
         assert torch.equal(sent(other, h, y), sent(interface, h, y))
         for each in (interface, other):
             torch.manual_seed(2)
             taught(each)
 
 
-def test_what_teaches_nothing_renews_nothing():
+def test_an_empty_batch_does_not_count_for_the_copy():
     interface = Interface(model(), target_every=1).double()
     before = copy.deepcopy(interface.target.state_dict())
     interface.receive(torch.randn(0, 4, dtype=F64), torch.arange(0)).backward(torch.zeros(0, 4, dtype=F64))

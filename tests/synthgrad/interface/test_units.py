@@ -1,4 +1,4 @@
-"""A gradient model must not care how the loss is scaled."""
+"""The scale of the loss and the size of the batch do not change what a gradient model learns."""
 
 import copy
 
@@ -24,7 +24,7 @@ def adam(parameters, factor):
 
 
 def train(chain, factor, optimizer, mode, unit=None):
-    """30 steps on ``factor`` times the mean loss; the parameters that come out."""
+    """The parameters after 30 steps on ``factor`` times the mean loss."""
     parts = copy.deepcopy(chain.parts)
     interfaces = [Interface(Linear(5, context=3), unit=unit).double() for _ in parts[1:]]
     step_parts = optimizer([p for part in parts for p in part.parameters()], factor)
@@ -53,7 +53,7 @@ def test_the_loss_may_be_scaled(chain, equal, scale, optimizer, mode):
     assert not equal(mean[:2], chain.parameters()[:2], 1e-4)  # the lowest part did learn
 
 
-def test_a_fixed_unit_does_care(chain, equal):
+def test_a_fixed_unit_depends_on_the_losss_scale(chain, equal):
     mean, scaled = (train(chain, factor, sgd, "chained", unit=1.0) for factor in (1.0, 1000.0))
     assert not equal(scaled, mean, 1e-3)
 
@@ -80,7 +80,7 @@ def test_zeros_do_not_move_the_unit():
 
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 @pytest.mark.parametrize("teach", ["receive", "fused", "fit"])
-def test_what_is_not_finite_teaches_nothing(bad, teach):
+def test_values_that_are_not_finite_teach_nothing(bad, teach):
     interface = Interface(Linear(4))
     interface.receive(torch.randn(3, 4)).backward(torch.ones(3, 4))
     interface.zero_grad()
@@ -98,7 +98,7 @@ def test_what_is_not_finite_teaches_nothing(bad, teach):
         assert (h.grad == 0).all()
 
 
-def test_a_grad_scaler_overflows_and_training_goes_on(chain):
+def test_training_continues_after_a_grad_scaler_overflows(chain):
     parts = [part.float() for part in chain.parts]
     interfaces = [Interface(Linear(5, context=3)) for _ in parts[1:]]
     optimizers = [torch.optim.SGD(part.parameters(), lr=0.2) for part in parts]
@@ -144,7 +144,7 @@ def test_unit_is_saved_and_loads_elsewhere(chain, tmp_path):
     assert other.unit == interface.unit
 
 
-def test_regression_loss_says_how_wrong_the_model_was():
+def test_regression_loss_is_the_relative_squared_error():
     interface = Interface(lambda h, context: 0.5 * h, unit=1.0)
     interface.receive(h := torch.randn(6, 4)).backward(h)
     assert torch.allclose(interface.regression_loss, torch.tensor(0.25))
@@ -173,7 +173,7 @@ def test_units_of_gradients_whose_square_float32_cannot_hold(size):
     assert all(p.grad.isfinite().all() for p in interface.parameters())
 
 
-def test_regression_loss_does_not_call_an_overflow_perfect():
+def test_regression_loss_of_an_overflow_is_not_zero():
     interface = Interface(Linear(4))
     interface.receive(torch.randn(3, 4)).backward(torch.full((3, 4), torch.inf))
     assert interface.regression_loss != 0
@@ -253,7 +253,7 @@ def test_a_cast_does_not_cast_the_statistics(cast):
     assert interface.unit.item() == pytest.approx(expected.value.item(), rel=0.01)
 
 
-def test_a_fixed_unit_stays_and_a_followed_one_goes_on_when_loaded():
+def test_a_fixed_unit_keeps_its_value_and_a_measured_one_is_loaded():
     followed, fixed = Interface(Linear(4)), Interface(Linear(4), unit=2.0)
     followed.receive(torch.randn(3, 4)).backward(torch.ones(3, 4))
     state = followed.state_dict()
@@ -275,7 +275,7 @@ def test_a_recurrent_interface_keeps_the_unit_that_was_learnt():
 
 
 def test_a_critics_unit_is_that_of_each_answer():
-    """Two messages of other sizes in flight, and a look at a third."""
+    """Two messages of different sizes under way, and a prediction for a third."""
     from synthgrad import Critic
 
     head = nn.Linear(6, 3)

@@ -1,4 +1,4 @@
-"""A critic's answer and what teaches it, against gradients taken example by example and by hand."""
+"""A critic's prediction and its learning, against gradients computed by hand, example by example."""
 
 import copy
 
@@ -52,7 +52,7 @@ def test_the_answer_is_the_losses_gradient_and_its_unit_the_losses_weight(batch,
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "squared"])
-def test_any_loss_of_each_example_will_do(loss):
+def test_any_loss_of_each_example_works(loss):
     squared = lambda out, target: (out - target).square().sum(1)  # noqa: E731
     m = Critic(nn.Linear(5, 3), **({} if loss == "cross-entropy" else {"loss": squared})).double()
     h, y = messages()
@@ -64,14 +64,14 @@ def test_any_loss_of_each_example_will_do(loss):
     torch.testing.assert_close(m(h, y), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_without_gradients_it_answers_and_stands_still(equal):
+def test_without_gradients_it_predicts_and_changes_no_state(equal):
     m = critic()
     h, y = messages()
     answer, before = m(h, y), copy.deepcopy(m.state_dict())
     with torch.no_grad():
-        told = m(h, y)
-    assert not told.requires_grad
-    assert torch.equal(told, answer.detach())
+        again = m(h, y)
+    assert not again.requires_grad
+    assert torch.equal(again, answer.detach())
     assert equal(list(m.state_dict().values()), list(before.values()))
 
 
@@ -86,7 +86,7 @@ def test_an_empty_batch(anchor):
     assert all((g == 0).all() for g in grads(m))
 
 
-# --- what teaches it ---------------------------------------------------------------------------------------
+# --- teaching ----------------------------------------------------------------------------------------------
 
 
 def taught(m, h, y, delta, **settings):
@@ -139,15 +139,15 @@ def test_every_way_of_teaching_is_the_same(equal, teach):
     assert equal(grads(twin), grads(m), 1e-12)
 
 
-def test_it_may_be_asked_again_before_the_first_gradient_comes_back():
-    """As by an interface in a loop."""
+def test_it_may_run_again_before_the_first_gradient_comes_back():
+    """For instance by an interface in a loop."""
     interface = Interface(critic()).double()
     first, second = (interface.receive(*messages()) for _ in range(2))
     (first + second).sum().backward()
     assert all(g.isfinite().all() and (g != 0).any() for g in grads(interface))
 
 
-def test_the_network_below_hears_nothing_of_the_critics_learning():
+def test_the_critics_learning_does_not_reach_the_network_below():
     h, y = messages()
     h.requires_grad_()
     m = critic()
@@ -192,7 +192,7 @@ def test_the_loss_may_be_scaled(chain, equal, step_parts):
 
 
 def test_a_critic_of_the_rest_of_the_network_is_backprop(chain):
-    """With what stands above as its head, M is exact."""
+    """If its head is the network above, M is exact."""
     m = Critic(nn.Sequential(*copy.deepcopy(chain.parts[2:]))).double()
     h = chain.parts[1](chain.parts[0](chain.x)).detach().requires_grad_()
     (true,) = torch.autograd.grad(chain.criterion(chain.run(h, 2)), h)
@@ -200,11 +200,11 @@ def test_a_critic_of_the_rest_of_the_network_is_backprop(chain):
     torch.testing.assert_close(synthetic, true, rtol=1e-12, atol=0)
 
 
-# --- its state, its formats, what it refuses ---------------------------------------------------------------
+# --- state, formats, errors --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", ["state_dict", "deepcopy"])
-def test_a_copy_answers_alike_and_goes_its_own_way(way):
+def test_a_copy_predicts_the_same_and_learns_by_itself(way):
     m, other = critic(), critic()
     h, y = messages()
     if way == "deepcopy":
@@ -326,12 +326,12 @@ def test_labels_that_are_all_ignored_teach_nothing():
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("reduction", ["Mean", "none", "batchmean", None])
-def test_reductions_that_are_none_are_refused(reduction):
+def test_unknown_reductions_are_refused(reduction):
     with pytest.raises(ValueError, match="wanted 'mean' or 'sum'"):
         Critic(nn.Linear(4, 3), reduction=reduction)
 
 
-def test_what_contradicts_is_refused():
+def test_contradicting_settings_are_refused():
     with pytest.raises(ValueError, match=r"loss .* or criterion .* not both"):
         Critic(nn.Linear(4, 3), lambda o, y: o.sum(1), criterion=F.cross_entropy)
     with pytest.raises(ValueError, match="a critic brings its own"):

@@ -1,4 +1,4 @@
-"""The models against slow twins, their zero start, and what they refuse."""
+"""The models against slow twins, their zero start, and their errors."""
 
 import numpy as np
 import pytest
@@ -116,7 +116,7 @@ def test_any_memory_layout():
     assert torch.allclose(model(h), model(h.contiguous()))
 
 
-def test_a_context_nobody_asked_for_is_ignored():
+def test_a_context_is_ignored_by_a_model_without_one():
     model, h = warm(Linear(4)), torch.randn(5, 4, dtype=torch.float64)
     assert torch.equal(model(h, torch.arange(5)), model(h))
 
@@ -191,7 +191,7 @@ def test_contexts_that_are_no_tensor_are_refused(context):
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("settings", [{"hidden": 0}, {"depth": -1}, {"hidden": 2.5}, {"context": -1}])
-def test_sizes_that_are_none_are_refused(settings):
+def test_sizes_out_of_range_are_refused(settings):
     (name, value), *_ = settings.items()
     with pytest.raises(ValueError, match=f"{name} is {value}; it must be a whole number"):
         MLP(4, **settings)

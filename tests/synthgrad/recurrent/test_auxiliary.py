@@ -1,4 +1,4 @@
-"""At a chunk's start A predicts what M will answer at its end; its error couples the chunks."""
+"""At a chunk's start A predicts M's prediction for its end; its error couples the chunks."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ M, A = warm(1), warm(2)
 
 
 class Shown:
-    """M, which shows what it is taught: its answers are leaves, and get the regression's gradient."""
+    """An M that shows its targets: its predictions are leaves, which get the regression's gradient."""
 
     def __init__(self):
         self.answers = []
@@ -46,12 +46,12 @@ class Chunk:
     context: Tensor
     unit: Tensor  # before the gradient has come
     term: Tensor | float
-    delta: Tensor  # what has come back to the start
+    delta: Tensor  # the gradient at the start
     of_core: list[Tensor]
     of_a: list[Tensor | None]
 
     def error(self, h):
-        """A's, in M's units."""
+        """A's target, in M's units."""
         return A(h, self.context) - M(self.end, self.context + 1).detach()
 
 
@@ -81,7 +81,7 @@ def rms(x):
     return x.square().mean().sqrt()
 
 
-def test_a_is_regressed_on_what_m_answers_at_the_end(equal):
+def test_a_is_regressed_on_ms_prediction_at_the_end(equal):
     for chunk in run(1.0, unit=0.5):
         loss = chunk.error(chunk.start).square().sum(dim=1).mean()
         assert chunk.term.item() == pytest.approx(loss.item(), rel=1e-12)
@@ -111,7 +111,7 @@ def test_it_grows_with_the_tasks_loss():
     torch.testing.assert_close(large[1] - large[0], 1000 * of_auxiliary, rtol=1e-6, atol=0)
 
 
-def test_it_is_zero_before_there_is_a_start_or_an_answer_and_in_eval():
+def test_it_is_zero_before_a_first_chunk_has_been_sent_and_in_eval():
     future, auxiliary, state = (
         RecurrentInterface(Interface(M)),
         AuxiliaryTask(A),
@@ -131,7 +131,7 @@ def test_it_is_zero_before_there_is_a_start_or_an_answer_and_in_eval():
     assert auxiliary.eval()(untouched) == 0
 
 
-def test_where_nothing_was_sent_the_last_chunks_answer_does_not_count():
+def test_without_a_send_the_previous_chunks_prediction_does_not_count():
     core, future = nn.GRU(IN, UNITS).double(), RecurrentInterface(Interface(M, unit=1.0))
     state, context = torch.randn(1, BATCH, UNITS, dtype=F64), torch.arange(BATCH) % 3
     _, state = core(torch.randn(T, BATCH, IN, dtype=F64), future.receive(state, context))
@@ -140,7 +140,7 @@ def test_where_nothing_was_sent_the_last_chunks_answer_does_not_count():
     assert AuxiliaryTask(A)(future) == 0
 
 
-def test_nothing_goes_back_to_an_episode_that_has_ended():
+def test_no_gradient_reaches_an_episode_that_has_ended():
     core, model, done = nn.GRU(IN, UNITS).double(), Shown(), torch.tensor([True, False, False, True])
     future = RecurrentInterface(Interface(model, unit=1.0))
     state, context = torch.randn(1, BATCH, UNITS, dtype=F64), torch.arange(BATCH) % 3
@@ -150,7 +150,7 @@ def test_nothing_goes_back_to_an_episode_that_has_ended():
 
 
 def test_the_second_chunks_error_changes_what_m_learns_at_the_boundary_and_nothing_else(equal):
-    """So it is M that will tell the first chunk to keep what the second needs: the two are coupled."""
+    """Later M's prediction makes the first chunk keep what the second needs: the two are coupled."""
     plain, coupled = run(unit=1.0), run(1.0, only=(1,), unit=1.0)
     for a, b in zip(plain, coupled, strict=True):
         assert equal(a.of_core, b.of_core)
@@ -158,7 +158,7 @@ def test_the_second_chunks_error_changes_what_m_learns_at_the_boundary_and_nothi
     assert not equal([plain[1].delta], [coupled[1].delta], 0.01)
 
 
-def test_of_two_streams_the_one_sent_last_must_be_the_one_received_last():
+def test_with_two_streams_the_one_sent_last_must_be_the_one_received_last():
     future, auxiliary = RecurrentInterface(Interface(lambda h, c: h, unit=1.0)), AuxiliaryTask(lambda h, c: h)
     a, b = (future.receive(torch.randn(1, BATCH, UNITS, dtype=F64)) for _ in range(2))
     future.send(b * 2)

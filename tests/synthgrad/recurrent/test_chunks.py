@@ -1,4 +1,4 @@
-"""Chunks under way: streams, looks, hooks, checkpoints, other interfaces inside; and that all of it is freed."""
+"""Chunks under way: streams, hooks, checkpoints, other interfaces inside, and freed memory."""
 
 import copy
 import gc
@@ -70,7 +70,7 @@ def test_scale_touches_no_target_with_an_interface_inside_the_chunk(equal, scale
 
 @pytest.mark.parametrize("scale", [1.0, 0.3])
 def test_two_streams_in_one_chunk_are_kept_apart(equal, scale):
-    """Received one after the other, sent in the other order: as each alone."""
+    """Received in one order and sent in the other, both learn as each alone."""
     cores = [nn.GRUCell(2, 4).double() for _ in range(2)]
     found = []
     for together in (True, False):
@@ -92,7 +92,7 @@ def test_two_streams_in_one_chunk_are_kept_apart(equal, scale):
     assert equal(*found, 1e-12)
 
 
-def test_a_stream_that_starts_anew_is_not_taken_for_the_other(equal):
+def test_a_restarted_stream_is_not_confused_with_the_other(equal):
     core = nn.GRUCell(2, 4).double()
     future = RecurrentInterface(warm(4)).double()
     for _ in range(40):
@@ -125,7 +125,7 @@ def test_a_recurrent_interface_and_its_core_are_freed(scale, with_traces):
     assert [each() for each in found] == [None, None]
 
 
-def test_chunks_that_are_given_up_are_freed():
+def test_abandoned_chunks_are_freed():
     core, future, old = nn.GRUCell(3, 4), RecurrentInterface(warm(4)), []
     state = torch.zeros(2, 4)
     for _ in range(5):  # a user who looks at outputs in train mode, and never differentiates
@@ -226,8 +226,8 @@ def test_settings_out_of_range(name, value):
 
 
 @pytest.mark.parametrize(("limit", "trust"), [(0.05, False), (float("inf"), True)])
-def test_traces_carry_the_factor_of_what_was_really_sent(equal, limit, trust):
-    """With λ = 1 M is regressed on the whole return of what arrives, whatever shortens its answers on the way."""
+def test_traces_use_the_factor_of_what_was_sent(equal, limit, trust):
+    """With λ = 1 M is regressed on the whole return, whatever factor its predictions get."""
     core, model = nn.RNN(2, 4).double(), Linear(4).double()
     nn.init.normal_(model.layers[0].weight, std=0.5)
     future = RecurrentInterface(Interface(model, unit_factor=1.0), scale=0.9, limit=limit, trust=trust).double()

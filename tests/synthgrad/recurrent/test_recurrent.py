@@ -1,4 +1,4 @@
-"""Chunks of T steps with an exact M are full backpropagation through time; and what else a boundary must do."""
+"""Chunks of T steps with an exact M are full backpropagation through time; other duties of a boundary."""
 
 import copy
 import gc
@@ -30,7 +30,7 @@ class Steps(nn.Module):
 
 
 class TwoSpeeds(nn.Module):
-    """A user's own cell: its state is a nest, of two sizes."""
+    """A user's own cell, whose state is nested and has two sizes."""
 
     def __init__(self):
         super().__init__()
@@ -69,7 +69,7 @@ def loss_of(out):
 
 
 def first_state(core):
-    """Not zero, so that a message is there at the very first chunk, too."""
+    """Not zero, so that the first chunk receives a message, too."""
     torch.manual_seed(5)
     return tree_map(torch.Tensor.detach, core(sequence(core))[1])
 
@@ -83,7 +83,7 @@ def full(core, x):
 
 
 class Shown:
-    """An M that shows what it is taught: its answers are leaves, and get the regression's gradient."""
+    """An M that shows its targets: its predictions are leaves, which get the regression's gradient."""
 
     def __init__(self, model):
         self.model, self.answers = model, []
@@ -97,7 +97,7 @@ class Shown:
 
 
 def exact(core, x, factor=1.0):
-    """The M that knows the future: told how many steps are over, it runs the others and differentiates."""
+    """An exact M: its context is the number of steps done, so it runs the others and differentiates."""
 
     def model(h, over):
         with torch.enable_grad():
@@ -110,7 +110,7 @@ def exact(core, x, factor=1.0):
 
 
 class Fixed(nn.Linear):
-    """An M that knows nothing of the future, nor of the context."""
+    """An M that ignores the context."""
 
     def forward(self, h, context=None):
         return super().forward(h)
@@ -157,7 +157,7 @@ def test_chunks_with_an_exact_model_are_full_backpropagation_through_time(equal,
 @every_core
 @pytest.mark.parametrize(("scale", "gamma"), [(0.1, 1.0), (0.0, 1.0), (1.0, 0.5), (0.3, 0.7)])
 @pytest.mark.parametrize("once", [False, True], ids=["backward per chunk", "backward per episode"])
-def test_scale_weighs_what_the_core_learns_and_does_not_touch_the_target(equal, make, scale, gamma, once):
+def test_scale_weighs_the_cores_gradient_and_not_the_target(equal, make, scale, gamma, once):
     core = make().double()
     x = sequence(core)
     (whole, whole_targets), (cut, cut_targets) = trained(core, x, 3), trained(core, x, 3, 0.0, 0.0)
@@ -170,7 +170,7 @@ def test_scale_weighs_what_the_core_learns_and_does_not_touch_the_target(equal, 
 
 @every_core
 @pytest.mark.parametrize("begin", ["zeros", "initial"])
-def test_an_episode_ends_for_some_rows_and_the_others_do_not_notice(equal, make, begin):
+def test_an_episode_that_ends_for_some_rows_does_not_affect_the_others(equal, make, begin):
     core = make().double()
     x, first, model = sequence(core), first_state(core), fixed(core)
     initial = tree_map(torch.zeros_like if begin == "zeros" else torch.cos, first)
@@ -239,7 +239,7 @@ def test_fused_inside_a_chunk_passes_back_what_backprop_would(equal, make, lam, 
     assert equal(model.targets()[:1], [of_state], 1e-12)
 
 
-def test_of_an_lstm_the_hidden_state_may_be_sent_alone(equal):
+def test_an_lstms_hidden_state_may_be_sent_alone(equal):
     core, model = nn.LSTM(IN, UNITS).double(), Fixed(UNITS, UNITS).double()
     x, (h, c) = sequence(core), first_state(core)
     future = RecurrentInterface(Interface(Shown(model), unit=1.0), only=(0,))
@@ -282,7 +282,7 @@ def test_a_probe_compares_with_full_backpropagation_through_time_and_leaves_no_t
     assert len(found) == len(true) == 2
 
 
-def test_a_probe_lets_everything_through_inside_a_chunk_too():
+def test_a_probe_passes_true_gradients_inside_a_chunk_too():
     core = nn.GRU(IN, UNITS).double()
     x = sequence(core)
     model, start = Shown(fixed(core)), first_state(core).requires_grad_()
@@ -301,7 +301,7 @@ def test_a_probe_lets_everything_through_inside_a_chunk_too():
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.1])
-def test_a_chunk_that_is_over_is_freed(scale):
+def test_a_finished_chunk_is_freed(scale):
     core = nn.GRU(IN, UNITS).double()
     future, old = RecurrentInterface(Interface(fixed(core)), scale), []
     for loss in losses(core, sequence(core), 2, future):
@@ -314,7 +314,7 @@ def test_a_chunk_that_is_over_is_freed(scale):
 
 @pytest.mark.parametrize(("factor", "cosine", "r2"), [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (-1.0, -1.0, -3.0)])
 @pytest.mark.parametrize("scale", [1.0, 0.1])
-def test_r2_and_quality_tell_how_good_the_answers_are(factor, cosine, r2, scale):
+def test_r2_and_quality_measure_the_predictions(factor, cosine, r2, scale):
     core = nn.GRU(IN, UNITS).double()
     x = sequence(core)
     model = exact(core, x, factor)
@@ -336,7 +336,7 @@ def test_r2_and_quality_tell_how_good_the_answers_are(factor, cosine, r2, scale)
 
 
 @pytest.mark.parametrize(("factor", "slope"), [(1.0, 1.0), (4.0, 0.25), (0.5, 1.0), (-1.0, 0.0), (0.0, 1.0)])
-def test_an_answer_counts_for_its_slope_against_what_arrived(equal, factor, slope):
+def test_trust_scales_a_prediction_by_its_slope_on_the_target(equal, factor, slope):
     core = nn.GRU(IN, UNITS).double()
     x = sequence(core)
     model = exact(core, x, factor)

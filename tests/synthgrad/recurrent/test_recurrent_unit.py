@@ -1,4 +1,4 @@
-"""M's unit follows what the losses send down, not M's own answers; and no answer grows without end."""
+"""M's unit measures the losses' gradients, not M's own predictions; and no prediction grows without bound."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_the_unit_is_that_of_the_losses_alone(scale):
 
 
 @pytest.mark.parametrize("limit", [0.5, 10.0])
-def test_an_answer_is_not_larger_than_its_limit(limit):
+def test_a_prediction_is_limited(limit):
     interface = Interface(model(), unit_factor=8.0)
     future = RecurrentInterface(interface, limit=limit).double()
     run(future, 5)
@@ -56,7 +56,7 @@ def test_an_answer_is_not_larger_than_its_limit(limit):
     assert rms >= limit * before * 0.5
 
 
-def test_a_small_answer_is_sent_as_it_is():
+def test_a_small_prediction_is_sent_unchanged():
     interface = Interface(model(), unit_factor=8.0)
     future = RecurrentInterface(interface).double()
     run(future, 3)
@@ -104,7 +104,7 @@ def test_a_loss_in_every_tenth_chunk_is_seen_whatever_its_phase(phase):
 
 @pytest.mark.parametrize("omitted", [False, True])
 def test_m_learns_nothing_from_rows_to_which_nothing_was_sent(omitted):
-    """In a measured chunk a third of the rows lack what comes later; the others' targets are whole."""
+    """In a measured chunk a third of the rows lack the later losses; the others have the full target."""
     shown = []
 
     def m(h, context):

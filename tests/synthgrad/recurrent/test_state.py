@@ -1,4 +1,4 @@
-"""A state as one message: row k belongs to example k, nothing is lost on the way there and back."""
+"""A state as one message: row k belongs to example k, and unpack inverts pack."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def tensors(state):
 
 
 @given(states(), st.data())
-def test_there_and_back_is_the_identity(drawn, data):
+def test_pack_and_unpack_are_inverse(drawn, data):
     state, dim, batch = drawn
     places = range(len(tensors(state)))
     only = data.draw(st.none() | st.sets(st.sampled_from(places), min_size=1))
@@ -55,7 +55,7 @@ def test_there_and_back_is_the_identity(drawn, data):
 
 
 @given(states())
-def test_each_row_is_what_the_example_alone_would_have(drawn):
+def test_each_row_is_that_of_its_example_alone(drawn):
     state, dim, batch = drawn
     whole = pack(state, dim)
     leaves, form = tree_flatten(state)
@@ -79,14 +79,14 @@ def test_the_batch_of_a_cell_is_dimension_0():
     assert torch.equal(pack((h, c), only=(1,)), c)
 
 
-def test_gradients_flow_there_and_back():
+def test_gradients_flow_through_pack_and_unpack():
     state = {"h": torch.randn(2, 3, 4, dtype=F64, requires_grad=True)}
     assert torch.autograd.gradcheck(lambda h: pack({"h": h}).sin(), state["h"])
     message = torch.randn(3, 8, dtype=F64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda m: unpack(m, state)["h"].sin(), message)
 
 
-def test_what_is_not_in_the_message_comes_back_detached():
+def test_tensors_outside_the_message_come_back_detached():
     h, c = (torch.randn(1, 3, 4, requires_grad=True) for _ in range(2))
     message = pack((h, c), only=(0,))
     back_h, back_c = unpack(message, (h, c), only=(0,))
@@ -98,7 +98,7 @@ def test_what_is_not_in_the_message_comes_back_detached():
 
 
 @pytest.mark.parametrize("state", [(), None, 3.0, "h", (torch.zeros(2, 3), None), {"h": torch.zeros(2, 3), "n": 1}])
-def test_a_state_without_tensors_or_with_something_else_is_refused(state):
+def test_a_state_must_consist_of_tensors(state):
     for call in (lambda: pack(state), lambda: unpack(torch.zeros(2, 3), state)):
         with pytest.raises(TypeError, match=f"a nest of tensors, not {type(state).__name__}"):
             call()
@@ -119,7 +119,7 @@ def test_a_message_of_another_size_is_refused():
 
 
 @given(states(), st.lists(st.booleans(), min_size=4, max_size=4), st.booleans(), st.sampled_from([torch.bool, F64]))
-def test_restart_begins_anew_where_done_and_only_there(drawn, flags, zeros, dtype):
+def test_restart_resets_the_rows_that_are_done_and_no_others(drawn, flags, zeros, dtype):
     state, dim, batch = drawn
     leaves, form = tree_flatten(state)
     done = torch.tensor(flags[:batch], dtype=dtype)
@@ -140,13 +140,13 @@ def test_no_gradient_goes_back_beyond_a_restart():
     assert torch.equal(first.grad, (2 * done).expand_as(h))
 
 
-def test_a_learned_first_state_of_one_row_serves_all_examples():
+def test_a_learned_first_state_of_one_row_is_broadcast():
     first = torch.zeros(2, 1, 4, requires_grad=True)
     restart(torch.randn(2, 3, 4), torch.tensor([True, False, True]), first).sum().backward()
     assert torch.equal(first.grad, torch.full((2, 1, 4), 2.0))
 
 
-def test_what_is_not_finite_is_left_behind_at_a_restart():
+def test_a_restart_removes_values_that_are_not_finite():
     h = torch.tensor([[1.0], [float("nan")]], requires_grad=True)
     found = restart(h, torch.tensor([False, True]))
     found.square().sum().backward()

@@ -1,4 +1,4 @@
-"""Traces against λ-returns written out by hand: M stands still, so the forward and the backward view must agree."""
+"""Traces against λ-returns by hand: M is frozen, so the forward and the backward view must agree."""
 
 import math
 
@@ -24,7 +24,7 @@ every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys()
 
 
 class Episode:
-    """A core, a warm M, chunks at whose ends some rows start anew; nothing moves, the last chunk sends nothing."""
+    """A core and a warm M, both frozen; some rows restart at chunk ends, and the last chunk sends nothing."""
 
     def __init__(self, make, ends=NEVER):
         self.core, self.model, self.ends = nn.RNN(IN, UNITS).double(), make().double(), ends
@@ -51,13 +51,13 @@ class Episode:
         return [p.grad for p in self.model.parameters()]
 
     def chunk(self, k, h):
-        """By hand: the chunk's loss, and where it leaves the state."""
+        """The chunk's loss and its last state, by hand."""
         begin = h.masked_fill(self.ends[k - 1][:, None], 0.0) if k else h
         out, end = self.core(self.x[k], begin[None])
         return out.sin().sum() / BATCH, end[0]
 
     def starts(self):
-        """The states at the boundaries, before any row starts anew."""
+        """The states at the boundaries, before any row restarts."""
         h = [self.first]
         for k in range(CHUNKS - 1):
             h.append(self.chunk(k, h[-1])[1].detach())
@@ -72,7 +72,7 @@ class Episode:
         return torch.autograd.grad(loss, seen[:-1])
 
     def returns(self, lam, gamma=1.0):
-        """G_k = a_k + γ J_kᵀ [(1-λ) M(h_{k+1}) + λ G_{k+1}]; nothing comes after the last chunk or an end."""
+        """G_k = a_k + γ J_kᵀ [(1-λ) M(h_{k+1}) + λ G_{k+1}]; zero after the last chunk or an end."""
         h, G = self.starts(), [torch.zeros(BATCH, UNITS, dtype=F64)] * (CHUNKS + 1)
         for k in reversed(range(CHUNKS)):
             G[k] = jacobian(lambda h, k=k: self.chunk(k, h)[0], h[k])
@@ -116,7 +116,7 @@ def test_scale_touches_nothing(equal, scale):
     assert equal(episode.found(0.5, scale=scale), episode.found(0.5), 1e-12)
 
 
-def test_an_episode_without_a_first_state_owes_nothing_to_the_one_before(equal):
+def test_an_episode_without_a_first_state_has_no_traces_of_the_previous_one(equal):
     episode = Episode(MODELS["linear, label"])
     future = RecurrentInterface(Interface(episode.model, unit=1.0))
     traces = EligibilityTraces(future, 1.0)
@@ -138,7 +138,7 @@ def test_a_gradient_that_is_not_finite_teaches_nothing(equal):
 
 
 @every_model
-def test_a_model_of_single_precision_serves_a_core_of_double(equal, make):
+def test_a_model_may_be_single_and_its_core_double_precision(equal, make):
     episode = Episode(make)
     expected = episode.found(0.5)
     episode.model.float()
