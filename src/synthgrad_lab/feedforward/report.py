@@ -52,6 +52,7 @@ def section(runs: Sequence[Run], cost: Cost = None) -> Section | None:
         return None
     found = groups(runs)
     rows = summarise(runs)
+    folders = [_folder(run) for members in found.values() for run in members]
     networks: dict[str, dict[Key, list[Run]]] = {}
     for key, members in found.items():
         networks.setdefault(key.network, {})[key] = members
@@ -71,11 +72,11 @@ def section(runs: Sequence[Run], cost: Cost = None) -> Section | None:
         Block("heading", "Settings"),
         *(_settings(key, members) for key, members in found.items()),
         Block("heading", "Runs"),
-        Block("table", lines=[_folder(run) for members in found.values() for run in members], words=True),
+        Block("table", lines=folders, words=True),
     ]
-    return Section(
-        "Feed-forward networks", lines(rows, cost), blocks, heading(rows), caption(cost) if rows else "", rows
-    )
+    below = caption(cost) if rows else ""
+    shown = lines(rows, cost) or folders  # the runs' states, before one has finished
+    return Section("Feed-forward networks", shown, blocks, heading(rows), below, rows)
 
 
 def _unfinished(runs: Sequence[Run]) -> list[Block]:

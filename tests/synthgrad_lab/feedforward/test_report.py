@@ -147,7 +147,9 @@ def test_table(folders, record):
     assert "2.50" in measured
     assert "4.00" not in measured
     assert "2.00" in measured  # cDNI was not measured: the ratio of its runs' times
-    assert "no run has finished" in text(section([record("half", "dni", ends=False)]))
+    half = text(section([record("half", "dni", ends=False)]))
+    assert "no run has finished" in half
+    assert "unfinished at step 20 of 20" in half
     assert report.section([]) is None
 
 

@@ -1,6 +1,7 @@
-"""Sparse updates, complete unlock, and the sweep over both."""
+"""Sparse updates, complete unlock, and the experiment about both."""
 
 import json
+import logging
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,19 +12,20 @@ import torch
 from synthgrad import checkpoint
 from synthgrad_lab.data import load
 from synthgrad_lab.feedforward.experiments import sparse
-from synthgrad_lab.feedforward.methods.base import run as run_parts
+from synthgrad_lab.feedforward.methods.base import run_parts
 from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.feedforward.settings import INTERFACED, METHODS
+from synthgrad_lab.feedforward.settings import INTERFACED, METHODS, Settings
 from synthgrad_lab.feedforward.trainer import Trainer
-from synthgrad_lab.running import grid as cells
+from synthgrad_lab.running import gather as gathering
 from synthgrad_lab.running.loop import run
+from synthgrad_lab.running.settings import vary
 
 SPARSE = (*INTERFACED, "local-loss")
 
 
 def small(method, **changes):
     tiny = {"width": 4, "batch": 4, "model.hidden": 4, "model.input_hidden": 4, "steps": 10}
-    return replace(mnist_fcn(method), **{**tiny, **changes})
+    return vary(mnist_fcn(method), {**tiny, **changes})
 
 
 def stepped(s, steps):
@@ -111,27 +113,42 @@ def test_a_completely_unlocked_net_is_trained_from_end_to_end_and_used_as_a_chai
     assert result["test_error"] == pytest.approx(100 * wrong, abs=0.05)
 
 
-def test_a_sweeps_cells_are_all_different():
-    for todo in (sparse.cells(), sparse.cells((0.25, 1.0), steps=[7], seeds=2)):
-        assert len({repr(s) for s in todo.values()}) == len(todo)
+def test_every_planned_run_is_its_own():
+    for experiment in (sparse.Sparse(), sparse.Sparse(values=(0.25, 1.0), steps=(7,), seeds=2)):
+        todo = list(experiment.runs())
+        assert len({repr(p.settings) for p in todo}) == len({p.name for p in todo}) == len(todo)
     assert len(todo) == 4 * 2 * 2
-    assert {(s.method, s.unlock) for s in todo.values()} == set(sparse.PANELS)
-    assert {s.steps for s in todo.values()} == {7}
+    assert {(p.settings.method, p.settings.unlock) for p in todo} == set(sparse.PANELS)
+    assert {p.settings.steps for p in todo} == {7}
 
 
-def test_a_sweep_writes_records_and_a_figure(tmp_path, monkeypatch):
-    def here(todo, folder, workers):
-        return {name: run(replace(s, out=str(folder / name))) for name, s in todo.items()}
+@pytest.mark.parametrize("options", [{"values": (0.0,)}, {"values": (0.5, 2.0)}, {"steps": (0,)}, {"seeds": 0}])
+def test_options_out_of_range(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name}=.*: it must be"):
+        sparse.Sparse(**options)
 
-    monkeypatch.setattr(cells, "run_cells", here)  # processes of its own: test_feedforward.py
+
+def test_the_experiment_writes_records_and_a_figure(tmp_path, monkeypatch, caplog):
+    def here(todo, folder, workers, keep):
+        for name, s in todo.items():
+            keep(name, run(replace(s, out=str(folder / name))))
+
+    monkeypatch.setattr(gathering, "run_grid", here)  # in this process
     monkeypatch.setattr(sparse, "mnist_fcn", lambda method: small(method, batch=64))
-    file = tmp_path / "results" / "sparse.jsonl"
-    figure = sparse.sweep(tmp_path / "runs", file, (0.5, 1.0), steps=[6])
+    experiment, results = sparse.Sparse(values=(0.5, 1.0), steps=(6,)), tmp_path / "results"
+    (file,) = experiment.gather(tmp_path / "runs", results, 1, ())
+    (figure,) = experiment.finish(tmp_path / "runs", results)
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert {(r["method"], r["settings"]["unlock"], r["settings"]["p_update"]) for r in rows} == {
         (*panel, p) for panel in sparse.PANELS for p in (0.5, 1.0)
     }
-    assert figure == file.with_suffix(".svg")
+    assert figure == file.with_suffix(".svg") == results / "feedforward" / "sparse.svg"
     drawn = figure.read_bytes()
     assert b"<svg" in drawn
     assert sparse.draw(file).read_bytes() == drawn
+    assert caplog.text == ""
+    monkeypatch.setitem(Settings.versions, "dni", 2)
+    caplog.set_level(logging.INFO, "synthgrad_lab")
+    sparse.draw(file)
+    assert "another version of their recipe: dni (version 1, today 2): 4" in caplog.text
