@@ -1,6 +1,8 @@
+"""Benchmarks: counted arithmetic, memory over depth, and the rows of each."""
+
 import pytest
 
-from synthgrad_lab.feedforward.bench import memory, step
+from synthgrad_lab.feedforward.bench import BENCHES, memory, step
 from synthgrad_lab.recurrent import bench as recurrent
 
 
@@ -24,10 +26,33 @@ def test_unlocked_memory_is_flat_in_depth_where_backprops_is_linear():
     assert peaks["bprop", 16] > 3 * peaks["bprop", 4]
 
 
+def test_a_step_is_measured_at_every_width():
+    bars = []
+
+    def bar(name, total):
+        bars.append((name, total))
+        return lambda done: None
+
+    rows, timelines = BENCHES["step"](widths=(8, 16), repeats=1).measure(bar)
+    assert [row["width"] for row in rows] == [8] * 4 + [16] * 4
+    assert timelines == {}
+    assert bars == [("width 8", 1), ("width 16", 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("step", {"repeats": 0}), ("step", {"widths": (0,)}), ("methods", {"repeats": 0}), ("memory", {"batch": 1})],
+)
+def test_options_out_of_range(name, options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}=.: it must be"):
+        BENCHES[name](**options)
+
+
 def test_an_update_of_a_recurrent_net_needs_no_more_memory_later_in_the_stream(monkeypatch):
     monkeypatch.setattr(recurrent, "CELLS", ("rnn",))
     monkeypatch.setattr(recurrent, "LATER", 20)
-    rows = {row["method"]: row for row in recurrent.bench_recurrent(units=8, T=3, repeats=1)}
+    measured, _ = recurrent.Recurrent(widths=(8,), T=3, repeats=1).measure(lambda name, total: lambda done: None)
+    rows = {row["method"]: row for row in measured}
     assert rows["BPTT"]["ratio"] == 1
     for row in rows.values():
         assert row["ms"] > 0
