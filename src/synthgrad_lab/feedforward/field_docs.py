@@ -13,7 +13,9 @@ from typing import Any
 def field_docs(settings: type) -> dict[str, str]:
     """The docstring of each field, in one line; those of nested dataclasses by dotted names."""
     found = {}
-    for base in filter(dataclasses.is_dataclass, reversed(settings.__mro__)):
+    for base in reversed(settings.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
         (defined,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         for field, below in pairwise(defined.body):  # pyright: ignore[reportAttributeAccessIssue]
             match field, below:
@@ -21,6 +23,6 @@ def field_docs(settings: type) -> dict[str, str]:
                     found[name] = " ".join(text.split())
     for field in dataclasses.fields(settings):
         group: Any = field.default_factory
-        if dataclasses.is_dataclass(group):
+        if isinstance(group, type) and dataclasses.is_dataclass(group):
             found |= {f"{field.name}.{name}": text for name, text in field_docs(group).items()}
     return found

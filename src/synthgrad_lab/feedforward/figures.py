@@ -18,7 +18,7 @@ from synthgrad_lab.reporting.figures import shade, sheet
 from synthgrad_lab.reporting.runs import Run
 from synthgrad_lab.running.jsonl import Row
 
-MARKER = dict(zip(METHODS, "sovPX^D*", strict=True))
+MARKER: dict[str, str] = dict(zip(METHODS, "sovPX^D*", strict=True))
 MEASURES = {
     "cosine": ("cosine (direction)", {1.0: "right", 0.0: "M = 0"}),
     "norm_ratio": ("norm ratio (size)", {1.0: "right", 0.0: "M = 0"}),

@@ -1,4 +1,4 @@
-"""Who waits for whom, by hand."""
+"""Which layer waits for which, by hand."""
 
 from __future__ import annotations
 

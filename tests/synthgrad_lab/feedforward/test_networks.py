@@ -1,4 +1,4 @@
-"""The shapes of all networks and of the models beside them; number formats."""
+"""The shapes of networks and of the models on their edges; number formats."""
 
 from dataclasses import replace
 
@@ -68,14 +68,14 @@ def test_the_papers_layers():
 
 
 @pytest.mark.parametrize("make", [fcn, cnn])
-def test_a_chain_has_an_edge(make):
+def test_a_network_needs_two_layers(make):
     with pytest.raises(ValueError, match=r"layers=1: .* at least 2"):
         make(1, 8)
 
 
 @pytest.mark.parametrize("layers", [2, 3, 4, 6])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_models_beside_them_fit_every_message(recipe, layers):
+def test_gradient_models_heads_and_input_models_fit_every_message(recipe, layers):
     s = small(recipe, layers=layers)
     *hidden, out = messages(s)
     assert out.shape == (5, CLASSES)
@@ -124,7 +124,7 @@ def test_bfloat16_and_memory_order_change_little(recipe, layers):
 
 @pytest.mark.parametrize("method", ["dni", "cdni", "critic"])
 @pytest.mark.parametrize("recipe", ["cifar-fcn", "cifar-cnn"])
-def test_models_in_bfloat16_learn_from_messages_in_it(recipe, method):
+def test_models_in_bfloat16_learn_from_bfloat16_messages(recipe, method):
     s = small(recipe, method, **{"run.precision": "bf16"})
     h, y = messages(replace(s, method="cdni"))[0].detach().bfloat16(), torch.arange(5)
     model = prepare(head(s, 0) if method == "critic" else gradient_model(s, 0), s)
@@ -152,7 +152,7 @@ def test_auto_is_bfloat16_where_the_processor_has_it(monkeypatch, fast):
     assert all(p.dtype == torch.float32 for p in made["bf16"].parameters())
 
 
-def test_a_torch_that_cannot_tell_has_no_bfloat16(monkeypatch):
+def test_without_torchs_probes_there_is_no_bfloat16(monkeypatch):
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert not bf16_is_fast("cpu")

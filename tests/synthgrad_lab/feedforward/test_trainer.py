@@ -27,12 +27,12 @@ def assert_same_steps(a, b):
 
 @pytest.mark.parametrize("layers", [2, 3, 6])
 @pytest.mark.parametrize("method", METHODS)
-def test_each_method_updates_the_layers_that_it_says(tiny, method, layers):
+def test_each_method_updates_its_layers(tiny, method, layers):
     trainer = Trainer(tiny(method, layers=layers))
     x, y = batch(trainer.settings)
     trainer.step(x, y)  # the first synthetic gradients are zero
     before = [copy.deepcopy(part.state_dict()) for part in trainer.parts]
-    for _ in range(3):  # the lowest M hears of a gradient when those above it have
+    for _ in range(3):  # the lowest M gets a gradient after those above it
         trainer.step(x, y)
     moved = [
         any(
@@ -44,7 +44,7 @@ def test_each_method_updates_the_layers_that_it_says(tiny, method, layers):
         for b, part in zip(before, trainer.parts, strict=True)
     ]
     trained = [method != "no-bprop"] * (layers - 1) + [True]
-    if method == "stale":  # layer k's first gradient comes when it has come down to it
+    if method == "stale":  # layer k's first gradient has come down n - 1 - k steps
         assert trainer.updates == [max(0, 4 - (layers - 1 - k)) for k in range(layers)]
     else:
         assert trainer.updates == [4 * t for t in trained]

@@ -49,7 +49,7 @@ def weights(trainer):
 @pytest.mark.parametrize(
     ("p", "changes"), [(0.3, {}), (0.3, {"unlock": "complete"}), (0.05, {"layers": 3}), (0.9, {"layers": 3})]
 )
-def test_each_layer_is_updated_with_this_probability_by_itself(p, changes):
+def test_each_layer_is_updated_independently_with_the_probability(p, changes):
     steps = 200
     trainer, order = stepped(small("cdni", p_update=p, **changes), steps)
     deviation = (steps * p * (1 - p)) ** 0.5
@@ -80,8 +80,8 @@ def test_the_seed_decides(method):
     ("method", "unlock"),
     [*((method, "update") for method in SPARSE), *((method, "complete") for method in INTERFACED)],
 )
-def test_with_every_update_made_the_order_does_not_matter(method, unlock):
-    """Next to 1, p_update draws an order, and still every layer."""
+def test_the_order_does_not_matter_when_every_layer_is_updated(method, unlock):
+    """With p_update just below 1 the order is random, and every layer is drawn."""
     (dense, straight), (drawn, shuffled) = (
         stepped(small(method, unlock=unlock, p_update=p), 8) for p in (1.0, 1 - 1e-7)
     )
@@ -92,7 +92,7 @@ def test_with_every_update_made_the_order_does_not_matter(method, unlock):
 
 
 @pytest.mark.parametrize("method", sorted({*METHODS} - {*SPARSE}))
-def test_layers_that_wait_for_each_other_are_refused(method):
+def test_methods_whose_layers_wait_for_each_other_are_refused(method):
     with pytest.raises(ValueError, match="p_update below 1"):
         small(method, p_update=0.5)
     with pytest.raises(ValueError, match="p_update below 1"):
@@ -100,7 +100,7 @@ def test_layers_that_wait_for_each_other_are_refused(method):
 
 
 @pytest.mark.parametrize(("method", "p"), [("cdni", 1.0), ("critic", 0.5)])
-def test_a_completely_unlocked_net_is_trained_from_end_to_end_and_used_as_a_chain(tiny, method, p):
+def test_a_completely_unlocked_net_is_trained_whole_and_evaluated_as_a_chain(tiny, method, p):
     s = tiny(method, unlock="complete", p_update=p, **{"model.input_hidden": 8})
     result = run(s)
     assert (result["updates_per_layer"] == [24] * 4) == (p == 1)

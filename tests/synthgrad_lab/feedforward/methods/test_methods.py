@@ -39,7 +39,7 @@ def own_grads(module):
 
 
 def trained(s, steps=6):
-    """A trainer whose interfaces have all heard of a gradient."""
+    """A trainer after some steps, so that every interface has had a gradient."""
     trainer = Trainer(s)
     for step in range(steps):
         trainer.schedule(step)
@@ -48,7 +48,7 @@ def trained(s, steps=6):
 
 
 def assert_each_has_an_optimizer(trainer):
-    """All that learns is moved by the optimizer of one layer."""
+    """Each trained parameter belongs to the optimizer of exactly one layer."""
     learns = [p for module in (*trainer.parts, trainer.method) for p in module.parameters() if p.requires_grad]
     moved = [p for o in trainer.optimizers for group in o.param_groups for p in group["params"]]
     assert sorted(map(id, learns)) == sorted(map(id, moved))
@@ -59,7 +59,7 @@ def assert_each_has_an_optimizer(trainer):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("method", METHODS)
-def test_steps_are_finite_and_move_the_layers_that_they_say(method, recipe):
+def test_steps_are_finite_and_update_the_methods_layers(method, recipe):
     trainer = trained(small(method, recipe, **{"optimizer.lr": 0.01}))
     before = copy.deepcopy(trainer.parts)
     done = list(trainer.updates)
@@ -102,7 +102,7 @@ def test_the_papers_own_models_learn(recipe, method):
 @pytest.mark.parametrize("unlock", ["update", "fused", "complete"])
 @pytest.mark.parametrize("recipe", ["mnist-fcn", "mnist-cnn"])
 @pytest.mark.parametrize("changes", [{}, {"model.target_every": 2}, {"model.anchor": 0.0}], ids=str)
-def test_a_critic_may_stand_wherever_a_regression_does(unlock, recipe, changes):
+def test_a_critic_works_wherever_a_regression_does(unlock, recipe, changes):
     s = small("critic", recipe, unlock=unlock, **changes)
     trainer = trained(s)
     assert trainer.updates == [6] * 4
@@ -128,9 +128,9 @@ def test_measuring_a_critic_leaves_no_trace():
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5])
-def test_stale_is_its_slow_twin(depth):
-    """Layer k of n: the gradient of the batch n - 1 - k steps ago, each layer's share of it with the weights of
-    the step in which it came there."""
+def test_stale_equals_its_slow_twin(depth):
+    """Layer k of n gets the gradient of the batch n - 1 - k steps ago; each layer above has computed its share of it
+    with the weights of the step in which the gradient reached that layer."""
     layers = [nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(depth - 1)]
     parts = [part.double() for part in (*layers, nn.Linear(6, 10))]
     twins = copy.deepcopy(parts)
@@ -170,7 +170,7 @@ def test_stale_is_its_slow_twin(depth):
             torch.testing.assert_close(part.state_dict(), twin.state_dict(), rtol=1e-12, atol=1e-12)
 
 
-def test_stale_on_one_batch_that_stands_still_is_bprop():
+def test_stale_with_constant_batch_and_weights_is_bprop():
     parts = [nn.Sequential(nn.Linear(6, 6), nn.Tanh()).double() for _ in range(3)]
     method = METHOD_CLASSES["stale"](small("stale"), parts)
     x, y = torch.randn(4, 6, dtype=F64), torch.randint(6, (4,))
@@ -281,7 +281,7 @@ def test_warming_up_is_bprop_while_the_models_learn(method, unlock):
 
 
 @pytest.mark.parametrize("method", ["bprop", "cdni"])
-def test_a_gradient_that_is_too_long_is_shortened(method):
+def test_a_gradient_above_the_largest_norm_is_shortened(method):
     norms = {}
     for clip in (None, 1e-2, 1e9):
         trainer = Trainer(small(method, **{"optimizer.clip": clip}))
