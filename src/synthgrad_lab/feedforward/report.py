@@ -10,7 +10,7 @@ from synthgrad_lab.feedforward.locks import first_update
 from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.feedforward.step_figure import timeline
 from synthgrad_lab.feedforward.summary import Key, groups, label, summarise
-from synthgrad_lab.feedforward.summary_table import Cost, caption, heading, lines, validation
+from synthgrad_lab.feedforward.summary_table import VALIDATION, Cost, caption, heading, lines
 from synthgrad_lab.reporting.html_report import Block, Section, picture
 from synthgrad_lab.reporting.runs import Run
 from synthgrad_lab.running.settings import flat
@@ -52,6 +52,7 @@ def section(runs: Sequence[Run], cost: Cost = None) -> Section | None:
         return None
     found = groups(runs)
     rows = summarise(runs)
+    whole = lines(rows, cost)
     folders = [_folder(run) for members in found.values() for run in members]
     networks: dict[str, dict[Key, list[Run]]] = {}
     for key, members in found.items():
@@ -67,7 +68,7 @@ def section(runs: Sequence[Run], cost: Cost = None) -> Section | None:
         ),
         *_unfinished(runs),
         Block("notes", lines=[*NOTES[:-1], NOTES[-1] + times]),
-        *([Block("details", "Errors on the validation images", lines=validation(rows))] if rows else []),
+        *([Block("details", "With the errors on the validation images", lines=whole)] if rows else []),
         *(block for network, some in networks.items() for block in _network(network, some)),
         Block("heading", "Settings"),
         *(_settings(key, members) for key, members in found.items()),
@@ -75,8 +76,9 @@ def section(runs: Sequence[Run], cost: Cost = None) -> Section | None:
         Block("table", lines=folders, words=True),
     ]
     below = caption(cost) if rows else ""
-    shown = lines(rows, cost) or folders  # the runs' states, before one has finished
-    return Section("Feed-forward networks", shown, blocks, heading(rows), below, rows)
+    shown = [{name: text for name, text in line.items() if name != VALIDATION} for line in whole]
+    # Before a run has finished, the table shows the states of all.
+    return Section("Feed-forward networks", shown or folders, blocks, heading(rows), below, rows)
 
 
 def _unfinished(runs: Sequence[Run]) -> list[Block]:

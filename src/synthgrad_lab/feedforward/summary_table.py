@@ -13,6 +13,7 @@ Cost = Mapping[str, float] | None
 """Seconds per step over Bprop's, by method or its label, measured with the methods in turn; methods that are not in it
 keep the ratio of their runs' own times."""
 
+VALIDATION = "validation error %"
 COMMON = {"data": "{}", "layers": "{} layers", "width": "width {}", "steps": "{} steps", "seeds": "{} seeds"}
 """Columns that stand once, above the table, where all rows agree in them."""
 
@@ -34,6 +35,7 @@ def lines(rows: Sequence[dict[str, Any]], cost: Cost = None) -> list[dict[str, s
             **{name: str(first[name]) for name in ("data", "layers", "width", "method") if name not in agreed},
             "test error %": plus_minus(row["test_error"], row["test_deviation"]),
             f"paper ({paper.ITERATIONS // 1000}k it.)": "" if row["paper"] is None else f"{row['paper']:.1f}",
+            VALIDATION: plus_minus(row["validation_error"], row["validation_deviation"]),
             **{name: str(first[name]) for name in ("steps", "seeds") if name not in agreed},
             **({"settings": row["settings"]} if any(each["settings"] for each in rows) else {}),
             "updates per layer": updates(row["updates_per_layer"]),
@@ -41,19 +43,6 @@ def lines(rows: Sequence[dict[str, Any]], cost: Cost = None) -> list[dict[str, s
         }
 
     return [text(row) for row in rows]
-
-
-def validation(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Each row's validation error as text, with the columns that say which row it is."""
-    return [
-        {
-            **{name: str(row[name]) for name in ("data", "layers", "width")},
-            "method": label(row["method"], row["settings"]),
-            "steps": str(row["steps"]),
-            "validation error %": plus_minus(row["validation_error"], row["validation_deviation"]),
-        }
-        for row in rows
-    ]
 
 
 def common(rows: Sequence[dict[str, Any]]) -> dict[str, str]:

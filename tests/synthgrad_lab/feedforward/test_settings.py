@@ -6,11 +6,11 @@ from dataclasses import asdict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthgrad_lab.commands.list import FIXED
-from synthgrad_lab.commands.words import BadUsage, parse
 
 from synthgrad_lab.cli import main
+from synthgrad_lab.commands.list import FIXED
 from synthgrad_lab.commands.run import group
+from synthgrad_lab.commands.words import BadUsage, parse
 from synthgrad_lab.families import recipes
 from synthgrad_lab.feedforward.recipes import RECIPES, defaults, paper_preset
 from synthgrad_lab.feedforward.settings import INTERFACED, METHODS, TRAINING, Settings

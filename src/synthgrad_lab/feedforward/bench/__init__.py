@@ -36,7 +36,7 @@ class Memory(Bench, Checked):
     width: Count = 256
     """Units of every layer."""
     batch: FromTwo = 4096
-    """Examples; so many that activations outweigh the gradients of one layer's weights."""
+    """Examples; with fewer, the gradients of one layer's weights would outweigh the activations."""
 
     def measure(self, bar: Bar) -> tuple[list[Row], dict[str, Any]]:
         """Rows by depth."""
@@ -57,7 +57,7 @@ class Methods(Bench, Checked):
         from synthgrad_lab.feedforward.bench.methods import bench_methods
         from synthgrad_lab.feedforward.recipes import RECIPES
 
-        return bench_methods(repeats=self.repeats, progress=bar("networks", len(RECIPES))), {}
+        return bench_methods(self.repeats, bar("networks", len(RECIPES))), {}
 
 
 BENCHES: dict[str, type[Bench]] = {"step": Step, "memory": Memory, "methods": Methods}

@@ -18,15 +18,8 @@ DEPTHS = (4, 8, 16, 32)
 METHODS: tuple[Method, ...] = ("bprop", "cdni")
 
 
-def bench_memory(
-    width: int = 256, batch: int = 4096, progress: Callable[[int], None] = lambda done: None
-) -> list[Row]:
+def bench_memory(width: int, batch: int, progress: Callable[[int], None]) -> list[Row]:
     """Measure the peak memory of a step of a chain of equal layers, above what was allocated before it.
-
-    Args:
-        width: units of every layer.
-        batch: examples; so many that activations outweigh the gradients of one layer's weights.
-        progress: called with the number of measurements done.
 
     Returns:
         A row per depth: ``depth``, ``bprop_mb``, ``cdni_mb`` (unlocked cDNI) and their ``ratio``.

@@ -32,12 +32,7 @@ def cases(width: int) -> dict[str, Settings]:
 
 
 def bench_step(width: int, repeats: int = 15, progress: Callable[[int], None] = lambda done: None) -> list[Row]:
-    """Time a step of each case at one width, with one thread, in turn.
-
-    Args:
-        width: hidden units of the 4-layer net, batch 256.
-        repeats: rounds; each times every case for about 0.2 s.
-        progress: called with the number of rounds done.
+    """Time a step of each case at one width, with one thread, in turn; ``progress`` gets the number of rounds done.
 
     Returns:
         A row per case: ``width, case, ms, ratio`` (to Bprop, median over rounds), ``arithmetic`` (ratio of the counted
@@ -56,18 +51,9 @@ def bench_step(width: int, repeats: int = 15, progress: Callable[[int], None] = 
         ratio = _ratio(times[case], times["Bprop"])
         by_hand = _ratio(times.get(f"{case} by hand", times[case]), times["Bprop"])
         arithmetic = flops[case] / flops["Bprop"]
-        rows.append(
-            {
-                "width": width,
-                "case": case,
-                "ms": 1000 * statistics.median(times[case]),
-                "ratio": ratio,
-                "arithmetic": arithmetic,
-                "overhead": ratio / arithmetic,
-                "by_hand": by_hand,
-                "interface": ratio / by_hand,
-            }
-        )
+        measured = {"ms": 1000 * statistics.median(times[case]), "ratio": ratio, "arithmetic": arithmetic}
+        derived = {"overhead": ratio / arithmetic, "by_hand": by_hand, "interface": ratio / by_hand}
+        rows.append({"width": width, "case": case, **measured, **derived})
     return rows
 
 

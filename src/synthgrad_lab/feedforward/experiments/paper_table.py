@@ -89,14 +89,9 @@ def variant_runs(budget: Budget) -> dict[str, Settings]:
 def _with_steps(
     budget: Budget, settings: Settings, steps: int, changes: Mapping[str, Any], points: int | None = None
 ) -> Settings:
-    """Changed settings for a number of steps, of which the budget takes its share; the paper's preset has its own.
+    """Changed settings for the budget's share of these steps, with as many points of the curve, if they are given.
 
-    Args:
-        budget: the experiment's size.
-        settings: of the recipe.
-        steps: steps at a share of 1.
-        changes: other changed settings.
-        points: points of the curve; without it as often as in the recipe.
+    The paper's preset keeps its steps.
     """
     settings = vary(settings, changes)
     if budget.paper:
