@@ -10,16 +10,16 @@ from torch import Tensor
 
 from synthgrad_lab.recurrent.tasks.base import Episodes, Network, bits, held_out
 
-SOLVED, WINDOW, RIGHT = 0.15, 20, 0.99
-"""A length is solved below this many bits per target bit, mean over a window of batches; and the share of right bits
-that ``accurate`` requires."""
+SOLVED, WINDOW = 0.15, 20
+"""A length is solved below this many bits per target bit, mean over a window of batches."""
+RIGHT = 0.99
+"""Share of right bits that ``accurate`` requires."""
 EPISODES = 100
 """Episodes of an evaluation."""
 
 
 class Copy(Episodes):
-    """An episode: a start marker, N random vectors, a request, then N x R steps to output them, and
-    an end marker.
+    """An episode: a start marker, N random vectors, a request, then N x R steps to output them, an end marker.
 
     Inputs are the bits, the start marker, and the request (1 for Copy, R/10 for Repeat Copy). Outputs are the bits
     and the end marker. The episode's length is N (R + 1) + 3; every target step counts alike.
