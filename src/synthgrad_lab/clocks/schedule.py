@@ -37,9 +37,9 @@ def schedule(s: Settings, rounds: int = 2) -> list[TickEvent]:
     return events
 
 
-def on_noise(s: Settings, heard: Callable[[int, str, str], None] | None = None) -> Callable[[], None]:
+def on_noise(s: Settings, on_event: Callable[[int, str, str], None] | None = None) -> Callable[[], None]:
     """A new system on random images; each call runs one round."""
-    stream = two_networks(s)[0].stream(on_event=heard)
+    stream = two_networks(s)[0].stream(on_event=on_event)
     random = torch.Generator().manual_seed(s.seed)
     x, y = torch.rand(500, 1, 28, 28, generator=random), torch.randint(0, 10, (500,), generator=random)
 

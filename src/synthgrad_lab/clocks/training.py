@@ -49,18 +49,18 @@ class ClocksTraining:
         torch.manual_seed(s.seed)
         self.random = torch.Generator().manual_seed(s.seed)
         self.system, self.optimizers = two_networks(s)
-        self.stream = self.system.stream(on_event=self._hear)
+        self.stream = self.system.stream(on_event=self._record)
         self.updates = {"A": 0, "B": 0}
-        self.heard: list[TickEvent] = []
+        self.recorded: list[TickEvent] = []
         self.curve: list[list[float]] = []
         self.rounds = 0
 
-    def _hear(self, time: int, network: str, what: str) -> None:
+    def _record(self, time: int, network: str, what: str) -> None:
         """Count updates, and keep the events of the first two rounds."""
         if what == "update":
             self.updates[network] += 1
         if time <= 2 * self.settings.T**2:
-            self.heard.append({"time": time, "network": network, "what": what})
+            self.recorded.append({"time": time, "network": network, "what": what})
 
     def step(self, done: int) -> float:
         """One round, after ``done`` rounds; returns B's loss in it."""
@@ -122,7 +122,7 @@ class ClocksTraining:
 
     def events(self) -> list[TickEvent]:
         """Ticks, messages and updates of the first two rounds."""
-        return self.heard
+        return self.recorded
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later round depends on."""
@@ -131,7 +131,7 @@ class ClocksTraining:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "stream": self.stream.state_dict(),
             "random": self.random.get_state(),
-            **{name: getattr(self, name) for name in ("updates", "heard", "curve", "rounds")},
+            **{name: getattr(self, name) for name in ("updates", "recorded", "curve", "rounds")},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
