@@ -1,4 +1,4 @@
-"""The two networks, joined by a message: A sees digits and counts the odd ones, B counts the 3s from A's messages."""
+"""The two networks: A sees digits and counts the odd ones, B counts the 3s from A's messages."""
 
 from __future__ import annotations
 

@@ -18,11 +18,6 @@ STREAMS = 250
 """Streams of an evaluation."""
 
 
-def start(settings: Settings) -> ClocksTraining:
-    """A new training."""
-    return ClocksTraining(settings)
-
-
 def download(settings: Settings) -> None:
     """Fetch the digits into the cache."""
     load("mnist", settings.data_dir)
@@ -144,3 +139,6 @@ class ClocksTraining:
         self.random.set_state(state.pop("random"))
         for name, value in state.items():
             setattr(self, name, value)
+
+
+start = ClocksTraining

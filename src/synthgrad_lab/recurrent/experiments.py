@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 from synthgrad_lab.recurrent.recipes import RECIPES
 from synthgrad_lab.recurrent.settings import LABELS, Method, Settings
 from synthgrad_lab.running.experiment import Experiment, Planned
-from synthgrad_lab.running.gather import holds
 from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.settings import vary
 from synthgrad_lab.running.versions import recorded_version
@@ -63,14 +62,12 @@ episodes as five updates with T = 5, and counts for five."""
 
 
 class Arm(NamedTuple):
-    """One of the variants that a task compares."""
+    """One of the variants that a task compares: its name in tables, its method, its changes of the settings."""
 
     task: str
     name: str
-    """Its name in tables."""
     method: Method
     changes: dict[str, Any]
-    """Changes of the recipe's settings."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +97,7 @@ class Recurrent(Experiment):
     def runs(self, gathered: Sequence[Row]) -> Iterator[Planned]:
         """Every rate with the first seed; other seeds at an arm's best rate, once its first seed is gathered."""
         from synthgrad_lab.recurrent.measures import best_rate
+        from synthgrad_lab.running.gather import holds
 
         budget, asked = BUDGETS[self.budget], [arm for arm in arms() if self._asked(arm)]
         first = {arm[:2]: [self._planned(arm, rate, 0) for rate in self._rates(arm)] for arm in asked}

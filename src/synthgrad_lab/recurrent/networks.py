@@ -1,4 +1,4 @@
-"""The recurrent core with its read-out, and what predicts at a chunk's end: gradient models, and heads for targets."""
+"""The recurrent core with its read-out, gradient models, and heads that guess targets to come."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ class Optimizer(common.Optimizer):
     lr: Weight = 3e-4
     """Learning rate of the core."""
     read_out_lr: Weight | None = None
-    """Learning rate of the read-out; without it lr. Where a task changes, a slow read-out keeps sending wrong
-    gradients."""
+    """Learning rate of the read-out; without it lr. On a task that changes, a slow read-out sends wrong gradients for
+    a long time."""
     decay: Literal["none", "cosine"] = "none"
     """How learning rates fall over the run."""
     clip: Positive | None = None
@@ -85,7 +85,7 @@ class Optimizer(common.Optimizer):
 
 @dataclass(frozen=True)
 class Model(common.Model):
-    """The gradient model M at a chunk's end, what it sees and is taught, and the Adam that trains it."""
+    """The gradient model M at a chunk's end: its inputs, its target, and the Adam that trains it."""
 
     depth: FromZero = 1
     """Hidden layers; 0 is linear."""
@@ -103,7 +103,7 @@ class Model(common.Model):
     hidden_only: bool = False
     """Send an LSTM's hidden state without its cell."""
     scale: Weight = 1.0
-    """Factor on the synthetic gradient where the core consumes it (the paper's 0.1); never on M's target."""
+    """Factor on the synthetic gradient that the core learns from (the paper's 0.1); M's target is not scaled."""
     limit: Weight = 10.0
     """Largest synthetic gradient, in root mean squares of the gradient of a chunk's own losses at its start."""
     trust: bool = False
@@ -113,7 +113,7 @@ class Model(common.Model):
     lam: Share = 0.5
     """Share, for bp-lambda, of the true gradient that is passed on at every step inside a chunk."""
     traces: Share | None = None
-    """Lambda of eligibility traces for M; costly, for small states."""
+    """Lambda of eligibility traces for M; costly, so for small states only."""
     aux_weight: Weight = 1.0
     """Size of the auxiliary gradient (dni-aux) over its error."""
     target_every: FromZero = 0

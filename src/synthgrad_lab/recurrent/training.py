@@ -31,11 +31,6 @@ PARTS = ("net", "models", "optimizer", "task")
 log = logging.getLogger(__name__)
 
 
-def start(settings: Settings) -> RecurrentTraining:
-    """A new training."""
-    return RecurrentTraining(settings)
-
-
 def download(settings: Settings) -> None:
     """Read the task's data, which fetches it into the cache."""
     task_of(settings)
@@ -63,27 +58,20 @@ class RecurrentTraining:
         if s.method == "frozen":
             self.net.core.requires_grad_(False)
         self.future = networks.interface_for(s, self.task).to(s.run.device) if s.synthetic else None
-        self.auxiliary = self.traces = self.head = None
-        models: list[Any] = []
+        self.head = self.auxiliary = self.traces = None
         if s.method == "local-loss":
             self.head = networks.target_head(s, self.task).to(s.run.device)
-            models.append(self.head)
-        if self.future is not None:
-            models.append(self.future)
-            if s.method == "dni-aux":
-                model = networks.gradient_model(s, self.task)
-                self.auxiliary = AuxiliaryTask(model, s.model.aux_weight).to(s.run.device)
-                models.append(self.auxiliary)
-            if s.model.traces is not None:
-                self.traces = EligibilityTraces(self.future, s.model.traces)
-        core, learned = (
-            [p for m in each for p in m.parameters() if p.requires_grad] for each in ([self.net.core], models)
-        )
-        self.optimizer = adam(core, learned, s)
+        if s.method == "dni-aux":
+            model = networks.gradient_model(s, self.task)
+            self.auxiliary = AuxiliaryTask(model, s.model.aux_weight).to(s.run.device)
+        if s.model.traces is not None and self.future is not None:
+            self.traces = EligibilityTraces(self.future, s.model.traces)
+        self.models = nn.ModuleList(m for m in (self.head, self.future, self.auxiliary) if m is not None)
+        core, models = ([p for p in each.parameters() if p.requires_grad] for each in (self.net.core, self.models))
+        self.optimizer = adam(core, models, s)
         rate = s.optimizer.lr if s.optimizer.read_out_lr is None else s.optimizer.read_out_lr
         read_out = {"params": self.net.read_out.parameters(), "lr": rate, "initial_lr": rate}
         self.optimizer.add_param_group(read_out)
-        self.models = nn.ModuleList(models)
         self.state: Any = None
         self.context: Any = None
         self.below_zero = 0
@@ -253,3 +241,6 @@ class RecurrentTraining:
         self.state, self.context = state["state"], state["context"]
         if self.traces:
             self.traces.traces = state["traces"]
+
+
+start = RecurrentTraining

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from synthgrad_lab.running.stops import Interrupted
 
 from synthgrad_lab.clocks.digits import moments
 from synthgrad_lab.clocks.schedule import as_text, schedule
 from synthgrad_lab.clocks.settings import METHODS
 from synthgrad_lab.clocks.training import ClocksTraining
 from synthgrad_lab.running.loop import run
+from synthgrad_lab.running.stops import Interrupted
 from tests.helpers.runs import resume
 
 KEYS = "odd_error threes_error updates_a updates_b samples seconds recipe method T curve record parameters"
 PASSING = {"seconds", "record"}
 
 
-def test_a_rounds_truth_is_counted_from_its_digits():
+def test_a_rounds_answers_are_counted_from_its_digits():
     x, y = (
         torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 28, 28),
         torch.arange(10),
@@ -45,14 +45,14 @@ def test_a_rounds_truth_is_counted_from_its_digits():
         ("bprop", "    t   ts    t  tsu    t   ts    t  tsu", "    .    t    .   tu    .    t    .   tu"),
     ],
 )
-def test_who_does_what_when(tiny, method, a, b):
+def test_the_schedule_of_a_method(tiny, method, a, b):
     lines = as_text(schedule(tiny(method))).splitlines()
     assert lines[1:3] == [f"A    {a}", f"B    {b}"]
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("recurrent", ["truncate", "dni"])
-def test_a_run_counts_what_it_did(tiny, method, recurrent):
+def test_a_run_counts_its_updates_and_samples(tiny, method, recurrent):
     result = run(tiny(method, recurrent=recurrent))
     assert set(KEYS.split()) <= set(result)
     assert result["samples"] == 6 * 2**2 * 4
@@ -62,7 +62,7 @@ def test_a_run_counts_what_it_did(tiny, method, recurrent):
     assert (result["model_parameters"] > 0) == (method in ("dni", "cdni") or recurrent == "dni")
 
 
-def test_only_cut_keeps_bs_gradient_from_the_message(tiny):
+def test_only_cut_keeps_the_gradient_of_b_from_the_message(tiny):
     moved = {}
     for method in METHODS:
         training = ClocksTraining(tiny(method, steps=20))

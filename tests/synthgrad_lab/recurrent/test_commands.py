@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthgrad_lab.running.stops import Interrupted
 
 from synthgrad_lab.cli import main
 from synthgrad_lab.recurrent.recipes import RECIPES
 from synthgrad_lab.running.loop import run
 from synthgrad_lab.running.settings import vary
+from synthgrad_lab.running.stops import Interrupted
 from tests.helpers.runs import recorded
 
 SMALL = ["--steps", "20", "--width", "4", "--batch", "5", "--run.eval-every", "10"]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from synthgrad_lab.running.stops import Diverged, Interrupted
 
 from synthgrad import checkpoint
 from synthgrad_lab.recurrent.training import RecurrentTraining
 from synthgrad_lab.running.jsonl import to_json
 from synthgrad_lab.running.loop import run
 from synthgrad_lab.running.record import Record
+from synthgrad_lab.running.stops import Diverged, Interrupted
 from tests.helpers.runs import resume
 
 PASSING = {"seconds", "seconds_per_step", "record"}

@@ -22,7 +22,8 @@ def task_of(s: Settings) -> Task:
     if s.method in ("local-loss", "cdni"):
         if not isinstance(task, Episodes):
             raise ValueError(
-                f"method={s.method} sees an episode's targets to come: {s.recipe} has no episodes; take another method"
+                f"method={s.method} sees an episode's targets to come: {s.recipe} has no episodes; "
+                "choose another method, or a recipe with episodes"
             )
         task.ahead = s.model.ahead
     return task

@@ -119,8 +119,8 @@ class Chars(Task):
         self.text = read(Path(text))
         if batch > len(self.text.train):
             raise ValueError(
-                f"batch={batch}: the training part has {len(self.text.train)} characters, and each stream needs one of "
-                "its own to begin at; choose a smaller batch, or a longer text"
+                f"batch={batch}: the training part has {len(self.text.train)} characters, and each stream begins at "
+                "one of its own; choose a smaller batch, or a longer text"
             )
         for part, count in self.text.unseen().items():
             if count:
