@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from synthgrad_lab.feedforward.experiments.sparse import PANELS
 from synthgrad_lab.feedforward.settings import LABELS, METHODS
 from synthgrad_lab.feedforward.summary import groups
 from synthgrad_lab.reporting import palette
@@ -106,14 +105,15 @@ def quality(runs: Iterable[Run]) -> Figure | None:
     return figure
 
 
-def sparse(rows: Sequence[Row]) -> Figure:
+def sparse(rows: Sequence[Row], panels: Mapping[tuple[str, str], str]) -> Figure:
     """Test error over p_update: a panel per method and way of unlocking, a dot per run, a shade per length.
 
     Args:
         rows: gathered records.
+        panels: titles by method and way of unlocking.
     """
     drawn, axes = sheet(8.6, 6.2, 2, 2, sharex=True, sharey="row")
-    for ax, ((method, unlock), title) in zip(axes, PANELS.items(), strict=True):
+    for ax, ((method, unlock), title) in zip(axes, panels.items(), strict=True):
         mine = [r for r in rows if r["method"] == method and r["settings"]["unlock"] == unlock]
         lengths = sorted({r["steps"] for r in mine})
         for i, steps in enumerate(lengths):

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from filelock import FileLock
 
-from synthgrad_lab.running.grid import run_grid
 from synthgrad_lab.running.jsonl import Row, lines_to, read_lines, to_json
 from synthgrad_lab.running.run_folder import begun
 from synthgrad_lab.running.settings import PLACES, Settings, flat
@@ -58,7 +57,9 @@ def gather(runs: Mapping[str, Labelled], folder: Path, file: Path, workers: int 
     def keep(name: str, result: dict[str, Any]) -> None:
         merge(file, [row_of(name, runs[name].labels, folder / name, result)], list(runs))
 
-    run_grid({name: p.settings for name, p in todo.items()}, folder, workers, keep)
+    from synthgrad_lab.running import grid  # needs torch, which a command's --help must not wait for
+
+    grid.run_grid({name: p.settings for name, p in todo.items()}, folder, workers, keep)
     return file
 
 

@@ -10,9 +10,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import synthgrad
 from synthgrad_lab.running.jsonl import lines_to, to_json
 
 
@@ -61,6 +58,10 @@ def _with_nan(line: Any) -> Any:
 
 def environment() -> dict[str, Any]:
     """What a number depends on besides its settings."""
+    import torch  # slow; who only reads records does without
+
+    import synthgrad
+
     return {
         "synthgrad": synthgrad.__version__,
         **commit(),

@@ -12,7 +12,7 @@ from synthgrad_lab.feedforward.experiments.every_layer import EveryLayer
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import PAPER
 from synthgrad_lab.reporting import documents
-from synthgrad_lab.running import gather as gathering
+from synthgrad_lab.running import grid
 from synthgrad_lab.running.settings import vary
 
 ROOT = Path(__file__).parents[3]
@@ -151,7 +151,7 @@ def test_records_of_different_settings_are_never_averaged(results):
 def no_runs(monkeypatch):
     """What would be run: nothing is."""
     asked = []
-    monkeypatch.setattr(gathering, "run_grid", lambda todo, *arguments: asked.append(list(todo)))
+    monkeypatch.setattr(grid, "run_grid", lambda todo, *arguments: asked.append(list(todo)))
     return asked
 
 

@@ -12,7 +12,7 @@ from synthgrad_lab.commands.bench import NAMES
 from synthgrad_lab.families import FAMILIES
 from synthgrad_lab.feedforward import settings as feedforward
 from synthgrad_lab.reporting.statistics import decisive
-from synthgrad_lab.running import gather as gathering
+from synthgrad_lab.running import grid
 from synthgrad_lab.running.bench import Bench
 from synthgrad_lab.running.experiment import Planned
 from synthgrad_lab.running.gather import gather, holds, lacking, merge, records
@@ -76,7 +76,7 @@ def test_what_others_have_gathered_meanwhile_stays(tiny, tmp_path, monkeypatch):
         merge(file, named("theirs"))
         keep("mine", run(replace(asked["mine"], out=str(folder / "mine"))))
 
-    monkeypatch.setattr(gathering, "run_grid", beside)
+    monkeypatch.setattr(grid, "run_grid", beside)
     gather(todo, tmp_path / "runs", file)
     assert [row["run"] for row in records(file)] == ["mine", "early", "theirs"]
 
@@ -90,7 +90,7 @@ def test_records_of_an_older_recipe_are_run_again_and_stay_until_then(tiny, tmp_
     monkeypatch.setitem(feedforward.Settings.versions, "bprop", 2)
     assert lacking(settings, file) == list(settings)
     with monkeypatch.context() as patched:
-        patched.setattr(gathering, "run_grid", lambda *arguments: None)  # interrupted at once
+        patched.setattr(grid, "run_grid", lambda *arguments: None)  # interrupted at once
         gather(todo, tmp_path / "runs", file)
     assert records(file) == before
     only = {"seed1": settings["seed1"]}
@@ -101,7 +101,7 @@ def test_records_of_an_older_recipe_are_run_again_and_stay_until_then(tiny, tmp_
 
     (tmp_path / "runs2").mkdir()
     (tmp_path / "runs2" / "seed1").symlink_to(tmp_path / "again")
-    monkeypatch.setattr(gathering, "run_grid", here)
+    monkeypatch.setattr(grid, "run_grid", here)
     gather(planned(**only), tmp_path / "runs2", file)
     assert [(row["run"], row["version"]) for row in records(file)] == [("seed1", 2), ("seed0", 1)]
     assert [[row["run"] for row in rows] for rows in split(records(file), FAMILY.version_of)] == [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.feedforward.settings import Chance, Method, Settings
+from synthgrad_lab.feedforward.settings import Chance, Settings
 from synthgrad_lab.running.experiment import Experiment, Planned
 from synthgrad_lab.running.gather import records
 from synthgrad_lab.running.jsonl import Row
@@ -18,7 +18,7 @@ from synthgrad_lab.running.versions import counted, split
 
 log = logging.getLogger(__name__)
 
-PANELS: dict[tuple[Method, str], str] = {
+PANELS: dict[tuple[str, str], str] = {
     ("dni", "update"): "update-unlocked",
     ("dni", "complete"): "completely unlocked",
     ("cdni", "update"): "update-unlocked",
@@ -69,5 +69,5 @@ def draw(file: Path) -> Path:
     if older := split(rows, today)[1]:
         log.info("the figure has records of another version of their recipe: %s", counted(older, today))
     path = file.with_suffix(".svg")
-    write_atomically(path, svg(sparse(rows)))
+    write_atomically(path, svg(sparse(rows, PANELS)))
     return path

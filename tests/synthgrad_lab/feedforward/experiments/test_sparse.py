@@ -16,7 +16,7 @@ from synthgrad_lab.feedforward.methods.base import run_parts
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import INTERFACED, METHODS, Settings
 from synthgrad_lab.feedforward.trainer import Trainer
-from synthgrad_lab.running import gather as gathering
+from synthgrad_lab.running import grid
 from synthgrad_lab.running.loop import run
 from synthgrad_lab.running.settings import vary
 
@@ -134,7 +134,7 @@ def test_the_experiment_writes_records_and_a_figure(tmp_path, monkeypatch, caplo
         for name, s in todo.items():
             keep(name, run(replace(s, out=str(folder / name))))
 
-    monkeypatch.setattr(gathering, "run_grid", here)  # in this process
+    monkeypatch.setattr(grid, "run_grid", here)  # in this process
     monkeypatch.setattr(sparse, "mnist_fcn", lambda method: small(method, batch=64))
     experiment, results = sparse.Sparse(values=(0.5, 1.0), steps=(6,)), tmp_path / "results"
     (file,) = experiment.gather(tmp_path / "runs", results, 1, ())
