@@ -105,7 +105,7 @@ def quality(runs: Iterable[Run]) -> Figure | None:
     return figure
 
 
-def sparse(rows: Sequence[Row], panels: Mapping[tuple[str, str], str]) -> Figure:
+def sparse(rows: Sequence[Row], panels: Mapping[Any, str]) -> Figure:
     """Test error over p_update: a panel per method and way of unlocking, a dot per run, a shade per length.
 
     Args:

@@ -13,7 +13,6 @@ import zipfile
 import pytest
 
 from synthgrad_lab.data.text import decode_text
-from synthgrad_lab.recurrent.tasks.chars import Chars, read
 
 TEXT = "Ein schöner Satz, €5, 猫.\n" * 40
 LINES = b"to be or not to be\n" * 40
@@ -96,35 +95,3 @@ def test_a_pipe_is_refused_before_anything_is_read(tmp_path):
 
 def test_a_text_may_contain_a_bell():
     assert decode_text(b"ding \x07\n", "a.txt") == "ding \x07\n"
-
-
-def test_windows_line_ends_are_reported(tmp_path, capsys):
-    path = tmp_path / "a.txt"
-    path.write_bytes(LINES.replace(b"\n", b"\r\n"))
-    assert len(read(path).alphabet) == len(set(LINES)) + 1
-    said = f"text={path}: its 40 lines end in two characters, \\r\\n; dos2unix {path} makes it one\n"
-    assert capsys.readouterr().err == said
-    path.write_bytes(LINES)
-    read(path)
-    assert capsys.readouterr().err == ""
-
-
-def test_characters_missing_from_training_are_counted(tmp_path, capsys):
-    path = tmp_path / "a.txt"
-    path.write_text("ab" * 450 + "abxyx" * 10 + "ab" * 24 + "xy")
-    Chars(5, 10, 0, str(path))
-    assert capsys.readouterr().err.splitlines() == [
-        f"text={path}: 30 of the valid part's 50 characters are never seen in training",
-        f"text={path}: 2 of the test part's 50 characters are never seen in training",
-    ]
-
-
-def test_a_text_that_is_too_short_for_its_batch_or_its_measure(tmp_path, capsys):
-    path = tmp_path / "a.txt"
-    path.write_text("ab" * 50)
-    with pytest.raises(ValueError, match=r"batch=91: as many streams .* training part's 90 characters; a smaller"):
-        Chars(5, 91, 0, str(path))
-    task = Chars(5, 90, 0, str(path))
-    for _ in range(2):
-        task.evaluate(lambda x: x)
-    assert capsys.readouterr().err == "bits per character rest on 1 characters only: a longer text tells more\n"

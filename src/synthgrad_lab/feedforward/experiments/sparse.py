@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.feedforward.settings import Chance, Settings
+from synthgrad_lab.feedforward.settings import Chance, Method, Settings
 from synthgrad_lab.running.experiment import Experiment, Planned
 from synthgrad_lab.running.gather import records
 from synthgrad_lab.running.jsonl import Row
@@ -18,7 +18,7 @@ from synthgrad_lab.running.versions import counted, split
 
 log = logging.getLogger(__name__)
 
-PANELS: dict[tuple[str, str], str] = {
+PANELS: dict[tuple[Method, str], str] = {
     ("dni", "update"): "update-unlocked",
     ("dni", "complete"): "completely unlocked",
     ("cdni", "update"): "update-unlocked",
