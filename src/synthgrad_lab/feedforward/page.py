@@ -19,12 +19,14 @@ PARTS = {
     "feedforward": "",
     "baselines": """Baselines: local loss (a classifier per layer), stale gradients (of earlier batches) and direct
 feedback alignment.
+
 """,
-    "variants": "Depth, sparse updates (p_update), complete unlock, long runs, precision:\n",
+    "variants": "Depth, sparse updates (p_update), complete unlock, long runs, precision:\n\n",
     "costs": """## Costs
 
 Medians over seeds, on the deepest net. Seconds per step are the runs' own, and include what other processes cost
 them; `synthgrad bench methods` measures the methods in turn.
+
 """,
 }
 """The tables and the texts above them; a table without records is left out."""
@@ -46,5 +48,5 @@ def write(budget: str, path: Path, results: Path) -> Path:
     text = TITLE.format(budget=budget, images=", ".join(images))
     for name, introduction in PARTS.items():
         if tables[name].make(rows[name]):
-            text += f"\n{introduction}\n<!-- table: {name} older -->\n<!-- end -->\n"
+            text += f"\n{introduction}<!-- table: {name} older -->\n<!-- end -->\n"
     return documents.write(path, text, tables, results)

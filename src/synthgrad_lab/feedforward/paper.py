@@ -1,4 +1,4 @@
-"""What the paper reports, to stand beside our own numbers."""
+"""The errors that the paper reports, to compare with ours."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ TABLE: dict[str, dict[int, tuple[float, float, float, float]]] = {
     },
     "mnist-cnn": {3: (0.9, 0.8, 0.9, 1.0), 4: (2.8, 0.6, 0.7, 0.8)},
 }
-"""Final test error in percent, by network, layers (the output layer counted) and method (as in ``PAPER``):
-every layer decoupled, 500,000 iterations of batch 256. Jaderberg et al. 2017 (arXiv 1608.05343), the table of feed-
-forward results [seen: read in the paper's own table]."""
+"""Final test error in percent, by network, layers (with the output layer) and method (as in ``PAPER``): every layer
+decoupled, 500,000 iterations of batch 256. Jaderberg et al. 2017 (arXiv 1608.05343), the table of feed-forward
+results [seen: read in the paper's own table]."""
 
 WIDTHS = {"mnist-fcn": 256, "mnist-cnn": 64, "cifar-fcn": 1000, "cifar-cnn": 128}
 """The paper's hidden units or filters, by network."""
 
 ITERATIONS = 500_000
-"""Updates of each layer behind the table."""
+"""Updates of each layer in the runs of the table."""
 
 
 def reported(data: str, recipe: str, method: str, layers: int, width: int | None = None) -> float | None:
@@ -38,8 +38,8 @@ def reported(data: str, recipe: str, method: str, layers: int, width: int | None
         data: the images.
         recipe: the network.
         method: as in ``METHODS``.
-        layers: the output layer counted.
-        width: hidden units or filters; None is any.
+        layers: number of layers, with the output layer.
+        width: hidden units or filters; None for any width.
     """
     if data not in ("mnist", "cifar10") or recipe not in TABLE or width not in (None, WIDTHS[recipe]):
         return None

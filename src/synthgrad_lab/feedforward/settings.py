@@ -34,7 +34,7 @@ LABELS = {
 Chance = Annotated[float, Range(0.001, 1)]
 """A probability that is not zero."""
 TRAINING = {"mnist": 55_000, "fashion-mnist": 55_000, "cifar10": 45_000}
-"""Training examples of each data set; the rest of the published training set is for validation."""
+"""Training images of each data set; the rest of its published training set is for validation."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Model(common.Model):
     """Weight of the task's own loss in a critic's training, beside the squared error of its gradients; 0 leaves the
     arriving gradients only."""
     target_every: FromZero = 0
-    """If above 0, layers learn from a frozen copy of the gradient model, refreshed every that many gradients."""
+    """If above 0, layers learn from a frozen copy of the gradient model, refreshed after every
+    `target_every` gradients."""
     input_hidden: Count = 256
     """Units, or filters, of an input model's hidden layer (unlock complete)."""
 
