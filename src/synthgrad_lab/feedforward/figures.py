@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from synthgrad_lab.feedforward.settings import LABELS, METHODS
-from synthgrad_lab.feedforward.summary import groups
+from synthgrad_lab.feedforward.summary import Key, groups
 from synthgrad_lab.reporting import palette
 from synthgrad_lab.reporting.axes import logarithmic
 from synthgrad_lab.reporting.figures import shade, sheet
@@ -41,7 +41,7 @@ def curves(runs: Iterable[Run]) -> Figure:
         if not x:
             continue
         mean = _means(seeds)
-        text = f"{key.name}: {mean[-1]:.2f} %" + (f" ({key.steps} steps)" if len(lengths) > 1 else "")
+        text = f"{_narrow(key)}: {mean[-1]:.2f} %" + (f" ({key.steps} steps)" if len(lengths) > 1 else "")
         dash = ("-", "--", "-.")[min(lengths.index(key.steps), 2)]
         alike = [other for other in finished if other[3:5] == key[3:5]]
         colour = _colour(key.method, alike.index(key), len(alike))
@@ -52,7 +52,7 @@ def curves(runs: Iterable[Run]) -> Figure:
     for key, members in groups(run for run in runs if not run.result).items():
         for run in members:
             x, y = _aligned([run], _error)
-            text = f"{key.name}, seed {run.settings['seed']}:\n{run.state}"
+            text = f"{_narrow(key)}, seed {run.settings['seed']}:\n{run.state}"
             ax.plot(x, y[0], ":", color=_colour(key.method), marker="x", markersize=4, label=text)
     ax.set(xlabel="training steps", ylabel="validation error, % (log scale)")
     ax.set_xlim(left=0)
@@ -97,7 +97,7 @@ def quality(runs: Iterable[Run]) -> Figure | None:
             ax.set_title(title if i == 0 else "", fontsize=10)
             ax.set_xlim(left=0)
             ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=True))
-        text = key.name.replace(", ", ",\n") + (f", {key.steps} steps" if several_lengths else "")
+        text = _narrow(key) + (f", {key.steps} steps" if several_lengths else "")
         row[0].set_ylabel(text, fontweight="bold")
         row[2].legend(frameon=False, reverse=True, loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1.4)
     for ax in axes[-3:]:
@@ -141,6 +141,11 @@ def _aligned(runs: Sequence[Run], value: Any) -> tuple[list[int], list[list[floa
 
 def _means(seeds: list[list[float]]) -> list[float]:
     return [math.fsum(values) / len(values) for values in zip(*seeds, strict=True)]
+
+
+def _narrow(key: Key) -> str:
+    """A group's name, a line for each setting."""
+    return key.name.replace(", ", ",\n")
 
 
 def _colour(method: str, k: int = 0, count: int = 1) -> Any:
