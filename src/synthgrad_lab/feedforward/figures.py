@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from synthgrad_lab.feedforward.settings import LABELS, METHODS
+from synthgrad_lab.feedforward.settings import LABELS, METHODS, Method
 from synthgrad_lab.feedforward.summary import Key, groups
 from synthgrad_lab.reporting import palette
 from synthgrad_lab.reporting.axes import logarithmic
@@ -105,7 +105,7 @@ def quality(runs: Iterable[Run]) -> Figure | None:
     return figure
 
 
-def sparse(rows: Sequence[Row], panels: Mapping[Any, str]) -> Figure:
+def sparse(rows: Sequence[Row], panels: Mapping[tuple[Method, str], str]) -> Figure:
     """Test error over p_update: a panel per method and way of unlocking, a dot per run, a shade per length.
 
     Args:
