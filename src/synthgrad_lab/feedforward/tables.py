@@ -113,10 +113,10 @@ def every_layer(records: list[Row]) -> Lines:
     rows = []
     for (steps, layers, place, linear), runs in sorted(groups.items()):
         method = METHODS[place]
-        bprop = groups.get((steps, layers, METHODS.index("bprop"), False), [])
+        bprop = groups.get((steps, layers, METHODS.index("bprop"), ""), [])
         rows.append(
             {
-                "method": LABELS[method] + (", linear M" if linear else ""),
+                "method": LABELS[method] + linear,
                 "layers": str(layers),
                 "steps": f"{steps:,}",
                 "seeds": str(len(runs)),
@@ -130,19 +130,14 @@ def every_layer(records: list[Row]) -> Lines:
 
 
 def demo(records: list[Row]) -> Lines:
-    """Methods on the 4-layer MNIST net, for the README."""
-    networks = {(recipe, layers): methods for recipe, layers, _, methods in _networks(records)}
-    methods = networks.get(("mnist-fcn", 4), {})
-    return [
-        {"method": LABELS[m], "test error %": spread(methods[m]), "paper, 500k steps": _papers(m, 4)}
-        for m in MAIN
-        if m in methods and m != "critic"
-    ]
+    """All methods on the 4-layer net after 3,000 steps, for the README."""
+    rows = every_layer([r for r in records if _default(r)])
+    return [{name: row[name] for name in ("method", "test error %", "paper, 500k steps")} for row in rows]
 
 
 def quality(records: list[Row]) -> Lines:
     """Cosine and relative error of each interface at the end of training on 4 layers, means over the seeds."""
-    chosen = [r for r in records if (r["layers"], r["steps"]) == (4, 3000) and not _linear(r)]
+    chosen = [r for r in records if _default(r)]
     rows = []
     for method in ("dni", "cdni"):
         runs = one_experiment([r for r in chosen if r["method"] == method])
@@ -154,9 +149,14 @@ def quality(records: list[Row]) -> Lines:
     return rows
 
 
-def _linear(r: Row) -> bool:
-    """Whether a record's gradient models are linear."""
-    return r["method"] == "cdni" and r["settings"]["model"]["depth"] == 0
+def _default(r: Row) -> bool:
+    return (r["layers"], r["steps"]) == (4, 3000) and not _linear(r)
+
+
+def _linear(r: Row) -> str:
+    """What is linear in a record's method, and is not by default."""
+    linear = {"cdni": ", linear M", "local-loss": ", linear"}
+    return linear.get(r["method"], "") if r["settings"]["model"]["depth"] == 0 else ""
 
 
 def _papers(method: str, layers: int) -> str:
@@ -184,7 +184,7 @@ def _network(recipe: str, layers: int, runs: list[Row], methods: dict[Any, list[
 
 TABLES: dict[str, Table] = {
     "every-layer": Table("feedforward/every-layer", every_layer, "reproduce every-layer"),
-    "demo": Table("feedforward/paper-table", demo, "reproduce feedforward"),
+    "demo": Table("feedforward/every-layer", demo, "reproduce every-layer"),
     "quality": Table("feedforward/every-layer", quality, "reproduce every-layer"),
     "feedforward": Table("feedforward/paper-table", errors, "reproduce feedforward"),
     "baselines": Table("feedforward/paper-table", baselines, "reproduce feedforward"),
