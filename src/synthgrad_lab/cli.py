@@ -65,8 +65,13 @@ def _run(words: list[str]) -> int:
                     return 0
                 command = parse(*found)
                 from synthgrad_lab.running.stops import Interrupted
+
+                if command.heavy:
+                    importlib.import_module("torch")
         except ValueError as error:
             return _failed(error, 2)
+        except SystemExit as stop:  # of tyro, which has printed help, or what is wrong
+            return int(stop.code or 0)
         try:
             command()
         except BadUsage as error:

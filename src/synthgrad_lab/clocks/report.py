@@ -75,7 +75,8 @@ def curves(runs: Sequence[Run]) -> Figure:
     for ax, counted in zip(axes, ("A: odd digits", "B: 3s"), strict=True):
         ax.set(xlabel="digits seen", ylabel=f"{counted} miscounted, %", ylim=(0, None))
         ax.grid(axis="y", color=GRID, linewidth=0.8)
-    axes[0].legend(frameon=False)
+    if runs:
+        axes[0].legend(frameon=False)
     return figure
 
 

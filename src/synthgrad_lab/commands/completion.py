@@ -19,14 +19,15 @@ from synthgrad_lab.commands.words import Command, Group
 class Completion(Command):
     """Print a script that completes the words of synthgrad in your shell.
 
-    Examples:
-        bash: synthgrad completion bash > ~/.local/share/bash-completion/completions/synthgrad
-        zsh: synthgrad completion zsh > ~/.zfunc/_synthgrad
-        fish: synthgrad completion fish > ~/.config/fish/completions/synthgrad.fish
+    Example: synthgrad completion fish > ~/.config/fish/completions/synthgrad.fish
+
+    bash reads such scripts from ~/.local/share/bash-completion/completions, zsh from the folders of $fpath.
     """
 
     shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]
     """The shell."""
+
+    heavy = False
 
     def __call__(self) -> None:
         """Print the script."""

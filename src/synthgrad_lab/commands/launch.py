@@ -111,8 +111,12 @@ class Resume(Command):
 
 def group() -> Group:
     """The recipes that can be run in stages."""
+    text = "Run an image recipe in stages, or resume such a run.\n\nExample: synthgrad launch mnist-fcn --stages 4"
+    return Group(text, "recipe", recipe_leaves(_command, lambda family: family.name == "feedforward"), Resume)
+
+
+def _command() -> type[Command]:
+    """The command with the options of a launch; their library needs torch, which the list of recipes does without."""
     from synthgrad_lab.stages import settings
 
-    text = "Run an image recipe in stages, or resume such a run.\n\nExample: synthgrad launch mnist-fcn --stages 4"
-    base = with_options(Launch, "how", settings.Launch())
-    return Group(text, "recipe", recipe_leaves(base, lambda family: family.name == "feedforward"), Resume)
+    return with_options(Launch, "how", settings.Launch())

@@ -28,6 +28,8 @@ class List(Command):
     """Name of a recipe."""
     json: Json = False
 
+    heavy = False
+
     def __call__(self) -> None:
         """Print the list."""
         from synthgrad_lab.running.jsonl import to_json

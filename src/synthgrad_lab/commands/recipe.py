@@ -12,12 +12,12 @@ from synthgrad_lab.running.settings import Settings
 
 
 def recipe_leaves(
-    command: type[Command], known: Callable[[Family], bool] = lambda family: True
+    command: Callable[[], type[Command]], known: Callable[[Family], bool] = lambda family: True
 ) -> dict[str, tuple[str, Leaf]]:
     """A command for each recipe: its options are the recipe's settings.
 
     Args:
-        command: gets a field ``settings``.
+        command: returns the command that gets a field ``settings``.
         known: which families' recipes.
     """
     found = {name: family for name, family in recipes().items() if known(family)}
@@ -29,11 +29,11 @@ def described(family: Family, recipe: str) -> str:
     return " ".join((family.recipes[recipe].__doc__ or "").split())
 
 
-def _leaf(command: type[Command], family: Family, recipe: str) -> Leaf:
+def _leaf(command: Callable[[], type[Command]], family: Family, recipe: str) -> Leaf:
     def kind(words: Sequence[str]) -> Any:
         hint = "The method decides the defaults of other settings: give --method with --help."
         text = f"{described(family, recipe)}\n\n{hint}"
-        return with_options(command, "settings", defaults(family, recipe, words), text)
+        return with_options(command(), "settings", defaults(family, recipe, words), text)
 
     return kind
 

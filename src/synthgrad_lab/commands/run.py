@@ -70,4 +70,4 @@ def _text(value: Any) -> str:
 def group() -> Group:
     """All recipes."""
     text = "Run a recipe, or resume a run.\n\nExample: synthgrad run mnist-fcn --method dni --layers 6 --seed 1"
-    return Group(text, "recipe", recipe_leaves(Run), Resume)
+    return Group(text, "recipe", recipe_leaves(lambda: Run), Resume)

@@ -31,4 +31,4 @@ class Show(Command):
 def group() -> Group:
     """The recipes that can be shown."""
     text = "Print an example of a recurrent task, or the schedule of clocks.\n\nExample: synthgrad show repeat-copy"
-    return Group(text, "recipe", recipe_leaves(Show, lambda family: family.name in SHOWN))
+    return Group(text, "recipe", recipe_leaves(lambda: Show, lambda family: family.name in SHOWN))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
+import io
 import os
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +34,8 @@ class Command(Checked):
 
     afterwards = ""
     """What Ctrl-C leaves behind, for the message."""
+    heavy = True
+    """Whether the command needs torch."""
 
 
 Leaf = Callable[[Sequence[str]], Any]
@@ -77,25 +80,13 @@ def parse(kind: Any, words: Sequence[str], prog: str) -> Any:
         SystemExit: with 0 after ``--help``, with 2 for an option that does not exist or a value of another type.
         ValueError: for a value that is out of range.
     """
-    text = wrapped(inspect.cleandoc(kind.__doc__ or ""))
-    return tyro.cli(kind, args=list(words), prog=prog, description=text, config=(tyro.conf.FlagCreatePairsOff,))
-
-
-def wrapped(text: str, width: int = 80) -> str:
-    """A text whose paragraphs are wrapped; lines that are indented or begin an example stay as they are."""
-    return "\n".join(textwrap.fill(line, width) if line[:1].strip() else line for line in _joined(text))
-
-
-def _joined(text: str) -> list[str]:
-    """The text's lines, those of one paragraph joined."""
-    found = [""]
-    for line in text.split("\n"):
-        apart = not line.strip() or not line[:1].strip() or line.startswith("Example")
-        if apart or not found[-1] or not found[-1][:1].strip() or found[-1].startswith("Example"):
-            found.append(line)
-        else:
-            found[-1] += f" {line}"
-    return found[1:]
+    shown = io.StringIO()
+    try:
+        with redirect_stdout(shown):
+            return tyro.cli(kind, args=list(words), prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+    finally:
+        for line in shown.getvalue().splitlines():  # tyro wraps its boxes, but not what stands above them
+            print(textwrap.fill(line, 80, break_long_words=False, break_on_hyphens=False) if line[80:] else line)
 
 
 def chosen(words: Sequence[str]) -> dict[str, str]:

@@ -190,7 +190,7 @@ def test_reproduce_runs_only_what_it_is_asked_for(tmp_path, monkeypatch, capsys,
 def test_reproduce_says_what_has_no_record_of_today(tmp_path, monkeypatch, capsys, results):
     monkeypatch.chdir(tmp_path)
     assert main(["reproduce", "every-layer", "--results", str(results), "--tables-only"]) == 0
-    assert "36 runs have no record of today's settings and recipe: dni-10000--seed0" in capsys.readouterr().err
+    assert "42 runs have no record of today's settings and recipe: dni-10000--seed0" in capsys.readouterr().err
 
 
 def test_every_planned_run_is_its_own():

@@ -74,7 +74,8 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny, tmp_path):
     whole = vary(tiny("cdni", "whole"), {"steps": 400, "run.eval_every": 50, "run.checkpoint_every": 50})
     killed = replace(whole, out=str(tmp_path / "killed"))
     run(whole)
-    code = "from synthgrad_lab.feedforward.recipes import Settings\nfrom synthgrad_lab.running.loop import run\n"
+    code = "from synthgrad_lab.feedforward.settings import Mixing, Model, Optimizer, Run, Settings\n"
+    code += "from synthgrad_lab.running.loop import run\n"
     code += f"run({killed!r})"
     process = subprocess.Popen([sys.executable, "-c", code])
     while not (Path(killed.out) / checkpoint.NAME).exists():
@@ -140,7 +141,7 @@ def test_the_order_of_the_data_depends_on_seed_and_step_alone(tiny, start):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 60_000}, "there are 55000 training examples"),
+        ({"batch": 60_000}, "there are 55000 training images"),
         ({"batch": 1}, "batch=1"),
         ({"steps": 0}, "steps=0"),
         ({"layers": 1}, "layers=1"),

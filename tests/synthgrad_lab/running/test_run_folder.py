@@ -28,7 +28,7 @@ SIMULATED = Launch(on="simulated", stages=2)
 PROGRAM = """
 import os
 import signal
-from synthgrad_lab.feedforward.recipes import Settings
+from synthgrad_lab.feedforward.settings import Mixing, Model, Optimizer, Run, Settings
 from synthgrad_lab.running.loop import run
 """
 

@@ -183,7 +183,7 @@ def test_ctrl_c_while_torch_is_imported(tmp_path):
         "except BaseException:\n    print('cut in two')\n"
         "raise ModuleNotFoundError('the rest of torch', name='synthgrad_torch')\n"
     )
-    code = "import sys; from synthgrad_lab.cli import main; sys.exit(main(['list']))"
+    code = "import sys; from synthgrad_lab.cli import main; sys.exit(main(['env']))"
     paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
