@@ -1,4 +1,4 @@
-"""Progress bars on standard error: how well it goes, steps per second and time left of each run."""
+"""Progress bars on standard error: measure, steps per second and time left of each run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.text import Text
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
-        whole = task.fields["told"] is not None  # of all runs, whose work is not counted in steps
+        whole = task.fields["text"] is not None  # the bar of all runs, whose work is not counted in steps
         return Text("" if whole else f"{task.speed or 0:6.0f} steps/s", style="dim")
 
 
@@ -33,8 +33,8 @@ class _Measure(ProgressColumn):
 
 class _Done(MofNCompleteColumn):
     def render(self, task: Task) -> Text:
-        told = task.fields["told"]
-        return super().render(task) if told is None else Text(told, style="progress.download")
+        text = task.fields["text"]
+        return super().render(task) if text is None else Text(text, style="progress.download")
 
 
 class Bars:
@@ -67,8 +67,8 @@ class Bars:
         self.progress.stop()
 
     def bar(self, name: str, total: int, shown: str = "{:.2f}") -> Callable[[int, float], None]:
-        """A new bar; call what is returned with (steps done, what they have reached, ``shown`` so)."""
-        fields = {"measure": math.nan, "shown": shown, "told": None}
+        """Add a bar; returns a function of (steps done, measure), which is shown in the format ``shown``."""
+        fields = {"measure": math.nan, "shown": shown, "text": None}
         task = self.progress.add_task(name, total=total, visible=False, start=False, **fields)
 
         def advance(done: int, measure: float) -> None:
@@ -76,16 +76,16 @@ class Bars:
                 self.progress.start_task(task)
             self.progress.update(task, completed=done, measure=measure, visible=not (self.brief and done == total))
             if done == total and not self.console.is_terminal:
-                told = "" if math.isnan(measure) else ", " + shown.format(measure)
-                self.console.print(f"{name}: {done} steps{told}", highlight=False)
+                text = "" if math.isnan(measure) else ", " + shown.format(measure)
+                self.console.print(f"{name}: {done} steps{text}", highlight=False)
 
         return advance
 
     def whole(self, runs: int, total: float) -> Callable[[int, float], None]:
-        """A bar for all runs together, with the time left; call it with (runs done, work done)."""
-        task = self.progress.add_task("all runs", total=total, measure=math.nan, shown="", told=f"0/{runs} runs")
+        """Add a bar for all runs together, with the time left; returns a function of (runs done, work done)."""
+        task = self.progress.add_task("all runs", total=total, measure=math.nan, shown="", text=f"0/{runs} runs")
 
         def advance(done: int, work: float) -> None:
-            self.progress.update(task, completed=work, told=f"{done}/{runs} runs")
+            self.progress.update(task, completed=work, text=f"{done}/{runs} runs")
 
         return advance

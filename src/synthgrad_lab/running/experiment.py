@@ -18,7 +18,7 @@ class Planned:
     """A run of an experiment."""
 
     labels: Mapping[str, Label]
-    """What tells it from the experiment's others, besides its seed; fields of its record."""
+    """Distinguish it, with its seed, from the experiment's other runs; they are fields of its record."""
     settings: Settings
     records: str = ""
     """Name of the file that gathers its record; without it the experiment's own."""

@@ -24,7 +24,7 @@ class Labelled(Protocol):
 
     @property
     def labels(self) -> Mapping[str, Any]:
-        """What tells it from other runs."""
+        """Its labels: fields of its record."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Many runs at once, one process each: finished ones are kept, interrupted ones go on."""
+"""Several runs at once, one process each: finished ones are kept, interrupted ones are resumed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from synthgrad_lab.running.settings import Settings
 from synthgrad_lab.running.stops import Diverged, Interrupted
 
 log = logging.getLogger(__name__)
-_LISTED = 16  # runs whose bars stay on the screen when they have ended
+_LISTED = 16  # with more runs than this, bars of finished ones disappear
 _parent = os.getppid()  # in a worker: the process that started it
-_shared: Any = None  # in a worker: (steps done, error) of every cell, read by the parent for its bars
+_shared: Any = None  # in a worker: (steps done, measure) of every run, read by the parent for its bars
 
 
 def run_grid(
@@ -32,16 +32,16 @@ def run_grid(
     workers: int = 2,
     keep: Callable[[str, dict[str, Any]], None] = lambda name, result: None,
 ) -> dict[str, dict[str, Any]]:
-    """Run every cell to its end, each in ``folder/name``.
+    """Run every run to its end, each in ``folder/name``.
 
     Args:
         runs: settings by name.
-        folder: where the cells' folders are; what is there already with the same settings is not run again.
-        workers: processes at a time; each run takes its own ``threads``.
-        keep: called with each cell's name and result as soon as it has ended.
+        folder: of the runs; a run that has ended there with the same settings is not run again.
+        workers: processes at a time.
+        keep: called with each run's name and result as soon as it has ended.
 
     Returns:
-        Each cell's result, by name.
+        Each run's result, by name.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C; every run under way has been stopped with its checkpoint.
@@ -66,9 +66,9 @@ def run_grid(
         whole = bars.whole(len(tasks), sum(work))
         advance = [bars.bar(name, settings.steps, settings.progress_format) for name, settings in tasks.items()]
         share = [each / settings.steps for each, settings in zip(work, tasks.values(), strict=True)]
-        futures = [pool.submit(_cell, i, settings) for i, settings in enumerate(tasks.values())]
+        futures = [pool.submit(_work, i, settings) for i, settings in enumerate(tasks.values())]
         try:
-            for i in _followed(futures, shared, advance, share, whole):
+            for i in _watch(futures, shared, advance, share, whole):
                 keep(list(tasks)[i], futures[i].result())
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -83,12 +83,12 @@ def _ended(s: Settings) -> dict[str, Any] | None:
     return ended(folder) if is_run_of(folder, s) else None
 
 
-def _followed(
+def _watch(
     futures: list[Future[Any]], shared: Any, advance: list[Any], share: list[float], whole: Callable[..., None]
 ) -> Iterator[int]:
-    """Show how far all are until the last has ended; the number of each as it ends well.
+    """Update the bars until all runs have ended; yields the number of each that ends well.
 
-    One that diverges does not stop the others; its error is raised when they have ended.
+    A run that diverges does not stop the others; its error is raised when they have ended.
     """
     shown, ended = [0] * len(futures), [False] * len(futures)
     diverged: list[BaseException] = []
@@ -122,26 +122,11 @@ def _start(shared: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _cell(index: int, settings: Settings) -> dict[str, Any]:
-    try:
-        return _run_on(index, settings)
-    except Interrupted:
-        if _orphaned():
-            os._exit(1)  # a pool's process would wait for its next task for ever
-        raise
-
-
-def _reached(result: dict[str, Any]) -> float:
-    """What a run's bar shows at its end."""
-    keys = ("validation_error", "validation")
-    return next((result[key] for key in keys if key in result), math.nan)
-
-
 def _orphaned() -> bool:
     return os.getppid() != _parent
 
 
-def _run_on(index: int, settings: Settings) -> dict[str, Any]:
+def _work(index: int, settings: Settings) -> dict[str, Any]:
     def progress(done: int, error: float) -> None:
         if _orphaned():
             signal.raise_signal(signal.SIGTERM)  # the run stops with a checkpoint
@@ -149,10 +134,15 @@ def _run_on(index: int, settings: Settings) -> dict[str, Any]:
         _shared[2 * index] = done
 
     folder = Path(str(settings.out))
-    if is_run_of(folder, settings):
-        result = resume(folder, settings, progress)
-        progress(settings.steps, _reached(result))
-        return result
-    if begun(folder):
-        put_aside(folder)
-    return run(settings, progress)
+    try:
+        if is_run_of(folder, settings):
+            result = resume(folder, settings, progress)
+            progress(settings.steps, result.get("validation_error", result.get("validation", math.nan)))
+            return result
+        if begun(folder):
+            put_aside(folder)
+        return run(settings, progress)
+    except Interrupted:
+        if _orphaned():
+            os._exit(1)  # a pool's process would wait for its next task for ever
+        raise

@@ -1,4 +1,4 @@
-"""Run a recipe: seeds, loop, curve, record, checkpoints, and going on after an interruption."""
+"""The loop of a run: steps, curve, record, checkpoints; and resuming after an interruption."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from synthgrad_lab.running.settings import Settings, Training, located
 from synthgrad_lab.running.stops import Diverged, Interrupted
 
 Progress = Callable[[int, float], None]
-"""Called after each step with the steps done and the last measure (of images: validation error in percent)."""
+"""Called after each step with the steps done and the last measure (for images the validation error in percent)."""
 
 
 def run(settings: Settings, progress: Progress = lambda step, error: None) -> dict[str, Any]:
-    """Start a run in a new folder and see it to its end.
+    """Run a recipe in a new folder, from its first step to its end.
 
     Args:
         settings: what to run.
@@ -51,7 +51,7 @@ def run(settings: Settings, progress: Progress = lambda step, error: None) -> di
         raise ValueError(f"device={settings.run.device}: {str(error).splitlines()[0]}") from None
     training = settings.start()
     with owned(folder):
-        claim(folder)  # once more: nobody else can begin there now
+        claim(folder)  # once more: from here on no other run can begin there
         record = Record(folder)
         values = dataclasses.asdict(located(settings))
         record.write(
@@ -61,7 +61,7 @@ def run(settings: Settings, progress: Progress = lambda step, error: None) -> di
 
 
 def resume(folder: Path, settings: Settings, progress: Progress = lambda step, error: None) -> dict[str, Any]:
-    """Go on with an interrupted run from its checkpoint; it ends as if it had not been interrupted.
+    """Resume an interrupted run from its checkpoint; it ends as if it had not been interrupted.
 
     A run that was stopped before its first checkpoint begins again at its first step.
 
@@ -108,23 +108,23 @@ def _resumed(settings: Settings, folder: Path, progress: Progress) -> dict[str, 
 
 @dataclasses.dataclass
 class Loop:
-    """Where a run is, beside its weights; kept in the checkpoint."""
+    """How far a run is; kept in the checkpoint beside the weights."""
 
     step: int = 0
     """Steps done."""
     seconds: float = 0.0
-    """Spent in training steps, evaluation and recording left out."""
+    """Time spent in training steps, without evaluation and recording."""
     measure: float = math.nan
-    """The last of what tells how well it goes, for images the validation error in percent."""
+    """The last measure of progress, for images the validation error in percent."""
     losses: list[float] = dataclasses.field(default_factory=list)
-    """Of the steps since the last point of the curve."""
+    """Losses of the steps since the last point of the curve."""
 
 
 def _train(s: Settings, training: Training, record: Record, loop: Loop, progress: Progress) -> dict[str, Any]:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed only here
 
     def save() -> None:
-        board.flush()  # the curve up to here belongs to what is kept
+        board.flush()  # a checkpoint includes the curve up to here
         state = {"loop": dataclasses.asdict(loop), "trainer": training.state_dict()}
         checkpoint.save(record.folder, {**state, "random": torch.get_rng_state()})
 
@@ -179,7 +179,7 @@ def _point(training: Training, loop: Loop, record: Record, board: Any) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C (or a polite kill) sets, so that a step is never cut in two; a second one kills."""
+    """An event that Ctrl-C or SIGTERM sets, so that no step is cut in two; a second signal kills the run."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event  # signals belong to the main thread

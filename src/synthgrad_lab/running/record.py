@@ -1,4 +1,4 @@
-"""A run's folder: what happened, as JSON lines while it happens, and the state to go on from."""
+"""The record of a run: JSON lines, written while it runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Record:
         self.path = folder / "record.jsonl"
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one line and see it to the disk."""
+        """Append one line, and sync it to the disk."""
         line = to_json({"kind": kind, **values}) + "\n"
         with self.path.open("a") as file:
             file.write(line)
@@ -33,7 +33,7 @@ class Record:
             os.fsync(file.fileno())
 
     def read(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines, or those of one kind; a last line torn by a crash is left out, and what is none of ours."""
+        """The lines, or those of one kind; a last line torn by a crash and other programs' lines are left out."""
         lines = []
         for line in self.path.read_text().splitlines():
             try:
@@ -44,13 +44,13 @@ class Record:
         return [line for line in ours if kind in (None, line["kind"])]
 
     def rewind(self, step: int) -> None:
-        """Drop the points after a step, and a torn last line, before the run goes on from there."""
+        """Drop the points after a step, and a torn last line, before the run is resumed from there."""
         kept = [line for line in self.read() if line["kind"] != "point" or line["step"] <= step]
         lines_to(self.path, kept)
 
 
 def _with_nan(line: Any) -> Any:
-    """The measures of quality as they were before they were written: where null stands, NaN."""
+    """Measures of quality with NaN where JSON has null."""
     for measures in line.get("quality", {}).values() if isinstance(line, dict) else ():
         measures.update({name: math.nan for name, value in measures.items() if value is None})
     return line

@@ -1,4 +1,4 @@
-"""The command's standard streams: a character, a reader or room that is missing there ends no run, hides no result.
+"""The command's standard streams: a missing character, reader or disk space ends no run and hides no result.
 
 Nothing heavy is imported here, so that the streams are in place before anything else can fail.
 """
@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from typing import Any
 
 SPELT = {"²": "^2", "±": "+-", "×": "x", "λ": "lambda", "δ": "delta", "…": "...", "−": "-", "–": "-"}
-"""How to write, in ASCII, what the command has to say; any other character becomes an escape like ``\\u03b1``."""
+"""ASCII spellings of characters that the command prints; any other becomes an escape like ``\\u03b1``."""
 
 
 def spelt(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What stands for a character that a stream's encoding has no place for, and where encoding goes on.
+    """The replacement for a character that a stream's encoding lacks, and where encoding continues.
 
-    A byte of a file's name that is no text (a surrogate of Python's) is written as the byte that it is.
+    A byte of a file's name that is not text (a surrogate of Python's) is written unchanged.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -38,12 +38,12 @@ codecs.register_error("synthgrad.spelt", spelt)
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Standard output and error as the command needs them; streams that others have put there are left alone.
+    """Replace standard output and error by streams that survive faults; streams put there by others stay.
 
-    - A reader that has gone (``| head``) has seen what it wanted: the rest goes nowhere, and the command goes on.
-    - Results that standard output cannot take (it is closed, its disk is full) raise OSError, once.
-    - Notes that standard error cannot take end nothing, and never go to standard output instead.
-    - A closed descriptor is filled, else the next file that is opened would get its number and what is printed.
+    - If the reader leaves (``| head``), the rest is dropped, and the command continues.
+    - If standard output cannot take a result (it is closed, its disk is full), OSError is raised, once.
+    - What standard error cannot take is dropped; it never goes to standard output.
+    - A closed descriptor is opened, else the next file would get its number, and then what is printed.
     """
     _fill()
     kept = sys.stdout, sys.stderr
@@ -76,7 +76,7 @@ def _text(number: int, old: Any) -> io.TextIOWrapper:
 
 
 class _Raw(io.FileIO):
-    """A standard stream's bytes; after the first fault, which may be there from the start, they go nowhere."""
+    """A standard stream's bytes; after its first fault, which may be there from the start, they are dropped."""
 
     def __init__(self, number: int, fault: OSError | None):
         super().__init__(number, "wb", closefd=False)
