@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from synthgrad_lab.stages.settings import Settings
 
 log = logging.getLogger(__name__)
+COUNTS = ("steps", "missed", "dropped", "lost", "refused", "replayed", "nonfinite")
 
 
 def launch(settings: Settings, how: stages.Launch, json: bool = False) -> None:
@@ -74,7 +75,7 @@ def _described(result: dict[str, Any], steps: int) -> dict[str, str]:
     lines["seconds"] = f"{seconds:.1f}" + (f", {steps / seconds:.0f} steps/s" if seconds else "")
     lines["restarts"] = f"{result['restarts']}, {result['steps_lost']} steps made again"
     for k, stage in enumerate(result["per_stage"]):
-        counts = ", ".join(f"{name} {stage[name]}" for name in ("steps", "dropped", "lost", "refused", "replayed"))
+        counts = ", ".join(f"{name} {stage[name]}" for name in COUNTS)
         late, loss = _number(stage["staleness"]), _number(stage["regression_loss"])
         lines[f"stage {k}"] = f"{counts}, staleness {late}, M's loss {loss}"
     return lines | {"record": result["record"]}

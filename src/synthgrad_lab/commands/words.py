@@ -113,14 +113,10 @@ def to_write(option: str, path: str, folder: bool = False) -> Path:
         BadUsage: if it cannot be written.
     """
     place = Path(os.path.realpath(path) if os.path.islink(path) else path)
-    if place.exists() and place.is_dir() is not folder:
-        here = "a folder" if place.is_dir() else "a file" if place.is_file() else "a device"
-        raise BadUsage(f"--{option}: {path} is {here}; wanted a {'folder' if folder else 'file'}'s name")
-    if place.exists() and not (folder or place.is_file()):
-        raise BadUsage(f"--{option}: {path} is a device; wanted a file's name")
-    above = next(each for each in (place / "file").absolute().parents if each.exists())
-    if folder is False and place.exists():
-        above = place.absolute().parent
+    if place.exists() and not (place.is_dir() if folder else place.is_file()):
+        here = "folder" if place.is_dir() else "file" if place.is_file() else "device"
+        raise BadUsage(f"--{option}: {path} is a {here}; wanted a {'folder' if folder else 'file'}'s name")
+    above = next(each for each in (place / "file" if folder else place).absolute().parents if each.exists())
     if not above.is_dir():
         raise BadUsage(f"--{option}: {path}: {above} is a file, not a folder")
     if not os.access(above, os.W_OK | os.X_OK):

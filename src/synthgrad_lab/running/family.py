@@ -62,11 +62,6 @@ class Family:
         return self.part("settings", "METHODS", ())
 
     @property
-    def labels(self) -> Mapping[str, str]:
-        """Its methods' names in tables and figures."""
-        return self.part("settings", "LABELS", {})
-
-    @property
     def recipes(self) -> Mapping[str, Any]:
         """Its recipes: functions of the method that return settings."""
         return self.part("recipes", "RECIPES", {})

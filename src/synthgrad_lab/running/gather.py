@@ -7,33 +7,19 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from filelock import FileLock
 
 from synthgrad_lab.running.jsonl import Row, lines_to, read_lines, to_json
 from synthgrad_lab.running.run_folder import begun
-from synthgrad_lab.running.settings import PLACES, Settings, flat
+from synthgrad_lab.running.settings import PLACES, Settings
 from synthgrad_lab.running.versions import recorded_version
 
 log = logging.getLogger(__name__)
 
 
-class Labelled(Protocol):
-    """A planned run."""
-
-    @property
-    def labels(self) -> Mapping[str, Any]:
-        """Its labels: fields of its record."""
-        ...
-
-    @property
-    def settings(self) -> Settings:
-        """Its settings."""
-        ...
-
-
-def gather(runs: Mapping[str, Labelled], folder: Path, file: Path, workers: int = 2) -> Path:
+def gather(runs: Mapping[str, Any], folder: Path, file: Path, workers: int = 2) -> Path:
     """Run every planned run that the file does not hold yet, and add its record.
 
     A run that the file holds with the same settings and today's version of the recipe is not run again, so the runs may
@@ -41,7 +27,7 @@ def gather(runs: Mapping[str, Labelled], folder: Path, file: Path, workers: int 
     there.
 
     Args:
-        runs: by name.
+        runs: planned runs (with ``labels`` and ``settings``) by name.
         folder: of the runs.
         file: the gathered records, without paths of this machine; it is written whenever a run ends.
         workers: processes at a time.
@@ -85,17 +71,10 @@ def holds(row: Row | None, settings: Settings) -> bool:
 def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as a record has them, without this machine's paths."""
     values = json.loads(to_json(dict(settings)))
-    return _without(values, {name for name in flat(values) if name in PLACES})
-
-
-def _without(values: dict[str, Any], names: set[str], above: str = "") -> dict[str, Any]:
-    found = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found[key] = _without(value, names, f"{above}{key}.")
-        elif above + key not in names:
-            found[key] = value
-    return found
+    for name in PLACES:
+        group, _, own = name.rpartition(".")
+        (values.get(group, {}) if group else values).pop(own, None)
+    return values
 
 
 def lacking(runs: Mapping[str, Settings], file: Path) -> list[str]:

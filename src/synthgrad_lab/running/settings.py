@@ -18,7 +18,7 @@ from synthgrad_lab.running.ranges import Beta, Count, Positive, Seed, Threads, W
 OWN = ("seed", "out", "data_dir", "run.threads", "run.device", "run.eval_every", "run.checkpoint_every", "epochs")
 """Settings of the single run: runs that differ in nothing else repeat one experiment. (Epochs count as steps.)"""
 PLACES = ("out", "data_dir", "task.text")
-"""Settings that are paths."""
+"""Settings that are paths of one machine."""
 
 
 class Checked:
