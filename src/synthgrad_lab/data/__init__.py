@@ -44,5 +44,4 @@ def load(name: str = "mnist", data_dir: str | Path | None = None, cache: Path | 
         raise NotADirectoryError(
             f"data_dir={place} is a file, wanted the folder with the data's files: unpack it, or name its folder"
         )
-    others = [data for formats in DATA_SETS.values() for data in formats]
-    return load_images(DATA_SETS[name], data_dir, cache, others)
+    return load_images(DATA_SETS[name], data_dir, cache, sum(DATA_SETS.values(), ()))

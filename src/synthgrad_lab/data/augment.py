@@ -1,7 +1,5 @@
 """The usual augmentation of small images: a random crop and, half of the time, the mirror image."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float

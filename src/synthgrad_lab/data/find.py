@@ -14,11 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from synthgrad_lab.data.data_set import DataSet
-from synthgrad_lab.data.files import File
-from synthgrad_lab.data.idx import gunzip
+from synthgrad_lab.data.data_set import DataSet, File
 from synthgrad_lab.data.images import Images, split_images
-from synthgrad_lab.data.signatures import archives_hint
+from synthgrad_lab.data.signatures import archives_hint, gunzip
 from synthgrad_lab.data.sources import cache_folder, sources
 
 Arrays = dict[str, np.ndarray]
@@ -33,10 +31,10 @@ def load_images(
     cache: Path | None = None,
     known: Sequence[DataSet] = (),
 ) -> Images:
-    """Load images that are published in one format or in several; see also `synthgrad_lab.data.load`.
+    """Load images; see also `synthgrad_lab.data.load`.
 
     Args:
-        formats: The same images in each format; the first one is downloaded.
+        formats: The same images in each format in which they are published; the first one is downloaded.
         data_dir: Folder with the user's own files; nothing else is tried.
         cache: Folder for downloaded files.
         known: More data sets whose files could be found by mistake.
@@ -109,17 +107,16 @@ def _from_cache_or_sources(data: DataSet, folder: Path, known: Sequence[DataSet]
                 _keep(content, folder / file.name)
         # One failure ends a source: a dead network must cost one time-out, not one for each file.
         except (OSError, ValueError, KeyError, subprocess.SubprocessError, tarfile.TarError) as error:
-            dead = type(error).__name__ in (
-                "ConnectionError",
-                "ConnectTimeout",
-            )  # of requests, whose texts are long
+            # These two are of requests, whose texts are long.
+            dead = type(error).__name__ in ("ConnectionError", "ConnectTimeout")
             reason = "cannot be reached" if dead else f"failed: {type(error).__name__}: {str(error)[:160]}"
             log.warning("%s %s", source, reason)
     if len(arrays) < len(data.files):
         instead = f" (or their archive, {data.archive.name}, into the latter)" if data.archive else ""
         raise FileNotFoundError(
             f"{data.name}: not in {folder}, and not available from {', '.join(tried) or 'anywhere else'}.\n"
-            f"Put these files, plain or .gz, there or into a folder given as data_dir{instead}: {data.names}."
+            "Put these files, plain or .gz, there or into a folder given as data_dir"
+            f"{instead}: {', '.join(file.name for file in data.files)}."
         )
     return arrays
 

@@ -24,8 +24,7 @@ class Images:
 
     def to(self, device: str) -> "Images":
         """Copy the images to another device."""
-        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)
+        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
 
 def split_images(

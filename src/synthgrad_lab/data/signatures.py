@@ -1,7 +1,7 @@
-"""Recognises files by their first bytes, to name in errors what came instead of the wanted file."""
+"""Recognises files by their first bytes, to unpack gzip, and to name in errors what came instead of the wanted file."""
 
-from __future__ import annotations
-
+import gzip
+import zlib
 from pathlib import Path
 
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
@@ -45,6 +45,26 @@ def reject_known_format(content: bytes, where: str, wanted: str) -> None:
         name, command = found
         remedy = f"unpack it first: {command} {where}" if command else "give the plain file"
         raise ValueError(f"{where}: came {name}, wanted {wanted}; {remedy}")
+
+
+def gunzip(content: bytes, where: str) -> bytes:
+    """Gunzip a file's content; return it as it is if it is not gzipped. `where` is the file's name, for the error.
+
+    The content decides, not the name, since browsers and mirrors unpack `.gz` without renaming it. No data set's
+    file looks like gzip: IDX starts with two zeros, a batch of CIFAR-10 with a label below 10 or a pickle's 0x80.
+
+    Raises:
+        ValueError: The gzip stream is truncated or damaged.
+    """
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{where}: came {len(content):,} bytes of damaged gzip ({error}), wanted one whole gzip stream; "
+            "download it again"
+        ) from error
 
 
 def archives_hint(folder: Path) -> str:

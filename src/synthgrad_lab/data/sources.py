@@ -5,13 +5,13 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from synthgrad_lab.data.data_set import DataSet
-from synthgrad_lab.data.files import Archive, File
+from synthgrad_lab.data.data_set import Archive, DataSet, File
 
 ReadFiles = Callable[[list[File]], Iterator[tuple[File, bytes]]]
 """Reads files from one source: yields each with its content, which may be gzipped."""
@@ -30,32 +30,29 @@ def sources(data: DataSet) -> Iterator[tuple[str, ReadFiles]]:
 
 
 def _read_system(folder: Path, files: list[File]) -> Iterator[tuple[File, bytes]]:
-    for file in files:
-        if path := file.find(folder):
-            yield file, path.read_bytes()
+    return ((file, path.read_bytes()) for file in files if (path := file.find(folder)))
 
 
 def _read_mirror(url: str, files: list[File]) -> Iterator[tuple[File, bytes]]:
-    paths = _download(url, {f"{file.name}.gz": file.gz_md5 for file in files})
-    for file, path in zip(files, paths, strict=True):
-        yield file, path.read_bytes()
+    for file in files:
+        with _download(url, f"{file.name}.gz", file.gz_md5) as path:
+            yield file, path.read_bytes()
 
 
 def _read_archive(archive: Archive, files: list[File]) -> Iterator[tuple[File, bytes]]:
-    for path in _download(archive.url.removesuffix(archive.name), {archive.name: archive.md5}):
+    with _download(archive.url.removesuffix(archive.name), archive.name, archive.md5) as path:
         yield from archive.members(path, files)
 
 
-def _download(url: str, md5s: dict[str, str]) -> Iterator[Path]:
-    """Download files from the folder `url`, check their MD5s, and yield their temporary paths."""
+@contextmanager
+def _download(url: str, name: str, md5: str) -> Iterator[Path]:
+    """Download a file from the folder `url`, check its MD5, and keep it for the length of a `with`."""
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
     downloader: Any = pooch.HTTPDownloader(timeout=(3, 5))  # Any: pooch's own types disagree
     with TemporaryDirectory() as folder:
-        server = pooch.create(folder, url, registry={name: f"md5:{md5}" for name, md5 in md5s.items()})
-        for name in md5s:
-            yield Path(server.fetch(name, downloader=downloader))
+        yield Path(pooch.retrieve(url + name, f"md5:{md5}", name, folder, downloader=downloader))
 
 
 def _read_npm(npm: str, package: str, files: list[File]) -> Iterator[tuple[File, bytes]]:

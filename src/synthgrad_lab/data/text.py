@@ -1,7 +1,5 @@
 """Decodes text files; for any other file, raises an error that names its format."""
 
-from __future__ import annotations
-
 import codecs
 import logging
 
@@ -22,11 +20,7 @@ log = logging.getLogger("synthgrad_lab.data")
 
 
 def decode_text(content: bytes, where: str) -> str:
-    """Decode a file by its byte order mark, else as UTF-8, else (with a warning) as cp1252 or latin-1.
-
-    Args:
-        content: The bytes of the file.
-        where: The file's name, for warnings and errors.
+    """Decode a file by its byte order mark, else as UTF-8, else (with a warning) as cp1252 or latin-1; messages call it `where`.
 
     Raises:
         ValueError: The file is packed, is no text, or does not match its own byte order mark.

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import synthgrad_lab.data
-from synthgrad_lab.data import batches, cifar, load
+from synthgrad_lab.data import cifar, load
 from synthgrad_lab.data.find import load_images
 from tests.helpers.small_files import md5, write
 
@@ -274,26 +274,26 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path, inside, protoc
         *(("builtins", "eval"), ("__builtin__", "eval"), ("builtins", "getattr"), ("copyreg", "_reconstructor")),
         *(("numpy", "load"), ("numpy", "ndarray.tofile"), ("numpy.core.multiarray", "scalar"), ("numpy", "memmap")),
         *(("numpy._core.numeric", "_frombuffer"), ("_codecs", "decode"), ("codecs", "encode"), ("pickle", "loads")),
-        ("synthgrad_lab.data.batches", "_StandIn"),
+        ("synthgrad_lab.data.cifar", "_StandIn"),
     ],
 )
 def test_all_other_names_are_refused(module, name):
     lines = [f"c{module}\n{name}\n.".encode(), f"(i{module}\n{name}\n.".encode()]
     for content in [*lines, pickle.dumps(module, 4)[:-1] + pickle.dumps(name, 4)[2:-1] + b"\x93."]:
         with pytest.raises(ValueError, match=f"batch: .*asks for '{module}.{name}', refused"):
-            batches.parse_python(content, "batch")
+            cifar.parse_python(content, "batch")
 
 
 def test_a_pickle_cannot_change_the_reader():
     """The opcode b sets attributes of the object below it: here, of each callable that a pickle can get."""
     junk = b"}(X\x0c\x00\x00\x00__setstate__K\x01ub"
     lines = [b"numpy.core.multiarray\n_reconstruct\n", b"numpy\ndtype\n", b"_codecs\nencode\n", b"numpy\nndarray\n"]
-    before = vars(batches._Reader).copy(), vars(batches._StandIn).copy()
+    before = vars(cifar._Reader).copy(), vars(cifar._StandIn).copy()
     for line in lines:
         with pytest.raises(ValueError, match="batch: "):
-            batches.parse_python(b"\x80\x02c" + line + junk + b".", "batch")
-    assert (vars(batches._Reader), vars(batches._StandIn)) == before
-    np.testing.assert_array_equal(batches.parse_python(PY[FIRST], "batch"), ROWS[FIRST])
+            cifar.parse_python(b"\x80\x02c" + line + junk + b".", "batch")
+    assert (vars(cifar._Reader), vars(cifar._StandIn)) == before
+    np.testing.assert_array_equal(cifar.parse_python(PY[FIRST], "batch"), ROWS[FIRST])
 
 
 @pytest.mark.parametrize("sub", ["", "cifar-10-batches-bin"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgrad_lab.data import idx
+from synthgrad_lab.data.mnist import parse
 
 GOOD = bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6])
 
@@ -18,7 +18,7 @@ GOOD = bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6])
 def test_round_trip(shape, zipped, random):
     array = np.frombuffer(random.randbytes(math.prod(shape)), np.uint8).reshape(shape)
     content = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + array.tobytes()
-    got = idx.parse(gzip.compress(content, mtime=0) if zipped else content, "x")
+    got = parse(gzip.compress(content, mtime=0) if zipped else content, "x")
     assert got.dtype == np.uint8
     np.testing.assert_array_equal(got, array, strict=True)
 
@@ -43,12 +43,12 @@ def test_round_trip(shape, zipped, random):
 )
 def test_other_content_is_refused_and_the_error_names_the_file(content, said):
     with pytest.raises(ValueError, match=f"(?s)^some/file: .*{said}"):
-        idx.parse(content, "some/file")
+        parse(content, "some/file")
 
 
 @given(st.binary(max_size=40))
 def test_any_bytes_raise_no_other_error(content):
     try:
-        idx.parse(content, "x")
+        parse(content, "x")
     except ValueError as error:
         assert str(error).startswith("x: ")  # noqa: PT017

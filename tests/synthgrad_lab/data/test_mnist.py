@@ -15,7 +15,7 @@ import torch
 
 import synthgrad_lab.data
 from synthgrad_lab.data import load
-from synthgrad_lab.data.files import File
+from synthgrad_lab.data.data_set import File
 from synthgrad_lab.data.find import load_images
 from synthgrad_lab.data.images import split_indices
 from synthgrad_lab.data.mnist import MNIST

@@ -13,6 +13,7 @@ import zipfile
 import pytest
 
 from synthgrad_lab.data.text import decode_text
+from synthgrad_lab.recurrent.tasks.chars import read
 
 TEXT = "Ein schöner Satz, €5, 猫.\n" * 40
 LINES = b"to be or not to be\n" * 40
