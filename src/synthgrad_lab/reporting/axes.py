@@ -1,9 +1,8 @@
 """A logarithmic axis for errors in percent."""
 
-from __future__ import annotations
-
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from synthgrad_lab.reporting.palette import GRID
 
 DIGITS = (
     (1, 2, 3, 5),
@@ -17,13 +16,11 @@ def logarithmic(ax: Axes) -> None:
     """A logarithmic axis whose labels are plain numbers, also where it spans less than a decade."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    ticks: list[float] = []
-    for digits in DIGITS:
-        ticks = [d * 10.0**power for power in range(-3, 3) for d in digits if low <= d * 10.0**power <= high]
-        if len(ticks) >= 4:
-            break
-    ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+    within = [
+        [d * 10.0**power for power in range(-3, 3) for d in digits if low <= d * 10.0**power <= high]
+        for digits in DIGITS
+    ]
+    ticks = next((some for some in within if len(some) >= 4), within[-1])
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_yticks([], minor=True)
+    ax.grid(axis="y", color=GRID, linewidth=0.8)

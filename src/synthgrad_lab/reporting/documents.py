@@ -1,7 +1,5 @@
 """Tables in documents, written from gathered records: nobody types a number."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,10 +7,10 @@ from pathlib import Path
 
 from synthgrad.checkpoint import write_atomically
 from synthgrad_lab.reporting.statistics import grouped, newest
+from synthgrad_lab.reporting.tables import Lines
 from synthgrad_lab.running import versions
 from synthgrad_lab.running.jsonl import Row, read_lines
 
-Lines = list[dict[str, str]]
 PLACE = re.compile(r"<!-- table: (\S+)( older)? -->\n.*?<!-- end -->", re.DOTALL)
 """A table's place in a document. It takes records of today's versions; with ``older`` behind its name it takes the
 newest there are, and says below which of them are older."""
@@ -38,8 +36,7 @@ class Table:
 
         Raises:
             FileNotFoundError: if there is no file of records.
-            ValueError: if there is no record for the table, or one is of another version or has settings that no longer
-                exist.
+            ValueError: if it has no record, or one of another version or with settings that no longer exist.
         """
         file = results / f"{self.records}.jsonl"
         if not file.exists():
@@ -70,33 +67,27 @@ class Table:
     def _older_in(self, rows: list[Row]) -> str:
         """The older records without which the table would look different, in words."""
         whole, found = self._markdown(rows), []
-        older = versions.split(rows, self.today)[1]
-        for key, some in grouped(older, versions.place).items():
-            if self._markdown([row for row in rows if row not in older or versions.place(row) != key]) != whole:
+        for some in grouped(versions.split(rows, self.today)[1], versions.place).values():
+            if self._markdown([row for row in rows if row not in some]) != whole:
                 found += some
         return versions.placed(found, self.today)
 
     def _markdown(self, rows: list[Row]) -> str:
-        return markdown(self.make(rows)) if rows else markdown([])
+        return markdown(self.make(rows) if rows else [])
 
 
 def fill(page: Path, tables: Mapping[str, Table], results: Path) -> None:
-    """Write every table of a page, between ``<!-- table: name -->`` and ``<!-- end -->``.
+    """Write every table of a Markdown file, between ``<!-- table: name -->`` and ``<!-- end -->``."""
+    write(page, page.read_text("utf-8"), tables, results)
 
-    Args:
-        page: a Markdown file.
-        tables: by name.
-        results: the folder of gathered records.
+
+def filled(text: str, tables: Mapping[str, Table], results: Path, without: Container[str] = ()) -> str:
+    """The text with its tables as the records in ``results`` have them; those of the files ``without`` stay.
 
     Raises:
         ValueError: if a table's name is unknown, or as ``Table.text``.
         FileNotFoundError: as ``Table.text``.
     """
-    write_atomically(page, filled(page.read_text("utf-8"), tables, results).encode())
-
-
-def filled(text: str, tables: Mapping[str, Table], results: Path, without: Container[str] = ()) -> str:
-    """The text with its tables as the records have them; those of the files ``without`` stay as they are."""
 
     def place(match: re.Match[str]) -> str:
         name, older = match[1], bool(match[2])

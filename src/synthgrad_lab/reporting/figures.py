@@ -1,7 +1,5 @@
 """Figures: an empty sheet, shades of a colour, and the bytes of an SVG file."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

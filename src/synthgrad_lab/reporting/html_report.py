@@ -1,7 +1,5 @@
 """One self-contained HTML page of sections: tables and figures, no script, nothing from the network."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,9 +11,7 @@ from matplotlib.figure import Figure
 
 from synthgrad.checkpoint import write_atomically
 from synthgrad_lab.reporting.figures import svg
-from synthgrad_lab.reporting.tables import LEFT
-
-Lines = list[dict[str, str]]
+from synthgrad_lab.reporting.tables import LEFT, Lines
 
 
 @dataclass(frozen=True)
@@ -60,24 +56,12 @@ def picture(title: str, figure: Figure, caption: str, alt: str) -> Block:
 def environment(environments: Sequence[dict[str, Any]]) -> Block:
     """What the runs' numbers depend on besides their settings."""
     names = dict.fromkeys(name for each in environments for name in each)
-    lines = [
-        {"what": name, "value": ", ".join(dict.fromkeys(str(each.get(name)) for each in environments))}
-        for name in names
-    ]
-    return Block("table", lines=lines, words=True)
+    values = {name: ", ".join(dict.fromkeys(str(each.get(name)) for each in environments)) for name in names}
+    return Block("table", lines=[{"what": name, "value": value} for name, value in values.items()], words=True)
 
 
 def write(out: Path, sections: Sequence[Section], last: Sequence[Block] = ()) -> Path:
-    """Write the page.
-
-    Args:
-        out: the page's file, replaced whole; its folder is made if need be.
-        sections: in their order; the first is not introduced by a title.
-        last: blocks below all sections.
-
-    Returns:
-        The page's file.
-    """
+    """Write the page to ``out``: the sections, under their titles if there are several, then the blocks ``last``."""
     templates = Environment(
         loader=PackageLoader("synthgrad_lab.reporting"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

@@ -1,7 +1,5 @@
 """One palette for all figures: Okabe and Ito's colours, distinct with any kind of colour vision."""
 
-from __future__ import annotations
-
 METHOD = {
     **dict.fromkeys(("no-bprop", "frozen", "cut"), "#8a8a8a"),
     **dict.fromkeys(("bprop", "bptt"), "#000000"),

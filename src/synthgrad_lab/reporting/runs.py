@@ -1,7 +1,5 @@
 """Runs, read back from their folders."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +49,11 @@ def runs_under(place: Path) -> list[Path]:
 def read(
     folders: Sequence[Path], complete: Callable[[Row], dict[str, Any]] = lambda first: first["settings"]
 ) -> tuple[list[Run], list[Path]]:
-    """Read run folders.
+    """Read run folders: the runs, and the folders that hold none.
 
     Args:
         folders: one per run.
         complete: returns the settings of a record's first line with defaults for those that are newer.
-
-    Returns:
-        The runs, and the folders that hold none.
 
     Raises:
         FileNotFoundError: if a folder does not exist, or none of them holds a run.
@@ -107,12 +102,6 @@ def _state(lines: list[dict[str, Any]], steps: int) -> str:
 
 
 def set_apart(runs: Sequence[Run], shown: Callable[[Run], Any]) -> list[tuple[Run, str]]:
-    """Each run with the settings that tell it from others of which the same is shown, as text.
-
-    Args:
-        runs: of one family.
-        shown: what a table or figure shows of a run anyway.
-    """
-    runs = list(runs)
+    """Each run of a family with ``statistics.set_apart``'s text; ``shown`` is what is shown of a run anyway."""
     texts = statistics.set_apart([run.row for run in runs], [shown(run) for run in runs])
     return list(zip(runs, texts, strict=True))

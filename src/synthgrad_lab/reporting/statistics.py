@@ -1,7 +1,5 @@
 """Groups of records that repeat one experiment, and their means; knows no family."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -27,11 +25,12 @@ def grouped(rows: Iterable[R], key: Callable[[R], Hashable]) -> dict[Any, list[R
 
 def decisive(rows: Iterable[Row]) -> pd.DataFrame:
     """A row of texts per record: all settings that decide it, except those of the single run, and its version."""
-    found = []
-    for row in rows:
-        values = {**flat(row["settings"]), **flat({"launch": row.get("launch") or {}})}
-        found.append({name: _text(v) for name, v in values.items()} | {"version": str(recorded_version(row))})
-    return pd.DataFrame(found).drop(columns=[*OWN, *OWN_LAUNCH], errors="ignore").fillna("none")
+    values = (
+        flat({**row["settings"], "launch": row.get("launch") or {}, "version": recorded_version(row)})
+        for row in rows
+    )
+    found = pd.DataFrame([{name: _text(v) for name, v in each.items()} for each in values])
+    return found.drop(columns=[*OWN, *OWN_LAUNCH], errors="ignore").fillna("none")
 
 
 def differing(rows: Iterable[Row]) -> pd.DataFrame:
@@ -43,9 +42,7 @@ def differing(rows: Iterable[Row]) -> pd.DataFrame:
 def set_apart(rows: Sequence[Row], shown: Sequence[Hashable]) -> list[str]:
     """For each record the settings that tell it from others of which the same is shown: ``model.depth=0``, or "".
 
-    Args:
-        rows: records.
-        shown: for each of them, what a table or figure shows of it anyway.
+    ``shown`` is, for each of them, what a table or figure shows of it anyway.
     """
     texts = [""] * len(rows)
     for places in grouped(range(len(rows)), lambda i: shown[i]).values():
@@ -80,31 +77,18 @@ def one_experiment(rows: Sequence[Row]) -> Sequence[Row]:
 
 
 def mean(rows: Sequence[Row], name: str = "test_error") -> float:
-    """Mean over the seeds.
-
-    Raises:
-        ValueError: if the records differ in more than their seeds.
-    """
+    """Mean over the seeds of ``one_experiment``."""
     return statistics.fmean(row[name] for row in one_experiment(rows))
 
 
-def deviation(rows: Sequence[Row], name: str = "test_error") -> float | None:
-    """Standard deviation over the seeds (n - 1); None for one run."""
-    return statistics.stdev(row[name] for row in rows) if len(rows) > 1 else None
+def median(rows: Sequence[Row], name: str) -> float:
+    """Median over the seeds of ``one_experiment``."""
+    return statistics.median(row[name] for row in one_experiment(rows))
 
 
 def spread(rows: Sequence[Row], name: str = "test_error") -> str:
-    """Mean and deviation over the seeds, as text: ``1.52 ± 0.04``, or ``1.52`` for a single run."""
-    return plus_minus(mean(rows, name), deviation(rows, name))
-
-
-def median(rows: Sequence[Row], name: str) -> float:
-    """Median over the seeds.
-
-    Raises:
-        ValueError: if the records differ in more than their seeds.
-    """
-    return statistics.median(row[name] for row in one_experiment(rows))
+    """Mean and standard deviation (n - 1) over the seeds of ``one_experiment``, as ``plus_minus`` writes them."""
+    return plus_minus(mean(rows, name), statistics.stdev(row[name] for row in rows) if len(rows) > 1 else None)
 
 
 def plus_minus(value: float, spread: float | None) -> str:

@@ -1,9 +1,6 @@
 """Tables of text for the terminal, and the rows of benchmarks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -12,25 +9,23 @@ from rich.text import Text
 
 from synthgrad_lab.running.jsonl import Row
 
+Lines = list[dict[str, str]]
+"""A table's rows: texts by column name."""
 LEFT = ("data", "method", "task", "cell", "settings", "state", "folder")
 """Columns that are not numbers."""
 
 
-def bench(records: list[Row]) -> list[dict[str, str]]:
-    """A benchmark's rows as they were recorded."""
-    rows = [{k: v for k, v in r.items() if k not in ("bench", "environment")} for r in records]
-    order = ("network", "case", "stages", "depth", "cell", "units", "T", "method")  # text first
+def bench(records: list[Row]) -> Lines:
+    """A benchmark's rows as they were recorded, the names of what was measured first."""
+    first = ("network", "case", "stages", "depth", "cell", "units", "T", "method")
     return [
         {
-            k.replace("_", " "): _number(row[k])
-            for k in sorted(row, key=lambda k: order.index(k) if k in order else len(order))
+            name.replace("_", " "): f"{row[name]:.2f}" if isinstance(row[name], float) else str(row[name])
+            for name in [*(n for n in first if n in row), *(n for n in row if n not in first)]
+            if name not in ("bench", "environment")
         }
-        for row in rows
+        for row in records
     ]
-
-
-def _number(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def terminal(title: str, lines: Sequence[dict[str, str]], caption: str = "") -> Table:
