@@ -4,16 +4,15 @@ import difflib
 from pathlib import Path
 
 from synthgrad_lab.data import cifar, mnist
-from synthgrad_lab.data.data_set import DataSet
+from synthgrad_lab.data.data_set import Formats
 from synthgrad_lab.data.find import load_images
 from synthgrad_lab.data.images import Images
 
 __all__ = ["Images", "load"]
 
-DATA_SETS: dict[str, tuple[DataSet, ...]] = {
+DATA_SETS: dict[str, Formats] = {
     formats[0].name: formats for formats in ((mnist.MNIST,), (mnist.FASHION,), (cifar.BINARY, cifar.PYTHON))
 }
-"""Each data set in the formats that its publisher offers; the first one is downloaded."""
 
 
 def load(name: str = "mnist", data_dir: str | Path | None = None, cache: Path | None = None) -> Images:

@@ -115,12 +115,8 @@ def _to_array(value: Any, where: str) -> np.ndarray:
 
 
 def _arrange(*records: np.ndarray) -> tuple[np.ndarray, ...]:
-    train, test = np.concatenate(records[:-1]), records[-1]
-    return _pixels(train), train[:, 0], _pixels(test), test[:, 0]
-
-
-def _pixels(records: np.ndarray) -> np.ndarray:
-    return records[:, 1:].reshape(-1, 3, 32, 32)
+    parts = np.concatenate(records[:-1]), records[-1]
+    return tuple(array for rows in parts for array in (rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0]))
 
 
 def _data_set(
@@ -140,31 +136,15 @@ def _data_set(
 
 
 BINARY = _data_set(
-    "binary",
-    "cifar-10-batches-bin",
-    parse_binary,
-    ".bin",
-    "c32a1d4ab5d03f1284b67883e8d87530",
+    "binary", "cifar-10-batches-bin", parse_binary, ".bin", "c32a1d4ab5d03f1284b67883e8d87530",
     # The files' MD5s are not on the data set's page; two public projects, rai-project/dldataset and pytorch-cpp,
     # check these.
-    "5dd7e06a14cb22eb9f671a540d1b7c25",
-    "5ea93a67294ea407fff1d09f752e9692",
-    "942cd6a4bcdd0dd3c604fbe906cb4421",
-    "ae636b3ba5c66a11e91e8cb52e771fcb",
-    "53f37980c15c3d472c316c40844f3f0d",
-    "803d5f7f4d78ea53de84dbe85f74fb6d",
-)
+    "5dd7e06a14cb22eb9f671a540d1b7c25", "5ea93a67294ea407fff1d09f752e9692", "942cd6a4bcdd0dd3c604fbe906cb4421",
+    "ae636b3ba5c66a11e91e8cb52e771fcb", "53f37980c15c3d472c316c40844f3f0d", "803d5f7f4d78ea53de84dbe85f74fb6d",
+)  # fmt: skip
 PYTHON = _data_set(
-    "python",
-    "cifar-10-batches-py",
-    parse_python,
-    "",
+    "python", "cifar-10-batches-py", parse_python, "", "c58f30108f718f92721af3b95e74349a",
     # As in torchvision.
-    "c58f30108f718f92721af3b95e74349a",
-    "c99cafc152244af753f735de768cd75f",
-    "d4bba439e000b95fd0a9bffe97cbabec",
-    "54ebc095f3ab1f0389bbae665268c751",
-    "634d18415352ddfa80567beed471001a",
-    "482c414d41f54cd18b22e5b47cb7c3cb",
-    "40351d587109b95175f43aff81a1287e",
-)
+    "c99cafc152244af753f735de768cd75f", "d4bba439e000b95fd0a9bffe97cbabec", "54ebc095f3ab1f0389bbae665268c751",
+    "634d18415352ddfa80567beed471001a", "482c414d41f54cd18b22e5b47cb7c3cb", "40351d587109b95175f43aff81a1287e",
+)  # fmt: skip

@@ -135,3 +135,7 @@ class DataSet:
                 "damaged or another data set; download it again"
             )
         return array, digest
+
+
+Formats = tuple[DataSet, ...]
+"""The same images in each format in which they are published; the first one is downloaded."""

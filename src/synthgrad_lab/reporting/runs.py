@@ -13,26 +13,24 @@ from synthgrad_lab.running.versions import recorded_version
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as its record has it."""
+    """One run, as its record has it; ``events`` and ``result`` are there if it has ended."""
 
     folder: Path
     family: str
-    """Name of the family that it belongs to."""
     settings: dict[str, Any]
     """Nested, and complete."""
     environment: dict[str, Any]
     points: list[dict[str, Any]]
-    """Points of the curve, in order."""
+    """The curve."""
     events: list[dict[str, Any]]
-    """The timeline of one step; empty if the run has not ended."""
+    """The timeline of one step."""
     result: dict[str, Any] | None
-    """None if the run has not ended."""
     state: str
     """In words: finished, interrupted at step 40 of 200, ..."""
     launch: dict[str, Any] | None = None
     """How a run in stages was cut, and where it ran."""
     version: int = 1
-    """Version of its recipe."""
+    """Of its recipe."""
 
     @property
     def row(self) -> Row:
@@ -75,27 +73,25 @@ def read(
 def _read(folder: Path, complete: Callable[[Row], dict[str, Any]]) -> Run | None:
     try:
         lines = Record(folder).read()
-        first = next(line for line in lines if line["kind"] == "settings")
+        kinds = statistics.grouped(lines, lambda line: line["kind"])
+        first = kinds["settings"][0]
         return Run(
             folder=folder,
             family=first["family"],
             settings=complete(first),
             environment=first.get("environment", {}),
-            points=[line for line in lines if line["kind"] == "point"],
-            events=next((line["events"] for line in reversed(lines) if line["kind"] == "timeline"), []),
-            result=next((line for line in reversed(lines) if line["kind"] == "result"), None),
-            state=_state(lines, first["settings"]["steps"]),
+            points=kinds.get("point", []),
+            events=kinds["timeline"][-1]["events"] if "timeline" in kinds else [],
+            result=kinds["result"][-1] if "result" in kinds else None,
+            state="finished" if "result" in kinds else _state(lines, first["settings"]["steps"]),
             launch=first.get("launch"),
             version=recorded_version(first),
         )
-    except (FileNotFoundError, StopIteration, KeyError, TypeError, UnicodeDecodeError):
+    except (FileNotFoundError, KeyError, TypeError, UnicodeDecodeError):
         return None  # no record, or another program's
 
 
 def _state(lines: list[dict[str, Any]], steps: int) -> str:
-    kinds = [line["kind"] for line in lines]
-    if "result" in kinds:
-        return "finished"
     last = next((line for line in reversed(lines) if "step" in line), {"kind": "started", "step": 0})
     word = last["kind"] if last["kind"] in ("interrupted", "diverged") else "unfinished"
     return f"{word} at step {last['step']} of {steps}"

@@ -16,7 +16,7 @@ LEFT = ("data", "method", "task", "cell", "settings", "state", "folder")
 
 
 def bench(records: list[Row]) -> Lines:
-    """A benchmark's rows as they were recorded, the names of what was measured first."""
+    """A benchmark's rows as they were recorded; what was measured comes before its numbers."""
     first = ("network", "case", "stages", "depth", "cell", "units", "T", "method")
     return [
         {
