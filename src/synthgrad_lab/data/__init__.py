@@ -1,18 +1,16 @@
 """MNIST, Fashion-MNIST and CIFAR-10, by name; also their augmentation, and the decoding of text files."""
 
 import difflib
+from itertools import chain
 from pathlib import Path
 
 from synthgrad_lab.data import cifar, mnist
-from synthgrad_lab.data.data_set import Formats
 from synthgrad_lab.data.find import load_images
 from synthgrad_lab.data.images import Images
 
 __all__ = ["Images", "load"]
 
-DATA_SETS: dict[str, Formats] = {
-    formats[0].name: formats for formats in ((mnist.MNIST,), (mnist.FASHION,), (cifar.BINARY, cifar.PYTHON))
-}
+DATA_SETS = {data[0].name: data for data in ((mnist.MNIST,), (mnist.FASHION,), (cifar.BINARY, cifar.PYTHON))}
 
 
 def load(name: str = "mnist", data_dir: str | Path | None = None, cache: Path | None = None) -> Images:
@@ -43,4 +41,4 @@ def load(name: str = "mnist", data_dir: str | Path | None = None, cache: Path | 
         raise NotADirectoryError(
             f"data_dir={place} is a file, wanted the folder with the data's files: unpack it, or name its folder"
         )
-    return load_images(DATA_SETS[name], data_dir, cache, sum(DATA_SETS.values(), ()))
+    return load_images(DATA_SETS[name], data_dir, cache, tuple(chain(*DATA_SETS.values())))

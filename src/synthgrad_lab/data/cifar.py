@@ -1,8 +1,8 @@
 """CIFAR-10: its two formats, the published files, and where to get them.
 
 Both formats are read into the same records: a label byte, then 3 planes of 32 by 32 pixels. A Python batch is a
-pickle, and a pickle can call any function that it names. This reader calls none: stand-ins take the place of NumPy's
-names and only record their arguments, from which the array is made afterwards.
+pickle, and a pickle can call any function that it names. This reader calls none: stand-ins take the place of
+NumPy's names and only record their arguments, from which the array is made afterwards.
 
 References:
     Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images.
@@ -22,7 +22,7 @@ CLASSES = 10
 
 
 def parse_binary(content: bytes, where: str) -> np.ndarray:
-    """Read a binary batch, which is nothing but records, as a read-only array of a row for each; `where` is its name.
+    """Read the binary batch named `where`, which is nothing but records, as a read-only array of a row for each.
 
     Raises:
         ValueError: The length is no multiple of a record's, or a label is not from 0 to 9.

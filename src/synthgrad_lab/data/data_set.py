@@ -105,12 +105,11 @@ class DataSet:
     def check(
         self, file: File, content: bytes, where: str, known: Sequence["DataSet"], published_only: bool = True
     ) -> tuple[np.ndarray, str]:
-        """Read one of the data set's files, uncompressed; return its array and its MD5.
+        """Read one of the data set's files from its uncompressed content; return its array and its MD5.
 
         Args:
-            file: The file that `content` should be.
+            file: The file that should be at `where`, a place for errors to name.
             content: Its bytes.
-            where: Its name for errors.
             known: Data sets whose files could be here by mistake; an error names them.
             published_only: Whether the MD5 must be the published one.
 

@@ -25,7 +25,7 @@ log = logging.getLogger("synthgrad_lab.data")
 def load_images(
     formats: Formats, data_dir: str | Path | None = None, cache: Path | None = None, known: Formats = ()
 ) -> Images:
-    """Load images as `synthgrad_lab.data.load` does; `known` are data sets whose files could be there by mistake."""
+    """Load images as `synthgrad_lab.data.load` does; files of `known` data sets, found by mistake, are named."""
     known = (*known, *formats)
     if data_dir is None:
         data = formats[0]
@@ -92,8 +92,7 @@ def _from_cache_or_sources(data: DataSet, folder: Path, known: Formats) -> dict[
                 _keep(content, folder / file.name)
         # One failure ends a source: a dead network must cost one time-out, not one for each file.
         except (OSError, ValueError, KeyError, subprocess.SubprocessError, tarfile.TarError) as error:
-            # These two are of requests, whose texts are long.
-            dead = type(error).__name__ in ("ConnectionError", "ConnectTimeout")
+            dead = type(error).__name__ in ("ConnectionError", "ConnectTimeout")  # of requests: long texts
             reason = "cannot be reached" if dead else f"failed: {type(error).__name__}: {str(error)[:160]}"
             log.warning("%s %s", source, reason)
     if len(arrays) < len(data.files):

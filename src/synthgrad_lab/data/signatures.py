@@ -1,4 +1,4 @@
-"""Recognises files by their first bytes, to unpack gzip, and to name in errors what came instead of the wanted file."""
+"""Recognises files by their first bytes, to unpack gzip and to name in errors what came instead."""
 
 import gzip
 import zlib

@@ -20,7 +20,7 @@ log = logging.getLogger("synthgrad_lab.data")
 
 
 def decode_text(content: bytes, where: str) -> str:
-    """Decode the file named `where` by its byte order mark, else as UTF-8, else (with a warning) as cp1252 or latin-1.
+    """Decode the file `where` by its byte order mark, else as UTF-8, else (with a warning) as cp1252 or latin-1.
 
     Raises:
         ValueError: The file is packed, is no text, or does not match its own byte order mark.

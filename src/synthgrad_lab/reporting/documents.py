@@ -1,7 +1,7 @@
 """Tables in documents, written from gathered records: nobody types a number."""
 
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,9 +105,8 @@ def write(path: Path, text: str, tables: Mapping[str, Table], results: Path) -> 
     return path
 
 
-def markdown(rows: Iterable[dict[str, str]]) -> str:
+def markdown(rows: Lines) -> str:
     """A Markdown table; the first column is text, the others are numbers."""
-    rows = list(rows)
     if not rows:
         return f"{EMPTY}\n"
     head = list(dict.fromkeys(name for row in rows for name in row))

@@ -61,7 +61,7 @@ def environment(environments: Sequence[dict[str, Any]]) -> Block:
 
 
 def write(out: Path, sections: Sequence[Section], last: Sequence[Block] = ()) -> Path:
-    """Write the page to ``out``: the sections, under their titles if there are several, then the blocks ``last``."""
+    """Write the page to ``out``: the sections, with titles if there are several, then the blocks ``last``."""
     templates = Environment(
         loader=PackageLoader("synthgrad_lab.reporting"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

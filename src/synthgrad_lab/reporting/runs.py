@@ -61,7 +61,7 @@ def read(
         raise ValueError("nothing to report: no run folder was given")
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise FileNotFoundError(f"no such folder: {', '.join(missing)}")
-    runs = {folder: _read(folder, complete) for folder in dict.fromkeys(folders)}
+    runs = {folder: _read(folder, complete) for folder in folders}
     if not any(runs.values()):
         raise FileNotFoundError(
             f"nothing to report: {', '.join(map(str, runs))} holds no run (a record.jsonl that starts with "

@@ -11,8 +11,6 @@ from synthgrad_lab.running.settings import OWN, flat
 from synthgrad_lab.running.versions import recorded_version
 
 R = TypeVar("R")
-OWN_LAUNCH = ("launch.address", "launch.hosts")
-"""Settings of a launch that only say where it runs."""
 
 
 def grouped(rows: Iterable[R], key: Callable[[R], Hashable]) -> dict[Any, list[R]]:
@@ -24,13 +22,13 @@ def grouped(rows: Iterable[R], key: Callable[[R], Hashable]) -> dict[Any, list[R
 
 
 def decisive(rows: Iterable[Row]) -> pd.DataFrame:
-    """A row of texts per record: all settings that decide it, except those of the single run, and its version."""
+    """A row of texts per record: its version, and its settings except the single run's own and where it runs."""
     values = (
         flat({**row["settings"], "launch": row.get("launch") or {}, "version": recorded_version(row)})
         for row in rows
     )
     found = pd.DataFrame([{name: _text(v) for name, v in each.items()} for each in values])
-    return found.drop(columns=[*OWN, *OWN_LAUNCH], errors="ignore").fillna("none")
+    return found.drop(columns=[*OWN, "launch.address", "launch.hosts"], errors="ignore").fillna("none")
 
 
 def differing(rows: Iterable[Row]) -> pd.DataFrame:
@@ -40,10 +38,7 @@ def differing(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def set_apart(rows: Sequence[Row], shown: Sequence[Hashable]) -> list[str]:
-    """For each record the settings that tell it from others of which the same is shown: ``model.depth=0``, or "".
-
-    ``shown`` is, for each of them, what a table or figure shows of it anyway.
-    """
+    """For each record the settings that tell it from others with the same ``shown``: ``model.depth=0``, or ""."""
     texts = [""] * len(rows)
     for places in grouped(range(len(rows)), lambda i: shown[i]).values():
         frame = differing([rows[i] for i in places])
