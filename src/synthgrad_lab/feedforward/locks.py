@@ -9,16 +9,11 @@ from synthgrad_lab.feedforward.profiling import StepEvent
 
 
 def locks(events: Sequence[StepEvent]) -> list[tuple[int, str, float, float]]:
-    """The times in which layers wait for other layers.
+    """The times of a step in which layers wait for other layers: (layer, lock, start, end) in ms.
 
-    Args:
-        events: the timeline of one step.
-
-    Returns:
-        (layer, lock, start, end) in ms. The forward lock lasts until the layer's forward pass starts; the update lock
-        from the end of its forward pass, and of a loss of its own, until all layers above have run forwards; the
-        backward lock from then until its backward pass starts. A layer whose backward pass starts before the layers
-        above have run has neither of the last two.
+    The forward lock lasts until the layer's forward pass starts; the update lock from the end of its forward pass, and
+    of a loss of its own, until all layers above have run forwards; the backward lock from then until its backward pass
+    starts. A layer whose backward pass starts before the layers above have run has neither of the last two.
 
     References:
         Jaderberg et al. 2017, section 1: forward, update and backward locking.
@@ -37,10 +32,7 @@ def locks(events: Sequence[StepEvent]) -> list[tuple[int, str, float, float]]:
 
 
 def first_update(events: Sequence[StepEvent]) -> tuple[float, bool] | None:
-    """The end of the lowest layer's update in ms, and whether it comes before the second layer runs.
-
-    None if the lowest layer is not updated.
-    """
+    """The end of layer 1's update in ms, and whether it comes before layer 2 runs; None if it is not updated."""
     at = {(e["layer"], e["kind"]): e for e in reversed(events)}
     if not (update := at.get((1, "update"))):
         return None

@@ -20,21 +20,14 @@ def network(s: Settings) -> list[nn.Module]:
     """The layers of the network."""
     channels, side = IMAGES[s.data]
     if s.net == "fcn":
-        return fcn(s.layers, s.width, channels * side**2, CLASSES)
-    return cnn(s.layers, s.width, channels, side, CLASSES)
+        return fcn(s.layers, s.width, channels * side**2)
+    return cnn(s.layers, s.width, channels, side)
 
 
-def fcn(layers: int, width: int, inputs: int = 784, classes: int = 10) -> list[nn.Module]:
+def fcn(layers: int, width: int, inputs: int = 784) -> list[nn.Module]:
     """A fully connected net: (linear, batch norm, ReLU) layers and a linear one on top.
 
-    Args:
-        layers: number of layers, with the output layer; 4 is inputs-width-width-width-classes.
-        width: hidden units.
-        inputs: elements of one example.
-        classes: outputs.
-
-    Returns:
-        One part per layer.
+    The output layer counts: with 4 layers the net is inputs-width-width-width-``CLASSES``.
 
     References:
         Jaderberg et al. 2017, section 3.1 and supplement.
@@ -43,23 +36,13 @@ def fcn(layers: int, width: int, inputs: int = 784, classes: int = 10) -> list[n
     sizes = [inputs, *[width] * (layers - 1)]
     hidden = [[nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()] for a, b in pairwise(sizes)]
     hidden[0].insert(0, nn.Flatten())
-    return [*(nn.Sequential(*modules) for modules in hidden), nn.Linear(width, classes)]
+    return [*(nn.Sequential(*modules) for modules in hidden), nn.Linear(width, CLASSES)]
 
 
-def cnn(layers: int, width: int, channels: int = 3, side: int = 32, classes: int = 10) -> list[nn.Module]:
+def cnn(layers: int, width: int, channels: int = 3, side: int = 32) -> list[nn.Module]:
     """A convolutional net: (5x5 convolution, batch norm, ReLU, pooling) layers and a linear one on top.
 
     Pooling is over 3x3 pixels and halves the side: the maximum after the first layer, the mean after the others.
-
-    Args:
-        layers: number of layers, with the output layer.
-        width: filters of each convolution.
-        channels: of the images.
-        side: of the images, in pixels.
-        classes: outputs.
-
-    Returns:
-        One part per layer.
 
     References:
         Jaderberg et al. 2017, section 3.1 and supplement.
@@ -70,7 +53,7 @@ def cnn(layers: int, width: int, channels: int = 3, side: int = 32, classes: int
         convolution = nn.Conv2d(width if k else channels, width, 5, padding=2)
         pool = nn.AvgPool2d(3, 2, 1) if k else nn.MaxPool2d(3, 2, 1)
         parts.append(nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(), pool))
-    return [*parts, nn.Sequential(nn.Flatten(), nn.Linear(width * sides(side, layers)[-1] ** 2, classes))]
+    return [*parts, nn.Sequential(nn.Flatten(), nn.Linear(width * sides(side, layers)[-1] ** 2, CLASSES))]
 
 
 def sides(side: int, layers: int) -> list[int]:
@@ -93,9 +76,8 @@ def gradient_model(s: Settings, k: int) -> nn.Module:
         return MLP(s.width, s.model.hidden, s.model.depth, context, batch_norm=s.model.norm)
     if not s.model.across:
         return Conv(s.width, s.model.hidden, s.model.depth, context, s.model.kernel, s.model.norm)
-    channels, height, width = message_shape(s, k)
-    m, shape = s.model, (channels, height, width)
-    return ConvGlobal(shape, m.hidden, m.across, m.depth, context, m.kernel, m.norm)
+    m, (channels, height, width) = s.model, message_shape(s, k)
+    return ConvGlobal((channels, height, width), m.hidden, m.across, m.depth, context, m.kernel, m.norm)
 
 
 def head(s: Settings, k: int) -> nn.Module:

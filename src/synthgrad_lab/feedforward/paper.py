@@ -32,14 +32,9 @@ ITERATIONS = 500_000
 
 
 def reported(data: str, recipe: str, method: str, layers: int, width: int | None = None) -> float | None:
-    """The paper's test error in percent for the same network and method, or None where it gives none.
+    """The paper's test error in percent for the same images, network and method, or None where it gives none.
 
-    Args:
-        data: the images.
-        recipe: the network.
-        method: as in ``METHODS``.
-        layers: number of layers, with the output layer.
-        width: hidden units or filters; None for any width.
+    Without a width that of the network does not matter.
     """
     if data not in ("mnist", "cifar10") or recipe not in TABLE or width not in (None, WIDTHS[recipe]):
         return None

@@ -27,17 +27,10 @@ class StepEvent(TypedDict):
 
 
 def timeline(trainer: Trainer, x: Tensor, y: Tensor, steps: int = 31) -> list[StepEvent]:
-    """Time the parts of a training step, on a copy of the trainer.
+    """The events of one step on a batch, in order: the shortest of several, which the machine disturbed least.
 
-    Args:
-        trainer: the trainer; it is not changed.
-        x: a batch.
-        y: its labels.
-        steps: steps to time, or fewer if they take more than three seconds. The shortest is returned, which the
-            machine disturbed least.
-
-    Returns:
-        The events of one step, in order. On a GPU each event waits for the device.
+    The steps are those of a copy of the trainer, and fewer if they take more than three seconds. On a GPU each event
+    waits for the device.
     """
     before = torch.get_rng_state()
     subject = _TimedTrainer(copy.deepcopy(trainer))
@@ -95,13 +88,7 @@ class _TimedTrainer:
 
 
 def peak(trainer: Trainer, x: Tensor, y: Tensor) -> int:
-    """Bytes at the highest point of one step, above what was allocated before it: activations, gradients.
-
-    Args:
-        trainer: the trainer; it is not changed.
-        x: a batch.
-        y: its labels.
-    """
+    """Bytes at the highest point of one step of a copy, above what was allocated before it: activations, gradients."""
     random, trainer = torch.get_rng_state(), copy.deepcopy(trainer)
     for _ in trainer.parts:  # optimizers allocate their state; stale gradients reach the lowest layer
         trainer.step(x, y)

@@ -32,9 +32,8 @@ def cifar_fcn(method: Method = USUAL) -> Settings:
 
 def cifar_cnn(method: Method = USUAL) -> Settings:
     """The paper's convolutional net on CIFAR-10: 128 filters of 5x5 pixels."""
-    return _convolutional(
-        Settings(recipe="cifar-cnn", method=method, data="cifar10", net="cnn", width=128, epochs=10)
-    )
+    s = Settings(recipe="cifar-cnn", method=method, data="cifar10", net="cnn", width=128, epochs=10)
+    return _convolutional(s)
 
 
 RECIPES: dict[str, Callable[[Method], Settings]] = {
@@ -68,12 +67,9 @@ def _convolutional(s: Settings) -> Settings:
 
 
 def defaults(recipe: str, chosen: Mapping[str, str]) -> Settings:
-    """A recipe's settings, given the choices on which the other defaults depend.
+    """A recipe's settings, given the choices on which the other defaults depend: settings by name, as texts.
 
-    Args:
-        recipe: its name.
-        chosen: settings by name, as texts; ``method``, ``data``, ``preset`` and ``steps`` matter. A value that is not
-            valid is ignored: the command refuses it.
+    ``method``, ``data``, ``preset`` and ``steps`` matter. A value that is not valid is ignored: the command refuses it.
     """
     method, data = chosen.get("method"), chosen.get("data")
     settings = RECIPES[recipe](method if method in METHODS else USUAL)

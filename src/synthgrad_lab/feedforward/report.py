@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import inspect
+import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 from synthgrad_lab.feedforward import figures
-from synthgrad_lab.feedforward.field_docs import field_docs
 from synthgrad_lab.feedforward.locks import first_update
 from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.feedforward.step_figure import timeline
-from synthgrad_lab.feedforward.summary import Key, groups, label, summarise
-from synthgrad_lab.feedforward.summary_table import VALIDATION, Cost, caption, heading, lines
+from synthgrad_lab.feedforward.summary import VALIDATION, Cost, Key, groups, heading, label, lines, summarise
 from synthgrad_lab.reporting.html_report import Block, Section, picture
 from synthgrad_lab.reporting.runs import Run
+from synthgrad_lab.reporting.statistics import grouped
 from synthgrad_lab.running.settings import flat
 
 CURVES = """Error on the validation images during training; lower is better, and the scale is logarithmic.
@@ -42,59 +47,47 @@ NOTES = (
 
 
 def section(runs: Sequence[Run], cost: Cost = None) -> Section | None:
-    """The section about these runs; None if there is none.
+    """The section about these runs, finished or not; None if there is none.
 
     Args:
-        runs: of this family; those that have not finished are named, and their curves drawn.
-        cost: seconds per step over Bprop's, by method, where they were measured better than by the runs themselves.
+        runs: of this family.
+        cost: as measured by itself, if it was: better than by the runs' own times.
     """
     if not runs:
         return None
-    found = groups(runs)
-    rows = summarise(runs)
+    found, rows = groups(runs), summarise(runs)
     whole = lines(rows, cost)
     folders = [_folder(run) for members in found.values() for run in members]
-    networks: dict[str, dict[Key, list[Run]]] = {}
-    for key, members in found.items():
-        networks.setdefault(key.network, {})[key] = members
-    times = (
-        ", and was measured with the methods in turn." if cost else "; other work may have run at the same time."
+    times, below = (
+        (", and was measured with the methods in turn.", "measured with the methods in turn")
+        if cost
+        else ("; other work may have run at the same time.", "from the runs, while other work may have run")
     )
-    blocks = [
-        *(
-            Block("warning", f"{label(row['method'], row['settings'])}: {note}.")
-            for row in rows
-            for note in row["notes"]
-        ),
-        *_unfinished(runs),
-        Block("notes", lines=[*NOTES[:-1], NOTES[-1] + times]),
-        *([Block("details", "With the errors on the validation images", lines=whole)] if rows else []),
-        *(block for network, some in networks.items() for block in _network(network, some)),
-        Block("heading", "Settings"),
-        *(_settings(key, members) for key, members in found.items()),
-        Block("heading", "Runs"),
-        Block("table", lines=folders, words=True),
-    ]
-    below = caption(cost) if rows else ""
+    warnings = [f"{label(row['method'], row['settings'])}: {note}." for row in rows for note in row["notes"]]
+    if unfinished := [f"{run.folder} ({run.state})" for run in runs if not run.result]:
+        warnings.append(f"Not in the table: {', '.join(unfinished)}.")
+    blocks = [Block("warning", text) for text in warnings]
+    blocks.append(Block("notes", lines=[*NOTES[:-1], NOTES[-1] + times]))
+    if rows:
+        blocks.append(Block("details", "With the errors on the validation images", lines=whole))
+    for network, some in grouped(found.items(), lambda group: group[0].network).items():
+        blocks += [Block("heading", network), *_pictures(dict(some))]
+    blocks += [Block("heading", "Settings"), *(_settings(key, members) for key, members in found.items())]
+    blocks += [Block("heading", "Runs"), Block("table", lines=folders, words=True)]
     shown = [{name: text for name, text in line.items() if name != VALIDATION} for line in whole]
     # Before a run has finished, the table shows the states of all.
-    return Section("Feed-forward networks", shown or folders, blocks, heading(rows), below, rows)
+    caption = f"s/step: {below}" if rows else ""
+    return Section("Feed-forward networks", shown or folders, blocks, heading(rows), caption, rows)
 
 
-def _unfinished(runs: Sequence[Run]) -> list[Block]:
-    named = [f"{run.folder} ({run.state})" for run in runs if not run.result]
-    return [Block("warning", f"Not in the table: {', '.join(named)}.")] if named else []
-
-
-def _network(network: str, found: dict[Key, list[Run]]) -> list[Block]:
-    """The figures of a network."""
+def _pictures(found: dict[Key, list[Run]]) -> list[Block]:
+    """The figures of one network."""
     runs = [run for members in found.values() for run in members]
     first = {key.name: members[0] for key, members in found.items()}  # for the texts that replace pictures
-    blocks = [Block("heading", network)]
+    blocks = []
     if any(run.points for run in runs):
-        last = ", ".join(
-            f"{name} {run.points[-1]['validation_error']:.2f} %" for name, run in first.items() if run.points
-        )
+        ends = {name: run.points[-1]["validation_error"] for name, run in first.items() if run.points}
+        last = ", ".join(f"{name} {error:.2f} %" for name, error in ends.items())
         alt = f"Validation error over steps, a line per method; where the first seed ends: {last}"
         blocks.append(picture("Validation error", figures.curves(runs), CURVES, alt))
     if drawn := figures.quality(runs):
@@ -117,7 +110,7 @@ def _network(network: str, found: dict[Key, list[Run]]) -> list[Block]:
 
 def _settings(key: Key, runs: Sequence[Run]) -> Block:
     """The settings of a group, with their meanings."""
-    docs, values = field_docs(Settings), [flat(run.settings) for run in runs]
+    docs, values = _field_docs(Settings), [flat(run.settings) for run in runs]
     rows = [
         {
             "setting": name,
@@ -128,6 +121,22 @@ def _settings(key: Key, runs: Sequence[Run]) -> Block:
         if name != "out"
     ]
     return Block("details", f"{key.name}: {key.network}, {key.steps} steps", lines=rows, words=True)
+
+
+def _field_docs(settings: type) -> dict[str, str]:
+    """The docstring below each field, in one line; those of nested dataclasses by dotted names."""
+    found = {}
+    for base in filter(dataclasses.is_dataclass, reversed(settings.__mro__)):
+        (defined,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        for field, below in pairwise(defined.body):  # pyright: ignore[reportAttributeAccessIssue]
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(value=ast.Constant(str(text))):
+                    found[name] = " ".join(text.split())
+    for field in dataclasses.fields(settings):
+        group: Any = field.default_factory
+        if isinstance(group, type) and dataclasses.is_dataclass(group):
+            found |= {f"{field.name}.{name}": text for name, text in _field_docs(group).items()}
+    return found
 
 
 def _folder(run: Run) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import tyro
 
@@ -12,9 +12,7 @@ from synthgrad_lab.running import settings as common
 from synthgrad_lab.running.ranges import Count, FromTwo, FromZero, Positive, Range, Share, Weight
 
 Method = Literal["no-bprop", "bprop", "local-loss", "stale", "feedback-alignment", "dni", "cdni", "critic"]
-METHODS: tuple[Method, ...] = (
-    "no-bprop", "bprop", "local-loss", "stale", "feedback-alignment", "dni", "cdni", "critic",
-)  # fmt: skip
+METHODS: tuple[Method, ...] = get_args(Method)
 PAPER: tuple[Method, ...] = ("no-bprop", "bprop", "dni", "cdni")
 """The methods of the paper's table."""
 MAIN: tuple[Method, ...] = ("no-bprop", "bprop", "local-loss", "dni", "cdni", "critic")

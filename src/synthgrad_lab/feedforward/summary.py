@@ -1,15 +1,23 @@
-"""Groups of runs that repeat one experiment, and each group's numbers."""
+"""Groups of runs that repeat one experiment, each group's numbers, and the report's table of them."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from synthgrad_lab.feedforward import paper
 from synthgrad_lab.feedforward.settings import LABELS, METHODS
 from synthgrad_lab.reporting.runs import Run, set_apart
-from synthgrad_lab.reporting.statistics import grouped
+from synthgrad_lab.reporting.statistics import deviation, grouped, plus_minus
+from synthgrad_lab.running.jsonl import Row
+
+Cost = Mapping[str, float] | None
+"""Seconds per step over Bprop's, by method or its label, measured with the methods in turn; methods that are not in it
+keep the ratio of their runs' own times."""
+VALIDATION = "validation error %"
+COMMON = {"data": "{}", "layers": "{} layers", "width": "width {}", "steps": "{} steps", "seeds": "{} seeds"}
+"""Columns that stand once, above the table, where all rows agree in them."""
 
 
 class Key(NamedTuple):
@@ -56,11 +64,8 @@ def _shown(run: Run) -> tuple[str, int, int, str, int]:
     return data, s["layers"], s["width"], s["method"], s["steps"]
 
 
-def summarise(runs: Iterable[Run]) -> list[dict[str, Any]]:
+def summarise(runs: Iterable[Run]) -> list[Row]:
     """The numbers of each group of finished runs; empty if no run has finished.
-
-    Args:
-        runs: of this family.
 
     Returns:
         A dict per group: ``data, layers, width, method, steps, settings`` as in ``Key``; ``seeds``, their number;
@@ -74,8 +79,7 @@ def summarise(runs: Iterable[Run]) -> list[dict[str, Any]]:
     found = []
     for key, members in finished.items():
         row, base = _row(key, members), bprop.get(_work(members[0]))
-        cost = row["seconds_per_step"] / _mean(base, "seconds_per_step") if base else None
-        found.append({**row, "cost": cost})
+        found.append({**row, "cost": row["seconds_per_step"] / _mean(base, "seconds_per_step") if base else None})
     return found
 
 
@@ -85,40 +89,71 @@ def _work(run: Run) -> tuple[Any, ...]:
     return *_shown(run)[:3], s["batch"], s["run"]["precision"], s["augment"]
 
 
-def _row(key: Key, runs: Sequence[Run]) -> dict[str, Any]:
-    results = [run.result for run in runs if run.result]
-    seeds = [run.settings["seed"] for run in runs]
+def _row(key: Key, runs: Sequence[Run]) -> Row:
+    s, seeds, results = runs[0].settings, {run.settings["seed"] for run in runs}, _results(runs)
     notes = []
     if len(images := sorted({str(r.get("images", "")) for r in results})) > 1:
         notes.append(f"images differ: {', '.join(images)}")
-    if len(set(seeds)) < len(seeds):
+    if len(seeds) < len(runs):
         notes.append("two runs have the same seed: the deviation is too small")
-    s = runs[0].settings
     # The paper's table is about synthetic gradients alone.
     mixed = any(any(run.settings["mixing"]["lam"]) for run in runs)
-    published = None if mixed else paper.reported(s["data"], s["recipe"], key.method, key.layers, key.width)
     per_layer = zip(*(r["updates_per_layer"] for r in results), strict=True)
     return {
         **key._asdict(),
-        "seeds": len(seeds),
+        "seeds": len(runs),
         "test_error": _mean(runs, "test_error"),
-        "test_deviation": _deviation(runs, "test_error"),
+        "test_deviation": deviation(results, "test_error"),
         "validation_error": _mean(runs, "validation_error"),
-        "validation_deviation": _deviation(runs, "validation_error"),
-        "paper": published,
+        "validation_deviation": deviation(results, "validation_error"),
+        "paper": None if mixed else paper.reported(s["data"], s["recipe"], key.method, key.layers, key.width),
         "updates_per_layer": [round(statistics.fmean(counts)) for counts in per_layer],
         "seconds_per_step": _mean(runs, "seconds_per_step"),
         "notes": notes,
     }
 
 
-def _values(runs: Sequence[Run], name: str) -> list[float]:
-    return [run.result[name] for run in runs if run.result]
+def _results(runs: Iterable[Run]) -> list[Row]:
+    return [run.result for run in runs if run.result]
 
 
-def _mean(runs: Sequence[Run], name: str) -> float:
-    return statistics.fmean(_values(runs, name))
+def _mean(runs: Iterable[Run], name: str) -> float:
+    return statistics.fmean(result[name] for result in _results(runs))
 
 
-def _deviation(runs: Sequence[Run], name: str) -> float | None:
-    return statistics.stdev(values) if len(values := _values(runs, name)) > 1 else None
+def lines(rows: Sequence[Row], cost: Cost = None) -> list[dict[str, str]]:
+    """Each row of ``summarise`` as text by column name, without the columns in which all rows agree."""
+    measured = {label(method): value for method, value in (cost or {}).items()}
+    agreed = _common(rows)
+
+    def text(row: Row) -> dict[str, str]:
+        first = {**row, "method": label(row["method"])}
+        relative, updates = measured.get(first["method"], row["cost"]), row["updates_per_layer"]
+        return {
+            **{name: str(first[name]) for name in ("data", "layers", "width", "method") if name not in agreed},
+            "test error %": plus_minus(row["test_error"], row["test_deviation"]),
+            f"paper ({paper.ITERATIONS // 1000}k it.)": "" if row["paper"] is None else f"{row['paper']:.1f}",
+            VALIDATION: plus_minus(row["validation_error"], row["validation_deviation"]),
+            **{name: str(first[name]) for name in ("steps", "seeds") if name not in agreed},
+            **({"settings": row["settings"]} if any(each["settings"] for each in rows) else {}),
+            # Layer 1 first; one number if all layers had as many.
+            "updates per layer": " ".join(map(str, updates if len(set(updates)) > 1 else updates[:1])),
+            "s/step × Bprop": "" if relative is None else f"{relative:.2f}",
+        }
+
+    return [text(row) for row in rows]
+
+
+def heading(rows: Sequence[Row]) -> str:
+    """The line above the table: the values in which all rows agree, and the meaning of ±."""
+    parts = list(_common(rows).values())
+    if any(row["test_deviation"] is not None for row in rows):
+        parts.append("mean ± standard deviation over the seeds")
+    return ", ".join(parts) if rows else "no run has finished yet"
+
+
+def _common(rows: Sequence[Row]) -> dict[str, str]:
+    """The values in which all rows agree, in words, by column name."""
+    agreed = {name: found.pop() for name in COMMON if len(found := {row[name] for row in rows}) == 1}
+    words = {name: COMMON[name].format(value) for name, value in agreed.items()}
+    return {**words, "seeds": "1 seed"} if agreed.get("seeds") == 1 else words

@@ -50,10 +50,10 @@ def messages(s):
     [(28, 3, [14, 7]), (28, 4, [14, 7, 4]), (32, 3, [16, 8]), (32, 4, [16, 8, 4]), (7, 4, [4, 2, 1]), (1, 2, [1])],
 )
 def test_a_convolutional_layer_halves_the_side(side, layers, sides):
-    parts = cnn(layers, width=6, channels=3, side=side, classes=7)
+    parts = cnn(layers, width=6, channels=3, side=side)
     h = torch.rand(2, 3, side, side)
     shapes = [tuple((h := part(h)).shape) for part in parts]
-    assert shapes == [*((2, 6, n, n) for n in sides), (2, 7)]
+    assert shapes == [*((2, 6, n, n) for n in sides), (2, CLASSES)]
     assert sides_of(side, layers) == sides
 
 

@@ -1,4 +1,4 @@
-"""The time of a training step: measured, beside what its arithmetic alone predicts."""
+"""The time of a training step, measured beside what its arithmetic alone predicts, and its peak memory."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from synthgrad_lab.feedforward.networks import CLASSES, IMAGES
+from synthgrad_lab.feedforward.profiling import peak
 from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.feedforward.settings import Settings
+from synthgrad_lab.feedforward.settings import Method, Settings
 from synthgrad_lab.feedforward.trainer import Trainer
 from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.measure import Step, interleaved
@@ -57,16 +58,23 @@ def bench_step(width: int, repeats: int = 15, progress: Callable[[int], None] = 
     return rows
 
 
-def relative_cost(settings: Mapping[str, Settings], against: str, repeats: int = 15) -> dict[str, float]:
-    """Seconds per step relative to one of them: measured in turn with one thread, median over rounds."""
+def relative_cost(settings: Mapping[str, Settings], repeats: int = 15) -> dict[str, float]:
+    """Seconds per step relative to ``"Bprop"``'s: measured in turn with one thread, median over rounds."""
     batch = batch_of(next(iter(settings.values())))
     trainers = {name: Trainer(s) for name, s in settings.items()}
     times = interleaved({name: lambda t=t: t.step(*batch) for name, t in trainers.items()}, repeats)
-    return {name: _ratio(values, times[against]) for name, values in times.items()}
+    return {name: _ratio(values, times["Bprop"]) for name, values in times.items()}
 
 
 def _ratio(times: list[float], against: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(times, against, strict=True))
+
+
+def peak_of_chain(method: Method, depth: int, width: int, batch: int) -> int:
+    """Bytes at the highest point of a step of a chain of equal layers, above what was allocated before it."""
+    trainer = Trainer(replace(mnist_fcn(method), layers=depth, width=width, batch=batch))
+    trainer.parts[0] = nn.Sequential(nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU())
+    return peak(trainer, torch.rand(batch, width), torch.randint(10, (batch,)))
 
 
 def batch_of(s: Settings) -> tuple[Tensor, Tensor]:

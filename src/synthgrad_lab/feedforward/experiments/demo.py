@@ -8,19 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.feedforward.settings import LABELS, PAPER, Settings
+from synthgrad_lab.feedforward.settings import LABELS, PAPER
 
 log = logging.getLogger(__name__)
-
-
-def runs(steps: int, seeds: int, data: Any = "mnist", data_dir: str | None = None) -> dict[str, Settings]:
-    """The paper's four methods, each with every seed; the slowest first, so that two workers end together."""
-    order = sorted(PAPER, key=["dni", "cdni", "bprop", "no-bprop"].index)
-    return {
-        f"{method}-seed{seed}": replace(mnist_fcn(method), steps=steps, seed=seed, data=data, data_dir=data_dir)
-        for method in order
-        for seed in range(seeds)
-    }
 
 
 def demo(
@@ -31,15 +21,7 @@ def demo(
     data: Any = "mnist",
     data_dir: str | None = None,
 ) -> tuple[list[Path], dict[str, float]]:
-    """Run all methods with all seeds, and measure the cost of a step.
-
-    Args:
-        folder: folder of the runs; a second call resumes those that are there.
-        steps: steps per run.
-        seeds: runs per method.
-        workers: processes at a time.
-        data: mnist or fashion-mnist.
-        data_dir: a folder with the data's files.
+    """Run the paper's four methods with all seeds, and measure the cost of a step; a second call resumes the runs.
 
     Returns:
         The runs' folders, and each method's seconds per step relative to Bprop's, measured in turn.
@@ -47,8 +29,12 @@ def demo(
     from synthgrad_lab.feedforward.bench.step import relative_cost
     from synthgrad_lab.running.grid import run_grid
 
-    todo = runs(steps, seeds, data, data_dir)
+    todo = {
+        f"{method}-seed{seed}": replace(mnist_fcn(method), steps=steps, seed=seed, data=data, data_dir=data_dir)
+        for method in sorted(PAPER, key=["dni", "cdni", "bprop", "no-bprop"].index)  # the slowest first
+        for seed in range(seeds)
+    }
     run_grid(todo, folder, workers)
     log.info("measuring the time of a step, one method after the other in turn ...")
-    cost = relative_cost({LABELS[method]: mnist_fcn(method) for method in PAPER}, against="Bprop")
+    cost = relative_cost({LABELS[method]: mnist_fcn(method) for method in PAPER})
     return [folder / name for name in todo], cost

@@ -2,7 +2,7 @@
 
 import pytest
 
-from synthgrad_lab.feedforward.bench import BENCHES, memory, step
+from synthgrad_lab.feedforward.bench import BENCHES, step
 from synthgrad_lab.recurrent import bench as recurrent
 
 
@@ -18,7 +18,7 @@ def test_arithmetic_is_counted_as_by_hand():
 
 def test_unlocked_memory_is_flat_in_depth_where_backprops_is_linear():
     peaks = {
-        (method, depth): memory.measured(method, depth, width=64, batch=1024)
+        (method, depth): step.peak_of_chain(method, depth, width=64, batch=1024)
         for method in ("bprop", "cdni")
         for depth in (4, 16)
     }
