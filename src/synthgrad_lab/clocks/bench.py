@@ -22,11 +22,7 @@ class Clocks(Bench):
     """Values of T."""
 
     def measure(self, bar: Bar) -> tuple[list[Row], dict[str, Any]]:
-        """Measure every T and method.
-
-        Returns:
-            A row for each: ``T, method, memory_mb, memory_ratio`` (to Bprop with the same T).
-        """
+        """Measure every T and method; ``memory_ratio`` is to Bprop with the same T."""
         rows, progress = [], bar("T", len(self.lengths))
         for done, T in enumerate(self.lengths, start=1):
             memory = {method: _memory(T, method) for method in COMPARED}

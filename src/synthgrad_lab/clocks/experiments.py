@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgrad_lab.clocks.recipes import clocks
-from synthgrad_lab.clocks.settings import METHODS, Method, Settings
+from synthgrad_lab.clocks.settings import METHODS, Method
 from synthgrad_lab.running.experiment import Experiment, Planned
 from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.settings import vary
 
 SEEDS = 3
 DIGITS = 1_536_000
-"""Digits that every run sees."""
+"""Digits that every run sees, with thirty points of the curve."""
 COMPARED: dict[int, tuple[Method, ...]] = {4: METHODS, 6: ("bprop", "dni", "cdni"), 8: ("bprop", "dni", "cdni")}
 """Methods by T."""
 
@@ -31,8 +31,10 @@ class TwoClocks(Experiment):
         for seed in range(SEEDS):
             for T, methods in COMPARED.items():
                 for method in methods:
-                    settings = at_equal_digits(vary(clocks(method), {"T": T, "seed": seed}))
-                    yield Planned({"variant": f"T{T}-{method}"}, settings)
+                    s = vary(clocks(method), {"T": T, "seed": seed})
+                    steps = DIGITS // (T**2 * s.batch)
+                    s = vary(s, {"steps": steps, "run.eval_every": max(steps // 30, 1)})
+                    yield Planned({"variant": f"T{T}-{method}"}, s)
 
     def finish(self, out: Path, results: Path) -> list[Path]:
         """Draw the schedules of Bprop and DNI, with T = 4, as running them records them."""
@@ -45,12 +47,6 @@ class TwoClocks(Experiment):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, svg(drawn({method: schedule(clocks(method)) for method in ("bprop", "dni")})))
         return [path]
-
-
-def at_equal_digits(s: Settings) -> Settings:
-    """The same settings with as many rounds as make up the digits, and thirty points of the curve."""
-    steps = DIGITS // (s.T**2 * s.batch)
-    return vary(s, {"steps": steps, "run.eval_every": max(steps // 30, 1)})
 
 
 EXPERIMENTS: dict[str, type[Experiment]] = {"clocks": TwoClocks}

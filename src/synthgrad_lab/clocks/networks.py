@@ -1,7 +1,8 @@
-"""The two networks: A sees digits and counts the odd ones, B counts the 3s from A's messages."""
+"""The two networks: A sees digits and counts the odd ones, B counts the 3s from A's messages. The digits of a round."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from synthgrad_lab.running.optimizers import adam
 
 
 class Moment(NamedTuple):
-    """The data of a step: a digit per stream and, where a network must answer, the right answer."""
+    """The data of a step: a digit per stream and, where a network must answer, the right answer, shape (batch,)."""
 
     images: Tensor
     """Shape (batch, 784)."""
@@ -24,11 +25,26 @@ class Moment(NamedTuple):
     window: int
     """Which of B's T ticks this is part of, from 0."""
     odd: Tensor | None = None
-    """At A's last step: the number of odd ones among its T digits, shape (batch,)."""
+    """At A's last step: the number of odd ones among its T digits."""
     seen: Tensor | None = None
-    """At A's last step: the number of 3s among its T digits, shape (batch,)."""
+    """At A's last step: the number of 3s among its T digits."""
     threes: Tensor | None = None
-    """At B's last tick: the number of 3s among all T² digits, shape (batch,)."""
+    """At B's last tick: the number of 3s among all T² digits."""
+
+
+def moments(x: Tensor, y: Tensor, T: int, batch: int, random: torch.Generator) -> Iterator[Moment]:
+    """One round of T² digits: of images x of shape (examples, 1, 28, 28) with labels y, drawn with replacement."""
+    drawn = torch.randint(0, len(x), (T, T, batch), generator=random)
+    labels = y[drawn]
+    odd, seen = (labels % 2 == 1).sum(1), (labels == 3).sum(1)
+    for window in range(T):
+        for phase in range(T):
+            moment = Moment(x[drawn[window, phase]].flatten(1), phase, window)
+            if phase == T - 1:
+                moment = moment._replace(odd=odd[window], seen=seen[window])
+                if window == T - 1:
+                    moment = moment._replace(threes=seen.sum(0))
+            yield moment
 
 
 class A(nn.Module):
@@ -48,9 +64,8 @@ class A(nn.Module):
         state = self.cell(x, state)
         if moment.odd is None:
             return Tick(state)
-        answer = self.answer(state[0])
-        message = self.message(state[0]), moment.seen
-        return Tick(state, {"B": message}, F.cross_entropy(answer, moment.odd), answer.detach())
+        answer, message = self.answer(state[0]), self.message(state[0])
+        return Tick(state, {"B": (message, moment.seen)}, F.cross_entropy(answer, moment.odd), answer.detach())
 
 
 class B(nn.Module):
@@ -77,20 +92,15 @@ def two_networks(s: Settings) -> tuple[Clocks, list[torch.optim.Adam]]:
     a, b = A(s.T, s.width).to(s.run.device), B(s.T, s.width).to(s.run.device)
 
     def interface(features: int, context: int = 0, scale: float = 1.0) -> Interface:
-        model = MLP(features, s.model.hidden, 1, context).to(s.run.device)
+        model = MLP(features, s.model.hidden, 1, context)
         return Interface(model, unit_factor=s.model.unit_factor, scale=scale).to(s.run.device)
-
-    def later() -> RecurrentInterface | None:
-        return RecurrentInterface(interface(2 * s.width)) if s.recurrent == "dni" else None
 
     context = s.T + 1 if s.method == "cdni" else 0
     message = interface(s.width, context, s.model.scale) if s.method in ("dni", "cdni") else None
     found, optimizers = Clocks(), []
-    for name, net, every, update, model in (
-        ("A", a, 1, s.T**2 if s.method == "bprop" else s.T, None),
-        ("B", b, s.T, s.T, message),
-    ):
-        recurrent = later()
+    updates_of_a = s.T**2 if s.method == "bprop" else s.T
+    for name, net, every, update, model in (("A", a, 1, updates_of_a, None), ("B", b, s.T, s.T, message)):
+        recurrent = RecurrentInterface(interface(2 * s.width)) if s.recurrent == "dni" else None
         models = [p for m in (recurrent, model) if m is not None for p in m.parameters()]
         optimizers.append(adam(list(net.parameters()), models, s))
         found.add(name, net, every, update, optimizers[-1], recurrent)

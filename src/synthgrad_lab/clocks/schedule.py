@@ -7,11 +7,8 @@ from typing import TypedDict
 
 import torch
 
-from synthgrad_lab.clocks.digits import moments
-from synthgrad_lab.clocks.networks import two_networks
+from synthgrad_lab.clocks.networks import moments, two_networks
 from synthgrad_lab.clocks.settings import Settings
-
-NETWORKS = ("A", "B")
 
 
 class TickEvent(TypedDict):
@@ -52,13 +49,9 @@ def on_noise(s: Settings, on_event: Callable[[int, str, str], None] | None = Non
 
 def as_text(events: Sequence[TickEvent]) -> str:
     """A row per network, a column per step: t ticks, s sends, u is updated."""
-    last = max(event["time"] for event in events)
-    done: dict[tuple[str, int], str] = {}
+    steps = range(1, max(event["time"] for event in events) + 1)
+    rows = {"step": [str(time) for time in steps], **{name: [""] * len(steps) for name in "AB"}}
     for event in events:
-        at = event["network"], event["time"]
-        done[at] = done.get(at, "") + event["what"][0]
-    rows = ["step " + "".join(f"{time:5d}" for time in range(1, last + 1))]
-    rows += [
-        f"{name:5}" + "".join(f"{done.get((name, t), '.'):>5}" for t in range(1, last + 1)) for name in NETWORKS
-    ]
-    return "\n".join([*rows, "t: ticks   s: sends to the other   u: is updated"])
+        rows[event["network"]][event["time"] - 1] += event["what"][0]
+    lines = [f"{name:5}" + "".join(f"{cell or '.':>5}" for cell in cells) for name, cells in rows.items()]
+    return "\n".join([*lines, "t: ticks   s: sends to the other   u: is updated"])

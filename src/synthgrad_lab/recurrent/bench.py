@@ -38,10 +38,8 @@ class Recurrent(Bench):
     def measure(self, bar: Bar) -> tuple[list[Row], dict[str, Any]]:
         """Measure every width, cell and method.
 
-        Returns:
-            A row for each: ``cell, units, T, method, ms, ratio`` (to truncated BPTT, median over rounds),
-            ``memory_kb`` (the peak of one update above what was allocated before it), and ``memory_later_kb``,
-            the same after 500 more updates of the same stream.
+        Times are medians over rounds, their ratio is to truncated BPTT; memory is the peak of one update above what
+        was allocated before it, ``memory_later_kb`` the same after 500 more updates of the same stream.
         """
         rows = []
         for width in self.widths:

@@ -99,22 +99,26 @@ class Recurrent(Experiment):
         from synthgrad_lab.recurrent.measures import best_rate
         from synthgrad_lab.running.gather import holds
 
-        budget, asked = BUDGETS[self.budget], [arm for arm in arms() if self._asked(arm)]
-        first = {arm[:2]: [self._planned(arm, rate, 0) for rate in self._rates(arm)] for arm in asked}
-        for planned in first.values():
-            yield from planned
+        budget = BUDGETS[self.budget]
         rows = {
             row["run"]: row
             for row in gathered
             if "arm" in row and recorded_version(row) == Settings.version_for(row["settings"])
         }
-        ready = [arm for arm in asked if all(holds(rows.get(p.name), p.settings) for p in first[arm[:2]])]
+        ready = []
+        for arm in filter(self._asked, arms()):
+            rates = budget.rates.get(arm.task, budget.rates[""])
+            if arm.method == "frozen":
+                rates = rates[:1]  # at any rate a frozen core stands still
+            first = [self._planned(arm, rate, 0) for rate in rates]
+            yield from first
+            if all(holds(rows.get(p.name), p.settings) for p in first):
+                ready.append(arm)
         for seed in range(1, budget.seeds):  # all arms once before any arm twice
             for arm in ready:
-                if seed > 2 and arm.task not in SHORT:
-                    continue
-                tried = [row for row in rows.values() if (row["task"], row["arm"]) == arm[:2]]
-                yield self._planned(arm, best_rate(tried, arm.task)[0]["settings"]["optimizer"]["lr"], seed)
+                if seed <= 2 or arm.task in SHORT:
+                    tried = [row for row in rows.values() if (row["task"], row["arm"]) == arm[:2]]
+                    yield self._planned(arm, best_rate(tried, arm.task)[0]["settings"]["optimizer"]["lr"], seed)
 
     def _asked(self, arm: Arm) -> bool:
         budget = BUDGETS[self.budget]
@@ -124,11 +128,6 @@ class Recurrent(Experiment):
             and not (arm.task == "char-lm" and self.text is None)
             and (budget.long or "steps" not in arm.changes)
         )
-
-    def _rates(self, arm: Arm) -> tuple[float, ...]:
-        rates = BUDGETS[self.budget].rates
-        tried = rates.get(arm.task, rates[""])
-        return tried[:1] if arm.method == "frozen" else tried  # at any rate a frozen core stands still
 
     def _planned(self, arm: Arm, rate: float, seed: int) -> Planned:
         budget = BUDGETS[self.budget]
@@ -160,10 +159,8 @@ class Recurrent(Experiment):
 def arms() -> Iterator[Arm]:
     """All arms of all tasks."""
     for cell in ("rnn", "gru", "lstm"):
-        common = {"cell": cell}
-        yield Arm("add", f"{cell}, T=5, read-out only", "frozen", common)
-        yield Arm("add", f"{cell}, T=5, BPTT", "bptt", common)
-        yield Arm("add", f"{cell}, T=5, DNI", "dni", common)
+        for method, name in (("frozen", "read-out only"), ("bptt", "BPTT"), ("dni", "DNI")):
+            yield Arm("add", f"{cell}, T=5, {name}", method, {"cell": cell})
     yield Arm("add", "rnn, T=3, BPTT", "bptt", {"T": 3})
     yield Arm("add", "rnn, T=3, DNI", "dni", {"T": 3})
     yield Arm("add", "rnn, T=15, BPTT", "bptt", {"T": 15})

@@ -12,14 +12,11 @@ from synthgrad_lab.running.jsonl import Row
 
 @dataclass(frozen=True)
 class Measure:
-    """How success at a task is measured."""
+    """How success at a task is measured: its key in points of the curve and in the result, its name in tables."""
 
     point: str
-    """Its key in the points of the curve, on validation data."""
     result: str
-    """Its key in the result, on test data."""
     label: str
-    """Its name in tables and figures."""
     more_is_better: bool = False
 
 

@@ -14,19 +14,11 @@ from synthgrad.recurrent.state import Leaves
 from synthgrad_lab.recurrent.settings import Settings
 from synthgrad_lab.recurrent.tasks.base import Task
 
-CELLS: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class Core(nn.Module):
-    """A recurrent core with a linear read-out: ``core(x, state)`` returns all outputs and the last state.
-
-    Args:
-        cell: rnn (tanh), gru or lstm.
-        inputs: numbers per step that it sees.
-        width: units of each layer.
-        outputs: numbers per step that the read-out returns.
-        layers: number of layers.
-    """
+    """A recurrent core with a linear read-out: ``core(x, state)`` returns all outputs and the last state."""
 
     def __init__(self, cell: str, inputs: int, width: int, outputs: int, layers: int = 1):
         super().__init__()
@@ -41,10 +33,8 @@ class Core(nn.Module):
 
 def interface_for(s: Settings, task: Task) -> RecurrentInterface:
     """The interface between a chunk and the next."""
-    m = s.model
-    interface = Interface(
-        gradient_model(s, task), lam=m.lam, unit_factor=m.unit_factor, target_every=m.target_every
-    )
+    m, model = s.model, gradient_model(s, task)
+    interface = Interface(model, lam=m.lam, unit_factor=m.unit_factor, target_every=m.target_every)
     return RecurrentInterface(interface, m.scale, m.gamma, m.limit, trust=m.trust, only=visible_leaves(s))
 
 

@@ -43,16 +43,14 @@ def char_lm(method: Method = USUAL) -> Settings:
 
 def seq_mnist(method: Method = USUAL) -> Settings:
     """Classify an MNIST digit after its 28 rows; only the last step has a loss. Test error in percent."""
-    return _settings(
-        "seq-mnist", method, {"cell": "lstm", "width": 64, "T": 7, "steps": 12_000, "optimizer.lr": 1e-3}
-    )
+    net = {"cell": "lstm", "width": 64, "T": 7, "steps": 12_000}
+    return _settings("seq-mnist", method, {**net, "optimizer.lr": 1e-3})
 
 
 def line_drawing(method: Method = USUAL) -> Settings:
     """Draw a line to one of 7 targets after a cue at the first step; feedback every second step. Squared error."""
-    return _settings(
-        "line-drawing", method, {"cell": "lstm", "width": 30, "T": 2, "steps": 5_000, "optimizer.lr": 1e-3}
-    )
+    net = {"cell": "lstm", "width": 30, "T": 2, "steps": 5_000}
+    return _settings("line-drawing", method, {**net, "optimizer.lr": 1e-3})
 
 
 def _settings(recipe: str, method: Method, changes: dict[str, Any]) -> Settings:
@@ -62,21 +60,16 @@ def _settings(recipe: str, method: Method, changes: dict[str, Any]) -> Settings:
 def _copying(recipe: str, method: Method, ahead: int) -> Settings:
     net = {"cell": "lstm", "width": 256, "batch": 64, "model.hidden": 256}
     rates = {"optimizer.lr": 3e-3, "optimizer.warm_up": 0.05}
-    more: dict[str, Any] = {}
+    changes: dict[str, Any] = {**net, **rates}
     if method in ("local-loss", "cdni"):
-        critic = {"model.form": "critic", "model.depth": 0, "model.lr": 1e-2}
-        more = {**critic, "optimizer.clip": 0.015, "model.ahead": ahead}
+        critic = {"model.form": "critic", "model.depth": 0, "model.lr": 1e-2, "model.ahead": ahead}
+        changes |= {**critic, "optimizer.clip": 0.015}
     elif method in ("dni", "dni-aux"):
-        more = {"model.scale": 0.1}
-    return _settings(recipe, method, {**net, **rates, **more})
+        changes["model.scale"] = 0.1
+    return _settings(recipe, method, changes)
 
 
 RECIPES: dict[str, Callable[[Method], Settings]] = {
-    "add": add,
-    "delay": delay,
-    "copy": copy,
-    "repeat-copy": repeat_copy,
-    "char-lm": char_lm,
-    "seq-mnist": seq_mnist,
-    "line-drawing": line_drawing,
+    recipe.__name__.replace("_", "-"): recipe
+    for recipe in (add, delay, copy, repeat_copy, char_lm, seq_mnist, line_drawing)
 }

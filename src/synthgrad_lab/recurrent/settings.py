@@ -168,11 +168,7 @@ class Settings(common.Settings):
     """delay dni 2: M's unit is measured on rows to which nothing is sent, in chunks drawn at random."""
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ValueError: for settings that cannot be run together.
-        """
+        """Raise ValueError for settings that cannot be run together."""
         super().__post_init__()
         m = self.model
         if self.per == "episode" and self.recipe in STREAMS:
@@ -180,9 +176,8 @@ class Settings(common.Settings):
         if self.method == "cdni" and m.context:
             raise ValueError("method=cdni: M's context is the targets to come, not inputs; model.context=false")
         if m.hidden_only and self.cell != "lstm":
-            raise ValueError(
-                f"model.hidden_only: only an LSTM has a cell beside its hidden state, not cell={self.cell}"
-            )
+            only = "only an LSTM has a cell beside its hidden state"
+            raise ValueError(f"model.hidden_only: {only}, not cell={self.cell}")
         if m.traces is not None and (self.method not in ("dni", "dni-aux") or m.form == "critic" or m.sees < 1):
             raise ValueError(
                 "model.traces needs a regression that sees the whole state: method=dni or dni-aux, "

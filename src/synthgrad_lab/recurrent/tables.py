@@ -38,10 +38,9 @@ def _row(recipe: str, arm: str, runs: list[Row]) -> dict[str, str]:
     return row
 
 
-BENCH = Table(
-    "recurrent/bench-recurrent", bench, "bench recurrent --record results/recurrent/bench-recurrent.jsonl"
-)
+BENCH = "recurrent/bench-recurrent"
 TABLES = {
-    recipe: Table(f"recurrent/{recipe}", partial(task_table, recipe), "reproduce recurrent") for recipe in MEASURES
-} | {"bench-recurrent": BENCH}
+    **{r: Table(f"recurrent/{r}", partial(task_table, r), "reproduce recurrent") for r in MEASURES},
+    "bench-recurrent": Table(BENCH, bench, f"bench recurrent --record results/{BENCH}.jsonl"),
+}
 """Tables of documents, by name."""

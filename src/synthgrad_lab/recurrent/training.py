@@ -60,20 +60,19 @@ class RecurrentTraining:
         self.future = networks.interface_for(s, self.task).to(s.run.device) if s.synthetic else None
         self.head = self.auxiliary = self.traces = None
         if s.method == "local-loss":
-            self.head = networks.target_head(s, self.task).to(s.run.device)
+            self.head = networks.target_head(s, self.task)
         if s.method == "dni-aux":
-            model = networks.gradient_model(s, self.task)
-            self.auxiliary = AuxiliaryTask(model, s.model.aux_weight).to(s.run.device)
+            self.auxiliary = AuxiliaryTask(networks.gradient_model(s, self.task), s.model.aux_weight)
         if s.model.traces is not None and self.future is not None:
             self.traces = EligibilityTraces(self.future, s.model.traces)
-        self.models = nn.ModuleList(m for m in (self.head, self.future, self.auxiliary) if m is not None)
-        core, models = ([p for p in each.parameters() if p.requires_grad] for each in (self.net.core, self.models))
-        self.optimizer = adam(core, models, s)
+        models = (m for m in (self.head, self.future, self.auxiliary) if m is not None)
+        self.models = nn.ModuleList(models).to(s.run.device)
+        core, model = ([p for p in each.parameters() if p.requires_grad] for each in (self.net.core, self.models))
+        self.optimizer = adam(core, model, s)
         rate = s.optimizer.lr if s.optimizer.read_out_lr is None else s.optimizer.read_out_lr
-        read_out = {"params": self.net.read_out.parameters(), "lr": rate, "initial_lr": rate}
-        self.optimizer.add_param_group(read_out)
+        self.optimizer.add_param_group({"params": self.net.read_out.parameters(), "lr": rate, "initial_lr": rate})
         self.state: Any = None
-        self.context: Any = None
+        self.context: Tensor | None = None
         self.below_zero = 0
 
     def step(self, done: int) -> float | None:
@@ -139,8 +138,7 @@ class RecurrentTraining:
 
     def _schedule(self, done: int) -> None:
         """Set learning rates, and begin lesions."""
-        s = self.settings
-        share = done / s.steps
+        s, share = self.settings, done / self.settings.steps
         set_learning_rates(self.optimizer, s.optimizer.decay, share)
         if share < s.optimizer.warm_up:
             self.optimizer.param_groups[0]["lr"] *= share / s.optimizer.warm_up
@@ -154,10 +152,7 @@ class RecurrentTraining:
     @torch.no_grad()
     def evaluate(self, test: bool = False) -> dict[str, float]:
         """The task's measures on validation or test data."""
-        self.net.eval()
-        measures = self.task.evaluate(self._whole, test)
-        self.net.train()
-        return measures
+        return self.task.evaluate(self._whole, test)
 
     def _whole(self, x: Tensor) -> Tensor:
         """The outputs of whole sequences, computed in pieces, since long sequences need memory."""
@@ -227,12 +222,9 @@ class RecurrentTraining:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later update depends on."""
-        return {
-            **{name: getattr(self, name).state_dict() for name in PARTS},
-            "state": self.state,
-            "context": self.context,
-            "traces": self.traces.traces if self.traces else None,
-        }
+        parts = {name: getattr(self, name).state_dict() for name in PARTS}
+        traces = self.traces.traces if self.traces else None
+        return {**parts, "state": self.state, "context": self.context, "traces": traces}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a ``state_dict``."""

@@ -18,7 +18,22 @@ def task_of(s: Settings) -> Task:
     Raises:
         ValueError: if the method needs targets to come and the task has no episodes.
     """
-    task = _task_of(s)
+    usual = s.T, s.batch, s.seed
+    match s.recipe, s.task:
+        case "add", _:
+            task = Add(*usual)
+        case "delay", Growing(first, grow):
+            task = Delay(*usual, first, grow)
+        case "copy" | "repeat-copy", Copying(first, grow, bits):
+            task = Copy(*usual, first, bits, s.recipe == "repeat-copy", grow)
+        case "char-lm", Text(text):
+            task = Chars(*usual, text)
+        case "seq-mnist", _:
+            task = Rows(*usual, s.data_dir)
+        case "line-drawing", _:
+            task = Lines(*usual)
+        case recipe, own:
+            raise ValueError(f"recipe {recipe!r} with {own} is none of the recurrent recipes; see recipes.py")
     if s.method in ("local-loss", "cdni"):
         if not isinstance(task, Episodes):
             raise ValueError(
@@ -27,22 +42,3 @@ def task_of(s: Settings) -> Task:
             )
         task.ahead = s.model.ahead
     return task
-
-
-def _task_of(s: Settings) -> Task:
-    usual = s.T, s.batch, s.seed
-    match s.recipe, s.task:
-        case "add", _:
-            return Add(*usual)
-        case "delay", Growing(first, grow):
-            return Delay(*usual, first, grow)
-        case "copy" | "repeat-copy", Copying(first, grow, bits):
-            return Copy(*usual, first, bits, s.recipe == "repeat-copy", grow)
-        case "char-lm", Text(text):
-            return Chars(*usual, text)
-        case "seq-mnist", _:
-            return Rows(*usual, s.data_dir)
-        case "line-drawing", _:
-            return Lines(*usual)
-        case recipe, task:
-            raise ValueError(f"recipe {recipe!r} with {task} is none of the recurrent recipes; see recipes.py")

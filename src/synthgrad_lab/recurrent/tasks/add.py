@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,14 +25,11 @@ def probability(x: Tensor) -> Tensor:
 
 def floor(*known: int) -> float:
     """The lowest cross-entropy, in nats, that the bits at these lags allow, and no other bits."""
-    total = 0.0
-    for seen in product((0, 1), repeat=len(known)):
-        given = dict(zip(known, seen, strict=True))
-        hidden = [lag for lag in LAGS if lag not in given]
-        cases = [{**given, **dict(zip(hidden, rest, strict=True))} for rest in product((0, 1), repeat=len(hidden))]
-        p = sum(0.5 + sum(LAGS[lag] * case.get(lag, 0) for lag in LAGS) for case in cases) / len(cases)
-        total += -sum(q * math.log(q) for q in (p, 1 - p) if q > 0) / 2 ** len(known)
-    return total
+    # P(y = 1), given these bits, is linear in the others, whose mean is a half.
+    hidden = 0.5 + sum(weight / 2 for lag, weight in LAGS.items() if lag not in known)
+    given = product(*((0, LAGS[lag]) for lag in known))
+    ps = [hidden + sum(seen) for seen in given]
+    return sum(-sum(q * math.log(q) for q in (p, 1 - p) if q > 0) for p in ps) / len(ps)
 
 
 class Add(Task):
@@ -44,13 +40,12 @@ class Add(Task):
     """
 
     inputs, outputs = 2, 1
-    changing = ("past",)
+    changing = ("past", "drawn")
 
     def __init__(self, T: int, batch: int, seed: int):
         super().__init__(T, batch, seed)
-        self.drawn = torch.Generator().manual_seed(
-            seed + 1_000_000
-        )  # separate, so that the data does not depend on T
+        # Separate, so that the data does not depend on T.
+        self.drawn = torch.Generator().manual_seed(seed + 1_000_000)
         self.past = bits((max(LAGS), batch), self.random)
 
     def chunk(self) -> Chunk:
@@ -65,36 +60,22 @@ class Add(Task):
         """Cross-entropy in nats."""
         return F.binary_cross_entropy_with_logits(out.squeeze(-1), y, reduction="none")
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that later chunks depend on, with the random state of the targets."""
-        return {**super().state_dict(), "drawn": self.drawn.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a ``state_dict``."""
-        state = dict(state)
-        self.drawn.set_state(state.pop("drawn"))
-        super().load_state_dict(state)
-
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
         """``cross_entropy`` against the true probability, in nats, and its ``floor``."""
-        random = held_out(test)
-        x = bits((max(LAGS) + WARM + STEPS, STREAMS), random)
-        p = probability(x)[WARM:]
+        x = bits((max(LAGS) + WARM + STEPS, STREAMS), held_out(test))
         out = network(_inputs(x))[max(LAGS) + WARM :].squeeze(-1)
-        loss = F.binary_cross_entropy_with_logits(out, p)
+        loss = F.binary_cross_entropy_with_logits(out, probability(x)[WARM:])
         return {"cross_entropy": loss.item(), "floor": floor(*LAGS)}
 
     def show(self) -> str:
         """Bits, and below them the probabilities of their targets."""
         x = bits((30, 1), torch.Generator().manual_seed(0))
-        p = probability(x)[:, 0]
-        rows = [
-            "x      " + "".join(f"{int(bit):5d}" for bit in x[10:, 0]),
-            "P(y=1) " + "".join(f"{value:5.2f}" for value in p),
-            "the target depends on the bits 6 and 10 steps ago; lowest cross-entropy, in nats, given",
-            f"  no bit {floor():.4f}, the 10th {floor(10):.4f}, the 6th {floor(6):.4f}, both {floor(6, 10):.4f}",
-        ]
-        return "\n".join(rows)
+        return (
+            f"x      {''.join(f'{int(bit):5d}' for bit in x[10:, 0])}\n"
+            f"P(y=1) {''.join(f'{p:5.2f}' for p in probability(x)[:, 0])}\n"
+            "the target depends on the bits 6 and 10 steps ago; lowest cross-entropy, in nats, given\n"
+            f"  no bit {floor():.4f}, the 10th {floor(10):.4f}, the 6th {floor(6):.4f}, both {floor(6, 10):.4f}"
+        )
 
 
 def _inputs(x: Tensor) -> Tensor:

@@ -32,13 +32,7 @@ class Chunk:
 
 
 class Task:
-    """A source of chunks; all random numbers come from ``random``, so that an interrupted run can be resumed.
-
-    Args:
-        T: steps of a chunk.
-        batch: streams.
-        seed: of the data.
-    """
+    """A source of chunks of T steps; its generators are part of its state, so that a run can be resumed."""
 
     inputs: int
     """Numbers per step that the core sees."""
@@ -46,6 +40,8 @@ class Task:
     """Numbers per step that the read-out returns."""
     episodic = False
     """Whether the data comes in episodes, which end."""
+    changing: tuple[str, ...] = ()
+    """Names of a task's own attributes that chunks depend on."""
 
     def __init__(self, T: int, batch: int, seed: int):
         self.T, self.batch = T, batch
@@ -64,24 +60,14 @@ class Task:
         raise NotImplementedError
 
     def observe_loss(self, total: float, counted: int, ends: bool) -> None:
-        """Take note of a chunk's loss, for the curriculum.
-
-        Args:
-            total: sum over the steps that have a loss.
-            counted: number of these steps.
-            ends: whether an episode ends with the chunk.
-        """
+        """Take note of a chunk's loss, summed over the ``counted`` steps that have one, for the curriculum."""
         self.running_loss = [self.running_loss[0] + total, self.running_loss[1] + counted]
         if ends or not self.episodic:
             self.update_curriculum(self.running_loss[0] / max(self.running_loss[1], 1))
             self.running_loss = [0.0, 0]
 
     def update_curriculum(self, loss: float) -> None:
-        """Make the task longer, if it grows, once losses are low.
-
-        Args:
-            loss: mean per step of an episode, or of a stream's chunk.
-        """
+        """Make the task longer, if it grows, once losses (mean per step of an episode or a chunk) are low."""
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
         """The task's own measures on validation data, or on test data, which is used for nothing else."""
@@ -92,25 +78,24 @@ class Task:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that later chunks depend on: the random state, and every attribute that changes."""
-        kept = {name: getattr(self, name) for name in ("sequences", "running_loss", *self.changing)}
-        return {**kept, "random": self.random.get_state()}
-
-    changing: tuple[str, ...] = ()
-    """Names of a task's own attributes that chunks depend on."""
+        """Everything that later chunks depend on: random states, and every attribute that changes."""
+        kept = {name: getattr(self, name) for name in ("random", "sequences", "running_loss", *self.changing)}
+        return {k: v.get_state() if isinstance(v, torch.Generator) else v for k, v in kept.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a ``state_dict``."""
-        state = dict(state)
-        self.random.set_state(state.pop("random"))
         for name, value in state.items():
-            setattr(self, name, value)
+            if isinstance(generator := getattr(self, name), torch.Generator):
+                generator.set_state(value)
+            else:
+                setattr(self, name, value)
 
 
 class Episodes(Task):
     """A task of episodes, all of which begin and end together; the last chunk may be shorter than T."""
 
     episodic = True
+    changing = ("episode", "at")
     ahead = 0
     """Number of an episode's targets that chunks show while they are still to come."""
 
@@ -131,8 +116,7 @@ class Episodes(Task):
         x, y, counts = (whole[self.at : self.at + self.T] for whole in self.episode)
         self.at += self.T
         coming = self._coming() if self.ahead else None
-        ends = self.at >= len(self.episode[0])
-        if ends:
+        if ends := self.at >= len(self.episode[0]):
             self.episode = ()
         return Chunk(x, y, counts, ends, coming)
 

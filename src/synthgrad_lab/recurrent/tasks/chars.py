@@ -21,8 +21,8 @@ PENN = {
     "test": ("ptb.test.txt", "8b80168b89c18661a38ef683c0dc3721", 442_423),
 }
 """Penn Treebank as Mikolov prepared it: name, MD5, and symbols under this recipe."""
-SHARES = (0.9, 0.05, 0.05)
-"""Shares of any other text, in its own order: training, validation, test."""
+ENDS = (0.9, 0.95)
+"""Where the training and the validation part of any other text end, as shares of it."""
 STREAMS = 100
 """Streams of an evaluation, side by side."""
 FEW = 20
@@ -61,12 +61,9 @@ def read(place: Path) -> Text:
         whole = decode_text(place.read_bytes(), str(place))
         if (ends := whole.count("\r\n")) and ends == whole.count("\n"):
             log.info(
-                "text=%s: its %s lines end in two characters, \\r\\n; dos2unix %s makes it one",
-                place,
-                f"{ends:,}",
-                place,
+                f"text={place}: its {ends:,} lines end in two characters, \\r\\n; dos2unix {place} makes it one"
             )
-        first, second = (round(len(whole) * share) for share in (SHARES[0], SHARES[0] + SHARES[1]))
+        first, second = (round(len(whole) * share) for share in ENDS)
         parts = [whole[:first], whole[first:second], whole[second:]]
     elif place.exists():
         raise ValueError(
@@ -92,8 +89,7 @@ def _penn(folder: Path, kind: str) -> str:
     content = path.read_bytes()
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
-        published = "%s is not the published file (MD5 %s, not %s): do not compare its bits with others'"
-        log.info(published, path, found, md5)
+        log.info(f"{path} is not the published file (MD5 {found}, not {md5}): do not compare its bits with others'")
     text = "".join(line.strip() + "\n" for line in decode_text(content, str(path)).splitlines())
     if found == md5 and len(text) != symbols:
         raise ValueError(f"{path} gives {len(text)} symbols, not {symbols}")
@@ -101,14 +97,7 @@ def _penn(folder: Path, kind: str) -> str:
 
 
 class Chars(Task):
-    """One-hot characters in, logits of the next one out; each stream reads from its own place, round and round.
-
-    Args:
-        T: steps of a chunk.
-        batch: streams.
-        seed: of the places at which streams begin.
-        text: a file or a folder, see ``read``.
-    """
+    """One-hot characters in, logits of the next one out; each stream reads from its own place, round and round."""
 
     changing = ("at",)
 
@@ -117,26 +106,24 @@ class Chars(Task):
         if text is None:
             raise ValueError("char-lm needs a text: --task.text FILE, or a folder with Penn Treebank's ptb.*.txt")
         self.text = read(Path(text))
-        if batch > len(self.text.train):
+        if batch > (size := len(self.text.train)):
             raise ValueError(
-                f"batch={batch}: the training part has {len(self.text.train)} characters, and each stream begins at "
+                f"batch={batch}: the training part has {size} characters, and each stream begins at "
                 "one of its own; choose a smaller batch, or a longer text"
             )
         for part, count in self.text.unseen().items():
             if count:
                 of = f"{count:,} of the {part} part's {len(getattr(self.text, part)):,}"
-                log.info("text=%s: %s characters are never seen in training", text, of)
+                log.info(f"text={text}: {of} characters are never seen in training")
         self.few = False
         self.inputs = self.outputs = len(self.text.alphabet)
-        places = torch.linspace(0, len(self.text.train), batch + 1)[:-1].long()
-        shift = torch.randint(0, len(self.text.train), (1,), generator=self.random)
-        self.at = (places + shift) % len(self.text.train)
+        places = torch.linspace(0, size, batch + 1)[:-1].long()
+        self.at = (places + torch.randint(0, size, (1,), generator=self.random)) % size
 
     def chunk(self) -> Chunk:
         """Each stream's next T characters; a stream that reaches the end of the text continues at its beginning."""
         train = self.text.train
-        steps = torch.arange(self.T + 1)[:, None]
-        symbols = train[(self.at + steps) % len(train)]
+        symbols = train[(self.at + torch.arange(self.T + 1)[:, None]) % len(train)]
         self.at = (self.at + self.T) % len(train)
         return Chunk(self._one_hot(symbols[:-1]), symbols[1:], torch.ones(self.T))
 
@@ -157,8 +144,7 @@ class Chars(Task):
             self.few = True
             log.info("bits per character rest on %d characters only: a longer text tells more", steps * streams)
         symbols = torch.stack([part[k * steps : k * steps + steps + 1] for k in range(streams)], dim=1)
-        out = network(self._one_hot(symbols[:-1]))
-        bits = self.losses(out, symbols[1:]).mean().item()
+        bits = self.losses(network(self._one_hot(symbols[:-1])), symbols[1:]).mean().item()
         return {f"{'test' if test else 'validation'}_bits_per_character": bits}
 
     def _one_hot(self, symbols: Tensor) -> Tensor:
@@ -166,6 +152,7 @@ class Chars(Task):
 
     def show(self) -> str:
         """The text's beginning, and its alphabet."""
-        text = "".join(self.text.alphabet[n] for n in self.text.train[:300].tolist())
-        sizes = ", ".join(f"{len(part):,}" for part in (self.text.train, self.text.valid, self.text.test))
-        return f"{text}\n\n{sizes} characters; {len(self.text.alphabet)} distinct: {self.text.alphabet!r}"
+        t = self.text
+        begin = "".join(t.alphabet[n] for n in t.train[:300].tolist())
+        sizes = ", ".join(f"{len(part):,}" for part in (t.train, t.valid, t.test))
+        return f"{begin}\n\n{sizes} characters; {len(t.alphabet)} distinct: {t.alphabet!r}"

@@ -24,20 +24,13 @@ class Copy(Episodes):
     Inputs are the bits, the start marker, and the request (1 for Copy, R/10 for Repeat Copy). Outputs are the bits
     and the end marker. The episode's length is N (R + 1) + 3; every target step counts alike.
 
-    Args:
-        T: steps of a chunk; the last chunk of an episode has what is left.
-        batch: episodes.
-        seed: of the data.
-        first: N at the start.
-        width: bits of a vector.
-        repeat: whether R grows, too, in turn with N; otherwise R is 1.
-        grow: whether the task grows when the mean error over 20 batches is below 0.15 bits per target bit.
+    N begins at ``first``, R at 1; with ``repeat`` both grow, in turn. A vector has ``width`` bits.
 
     References:
         Graves et al. 2014; Graves et al. 2016; Jaderberg et al. 2017, section 3.2.
     """
 
-    changing = ("episode", "at", "n", "r", "recent", "solved")
+    changing = (*Episodes.changing, "n", "r", "recent", "solved")
 
     def __init__(
         self, T: int, batch: int, seed: int, first: int = 1, width: int = 8, repeat: bool = False, grow: bool = True
@@ -64,15 +57,14 @@ class Copy(Episodes):
     def update_curriculum(self, loss: float) -> None:
         """Make episodes longer once the mean loss over the window is low."""
         self.recent = [*self.recent, loss][-WINDOW:]
-        if len(self.recent) < WINDOW or sum(self.recent) / WINDOW >= SOLVED:
-            return
-        self.solved = [self.n, self.r]
-        if self.grow:
-            self.recent = []
-            if self.repeat and self.n > self.r:
-                self.r += 1
-            else:
-                self.n += 1
+        if len(self.recent) == WINDOW and sum(self.recent) / WINDOW < SOLVED:
+            self.solved = [self.n, self.r]
+            if self.grow:
+                self.recent = []
+                if self.repeat and self.n > self.r:
+                    self.r += 1
+                else:
+                    self.n += 1
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
         """``longest``, ``repeats``: N and R solved; ``episode_length`` for both; ``bits`` at the current length.
@@ -86,8 +78,7 @@ class Copy(Episodes):
         return {"longest": n, "repeats": r, "episode_length": length, "bits": bits_now, "accurate": accurate}
 
     def _try(self, network: Network, n: int, r: int, test: bool) -> tuple[float, float]:
-        random = held_out(test)
-        x, y, counts = self._episode(n, r, EPISODES, random)
+        x, y, counts = self._episode(n, r, EPISODES, held_out(test))
         out, y = network(x)[counts > 0], y[counts > 0]
         return self.losses(out, y).mean().item(), ((out > 0) == (y > 0)).float().mean().item()
 
@@ -110,8 +101,8 @@ class Copy(Episodes):
         x, y, counts = self._episode(n, r, 1, torch.Generator().manual_seed(0))
 
         def row(name: str, values: Tensor, shown: Tensor) -> str:
-            cells = [f"{v:.1g}" if on else " " for v, on in zip(values.tolist(), shown.tolist(), strict=True)]
-            return f"{name:9}" + " ".join(f"{cell:>3}" for cell in cells)
+            cells = [f"{v:3.1g}" if on else "   " for v, on in zip(values.tolist(), shown.tolist(), strict=True)]
+            return f"{name:9}" + " ".join(cells)
 
         always = torch.ones(len(x))
         names = [*(f"bit {k}" for k in range(self.width)), "start", "repeat"]

@@ -17,15 +17,7 @@ STEPS, STREAMS = 200, 100
 
 
 class Delay(Task):
-    """y_t = x_{t-D}; one bit in, one logit out; never reset.
-
-    Args:
-        T: steps of a chunk.
-        batch: streams.
-        seed: of the data.
-        first: D at the start.
-        grow: whether D grows by one when the mean error over 50 updates is below 0.15 bits.
-    """
+    """y_t = x_{t-D}; one bit in, one logit out; never reset. D begins at ``first``."""
 
     inputs, outputs = 1, 1
     changing = ("past", "delay", "recent", "solved")
@@ -57,14 +49,12 @@ class Delay(Task):
 
     def evaluate(self, network: Network, test: bool = False) -> dict[str, float]:
         """``longest``: the largest D solved; ``bits``: the error at the current one."""
-        random = held_out(test)
-        x = bits((self.delay + STEPS, STREAMS), random)
-        out = network(x[..., None])[self.delay :]
-        loss = self.losses(out, x[: len(x) - self.delay])
+        x = bits((self.delay + STEPS, STREAMS), held_out(test))
+        loss = self.losses(network(x[..., None])[self.delay :], x[: -self.delay])
         return {"longest": self.solved, "bits": loss.mean().item()}
 
     def show(self) -> str:
         """Bits and their targets."""
-        x = bits((30, 1), torch.Generator().manual_seed(0))[:, 0]
-        late = "".join(" ?" if t < self.delay else f"{int(x[t - self.delay]):2d}" for t in range(len(x)))
-        return "x" + "".join(f"{int(bit):2d}" for bit in x) + f"\ny{late}   ({self.delay} steps late)"
+        x = [f"{int(bit):2d}" for bit in bits((30,), torch.Generator().manual_seed(0))]
+        late = [" ?"] * self.delay + x
+        return f"x{''.join(x)}\ny{''.join(late[: len(x)])}   ({self.delay} steps late)"

@@ -21,7 +21,6 @@ class Lines(Episodes):
     """
 
     inputs, outputs = 1, 2
-    changing = ("episode", "at")
 
     def begin(self) -> tuple[Tensor, Tensor, Tensor]:
         """New random cues."""
@@ -38,10 +37,10 @@ class Lines(Episodes):
 
     def show(self) -> str:
         """The target of each cue."""
-        _, y, _ = episode(torch.arange(TARGETS).float())
+        x, y, _ = episode(torch.arange(TARGETS).float())
         return "\n".join(
-            f"cue {k / (TARGETS - 1) * 2 - 1:5.2f} at step 0: a line to ({a:5.2f}, {b:5.2f}) in {STEPS} steps"
-            for k, (a, b) in enumerate(y[-1].tolist())
+            f"cue {cue:5.2f} at step 0: a line to ({a:5.2f}, {b:5.2f}) in {STEPS} steps"
+            for cue, (a, b) in zip(x[0, :, 0].tolist(), y[-1].tolist(), strict=True)
         )
 
 

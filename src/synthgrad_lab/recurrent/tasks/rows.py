@@ -13,17 +13,9 @@ ROWS = 28
 
 
 class Rows(Episodes):
-    """28 steps of 28 pixels, ten logits; only the last step has a loss.
-
-    Args:
-        T: steps of a chunk.
-        batch: images.
-        seed: of their order.
-        data_dir: a folder with MNIST's files.
-    """
+    """28 steps of 28 pixels, ten logits; only the last step has a loss."""
 
     inputs, outputs = 28, 10
-    changing = ("episode", "at")
 
     def __init__(self, T: int, batch: int, seed: int, data_dir: str | None = None):
         super().__init__(T, batch, seed)
@@ -45,23 +37,15 @@ class Rows(Episodes):
         """``validation_error`` or ``test_error``, in percent."""
         kind = "test" if test else "validation"
         x, y = getattr(self.data, f"{kind}_x"), getattr(self.data, f"{kind}_y")
-        wrong = [
-            (network(_steps(a))[-1].argmax(1) != b).sum().item()
-            for a, b in zip(x.split(2500), y.split(2500), strict=True)
-        ]
-        return {f"{kind}_error": 100 * sum(wrong) / len(y)}
+        said = torch.cat([network(_steps(part))[-1].argmax(1) for part in x.split(2500)])
+        return {f"{kind}_error": 100 * (said != y).sum().item() / len(y)}
 
     def show(self) -> str:
         """One digit, a row per step."""
         shades = " .:*#"
-        image = self.data.train_x[0].view(ROWS, ROWS)
-        return (
-            "\n".join(
-                f"step {t:2d}  " + "".join(shades[int(pixel * (len(shades) - 1) + 0.5)] for pixel in row.tolist())
-                for t, row in enumerate(image.clamp(0, 1))
-            )
-            + f"\nlabel: {int(self.data.train_y[0])}"
-        )
+        image = (self.data.train_x[0].view(ROWS, ROWS).clamp(0, 1) * (len(shades) - 1) + 0.5).int().tolist()
+        rows = [f"step {t:2d}  " + "".join(shades[pixel] for pixel in row) for t, row in enumerate(image)]
+        return "\n".join([*rows, f"label: {int(self.data.train_y[0])}"])
 
 
 def _steps(images: Tensor) -> Tensor:
