@@ -23,23 +23,21 @@ class Clocks(Bench):
 
     def measure(self, bar: Bar) -> tuple[list[Row], dict[str, Any]]:
         """Measure every T and method; ``memory_ratio`` is to Bprop with the same T."""
+        from synthgrad_lab.clocks.schedule import on_noise
+        from synthgrad_lab.running.measure import allocated
+
         rows, progress = [], bar("T", len(self.lengths))
         for done, T in enumerate(self.lengths, start=1):
-            memory = {method: _memory(T, method) for method in COMPARED}
+            memory: dict[Method, int] = {}
+            for method in COMPARED:
+                one_round = on_noise(vary(clocks(method), {"T": T}))
+                one_round()  # optimizers allocate their state
+                memory[method] = allocated(one_round)
             for method, value in memory.items():
                 ratio = value / memory["bprop"]
                 rows.append({"T": T, "method": LABELS[method], "memory_mb": value / 2**20, "memory_ratio": ratio})
             progress(done)
         return rows, {}
-
-
-def _memory(T: int, method: Method) -> int:
-    from synthgrad_lab.clocks.schedule import on_noise
-    from synthgrad_lab.running.measure import allocated
-
-    one_round = on_noise(vary(clocks(method), {"T": T}))
-    one_round()  # optimizers allocate their state
-    return allocated(one_round)
 
 
 BENCHES: dict[str, type[Bench]] = {"clocks": Clocks}

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from synthgrad_lab.clocks.settings import Method, Settings
 
 USUAL: Method = "dni"
-"""The recipe's method unless another is chosen."""
 
 
 def clocks(method: Method = USUAL) -> Settings:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -22,7 +21,6 @@ SCHEDULE = """Ticks, messages and updates by step, as recorded in the first two 
 A message leaves for B in the step in which A has seen its T digits; with backprop both wait T² steps for an
 update."""
 TICK, SEND, UPDATE = EVENT["forward"], "grey", EVENT["update"]
-"""Colours."""
 
 
 def section(runs: Sequence[Run], **options: Any) -> Section | None:
@@ -39,7 +37,7 @@ def section(runs: Sequence[Run], **options: Any) -> Section | None:
 
 def lines(runs: Sequence[Run]) -> Lines:
     """A row per run, with the settings that set it apart from runs that look the same otherwise."""
-    found, apart = [], set_apart(runs, _shown)
+    found, apart = [], set_apart(runs, lambda run: (run.settings["method"], run.settings["T"]))
     for run, settings in apart:
         s, result = run.settings, run.result
         row = {"method": LABELS[s["method"]], "T": str(s["T"]), "seed": str(s["seed"])}
@@ -54,65 +52,53 @@ def lines(runs: Sequence[Run]) -> Lines:
     return found
 
 
-def _shown(run: Run) -> tuple[str, int]:
-    return run.settings["method"], run.settings["T"]
-
-
 def curves(runs: Sequence[Run]) -> Figure:
     """Both errors over the digits seen."""
     figure, axes = sheet(8.6, 4.2, 1, 2)
     lengths = sorted({run.settings["T"] for run in runs})
-    labelled: set[str] = set()
+    named: dict[str, Line2D] = {}
     ordered = sorted(runs, key=lambda run: METHODS.index(run.settings["method"]))
-    for run, settings in set_apart(ordered, _shown):
-        method, T = _shown(run)
-        name = f"{LABELS[method]}, T = {T}" + (f", {settings}" if settings else "")
-        label = None if name in labelled else name
-        labelled.add(name)
+    for run, settings in set_apart(ordered, lambda run: (run.settings["method"], run.settings["T"])):
+        method, T = run.settings["method"], run.settings["T"]
         colour = shade(METHOD[method], lengths.index(T), len(lengths))
         for ax, key in zip(axes, ("odd_error", "threes_error"), strict=True):
-            ax.plot([p["samples"] for p in run.points], [p[key] for p in run.points], color=colour, label=label)
+            (line,) = ax.plot([p["samples"] for p in run.points], [p[key] for p in run.points], color=colour)
+            named.setdefault(f"{LABELS[method]}, T = {T}" + (f", {settings}" if settings else ""), line)
     for ax, counted in zip(axes, ("A: odd digits", "B: 3s"), strict=True):
         ax.set(xlabel="digits seen", ylabel=f"{counted} miscounted, %", ylim=(0, None))
         ax.grid(axis="y", color=GRID, linewidth=0.8)
     if runs:
-        axes[0].legend(frameon=False)
+        axes[0].legend(named.values(), named, frameon=False)
     return figure
 
 
 def schedules(runs: Sequence[Run]) -> Figure | None:
     """The schedules of the runs with the smallest T, a panel per method; None without a finished run."""
     ended = [run for run in runs if run.events]
-    if not ended:
-        return None
-    least = min(run.settings["T"] for run in ended)
+    least = min((run.settings["T"] for run in ended), default=0)
     first: Any = {run.settings["method"]: run.events for run in reversed(ended) if run.settings["T"] == least}
-    return drawn({method: first[method] for method in METHODS if method in first})
+    return drawn({method: first[method] for method in METHODS if method in first}) if first else None
 
 
 def drawn(events: Mapping[str, Sequence[TickEvent]]) -> Figure:
     """The schedules of several methods below each other."""
+    row = {"A": 2, "B": 1}
     figure, axes = sheet(8.6, 0.8 + 1.25 * len(events), len(events), 1, sharex=True)
     for ax, (method, found) in zip(axes, events.items(), strict=True):
-        _rows(ax, found)
+        for event in found:
+            x, y, (what, *to) = event["time"], row[event["network"]], event["what"].split()
+            if what == "send":
+                arrow = {"arrowstyle": "->", "color": SEND}
+                ax.annotate("", (x, row[to[0]] + 0.12), (x, y - 0.12), arrowprops=arrow)
+            elif what == "update":
+                ax.plot(x + 0.3, y, "s", color=UPDATE)
+            else:
+                ax.plot(x, y, "o", color=TICK)
+        ax.set(yticks=list(row.values()), yticklabels=list(row), ylim=(0.5, 2.5))
+        ax.tick_params("y", length=0)
         ax.set_title(LABELS[method], loc="left", fontsize=10, fontweight="bold")
     axes[-1].set_xlabel("steps: a digit each")
     signs = {"ticks": (TICK, "o"), "sends": (SEND, r"$\downarrow$"), "is updated": (UPDATE, "s")}
     handles = [Line2D([], [], color=c, marker=m, linestyle="", label=name) for name, (c, m) in signs.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
-
-
-def _rows(ax: Axes, events: Sequence[TickEvent]) -> None:
-    row = {"A": 2, "B": 1}
-    for event in events:
-        x, y, (what, *to) = event["time"], row[event["network"]], event["what"].split()
-        if what == "send":
-            style = {"arrowstyle": "->", "color": SEND}
-            ax.annotate("", (x, row[to[0]] + 0.12), (x, y - 0.12), arrowprops=style)
-        elif what == "update":
-            ax.plot(x + 0.3, y, "s", color=UPDATE)
-        else:
-            ax.plot(x, y, "o", color=TICK)
-    ax.set(yticks=list(row.values()), yticklabels=list(row), ylim=(0.5, 2.5))
-    ax.tick_params("y", length=0)

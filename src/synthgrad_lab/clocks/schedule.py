@@ -12,10 +12,9 @@ from synthgrad_lab.clocks.settings import Settings
 
 
 class TickEvent(TypedDict):
-    """A network ticks, sends a message, or is updated."""
+    """At a step (``time``, from 1) a network ticks, sends a message, or is updated."""
 
     time: int
-    """Step, from 1."""
     network: str
     what: str
     """tick, send RECEIVER, or update."""
@@ -24,11 +23,7 @@ class TickEvent(TypedDict):
 def schedule(s: Settings, rounds: int = 2) -> list[TickEvent]:
     """The events of the first rounds, recorded while running them on noise."""
     events: list[TickEvent] = []
-
-    def record(time: int, network: str, what: str) -> None:
-        events.append({"time": time, "network": network, "what": what})
-
-    one_round = on_noise(s, record)
+    one_round = on_noise(s, lambda time, name, what: events.append({"time": time, "network": name, "what": what}))
     for _ in range(rounds):
         one_round()
     return events

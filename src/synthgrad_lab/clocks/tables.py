@@ -50,4 +50,3 @@ TABLES = {
     "clocks": Table("clocks/clocks", by_method, "reproduce clocks"),
     "bench-clocks": Table("clocks/bench-clocks", bench, "bench clocks --record results/clocks/bench-clocks.jsonl"),
 }
-"""Tables of documents, by name."""

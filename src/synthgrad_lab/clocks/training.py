@@ -100,18 +100,16 @@ class ClocksTraining:
 
     def result(self, seconds: float, measure: float) -> dict[str, Any]:
         """The record's last line; evaluates on the test images."""
-        s = self.settings
-        networks, models = self.system.networks.parameters(), self.system.interfaces.parameters()
         return {
-            **{key: getattr(s, key) for key in ("recipe", "method", "T", "recurrent", "width", "seed")},
+            **{key: getattr(self.settings, key) for key in ("recipe", "method", "T", "recurrent", "width", "seed")},
             **self.errors("test", 20),
             "validation": measure,
             "updates_a": self.updates["A"],
             "updates_b": self.updates["B"],
             "samples": self.samples(),
             "seconds": seconds,
-            "parameters": sum(p.numel() for p in networks),
-            "model_parameters": sum(p.numel() for p in models),
+            "parameters": sum(p.numel() for p in self.system.networks.parameters()),
+            "model_parameters": sum(p.numel() for p in self.system.interfaces.parameters()),
             "curve": self.curve,
         }
 
@@ -122,11 +120,10 @@ class ClocksTraining:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later round depends on."""
         return {
-            "system": self.system.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "stream": self.stream.state_dict(),
-            "random": self.random.get_state(),
+            **{name: getattr(self, name).state_dict() for name in ("system", "stream")},
             **{name: getattr(self, name) for name in ("updates", "recorded", "curve", "rounds")},
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "random": self.random.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -15,8 +15,7 @@ from synthgrad_lab.running.settings import vary
 from synthgrad_lab.running.versions import recorded_version
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(NamedTuple):
     """Size of the experiment."""
 
     seeds: int
@@ -26,39 +25,25 @@ class Budget:
     first seed, and with the other seeds at the rate that was best on validation data."""
     steps: dict[str, int]
     """Updates by recipe; of add and char-lm with T = 5, with another T as many as see the same data."""
-    paper: bool = False
-    """Whether networks have the paper's sizes."""
-    long: bool = False
-    """Whether arms with a length of their own are run."""
 
 
 BUDGETS = {
     "quick": Budget(
-        1,
-        {"": (1e-3,), "add": (1e-3,), "delay": (3e-5, 1e-4)},
-        {"add": 4000, "delay": 4000, "copy": 3000, "char-lm": 1500},
+        1, {"": (1e-3,), "delay": (3e-5, 1e-4)}, {"add": 4000, "delay": 4000, "copy": 3000, "char-lm": 1500}
     ),
     "standard": Budget(
         5,
         {"": (1e-3, 3e-3), "add": (3e-4, 1e-3, 3e-3), "delay": (3e-5, 1e-4, 3e-4)},
         {"add": 20_000, "delay": 20_000, "copy": 20_000, "repeat-copy": 20_000, "char-lm": 16_000},
-        long=True,
     ),
-    "paper": Budget(
-        3, {"": (7e-5,)}, {"copy": 2_000_000, "repeat-copy": 2_000_000, "char-lm": 500_000}, paper=True
-    ),
+    "paper": Budget(3, {"": (7e-5,)}, {"copy": 2_000_000, "repeat-copy": 2_000_000, "char-lm": 500_000}),
 }
 
-SHORT = ("add", "delay")
-"""Tasks whose runs take little time."""
-SAME_DATA = ("add", "char-lm")
-"""Tasks whose arms see the same data, whatever their T."""
 COMPARED: tuple[Method, ...] = ("bptt", "dni", "dni-aux")
 EPISODIC: tuple[Method, ...] = ("bptt", "local-loss", "dni", "dni-aux", "cdni")
-"""Methods compared where the targets to come are known."""
 WHOLE = 64
-"""Steps of a chunk that holds a whole episode of ``copy``, so that nothing is truncated. Its update sees as many
-episodes as five updates with T = 5, and counts for five."""
+"""Steps of a chunk that holds a whole episode of ``copy``, so that nothing is truncated. Its update counts for five
+with T = 5, which see as many episodes."""
 
 
 class Arm(NamedTuple):
@@ -116,31 +101,35 @@ class Recurrent(Experiment):
                 ready.append(arm)
         for seed in range(1, budget.seeds):  # all arms once before any arm twice
             for arm in ready:
-                if seed <= 2 or arm.task in SHORT:
+                if seed <= 2 or arm.task in ("add", "delay"):  # whose runs take little time
                     tried = [row for row in rows.values() if (row["task"], row["arm"]) == arm[:2]]
                     yield self._planned(arm, best_rate(tried, arm.task)[0]["settings"]["optimizer"]["lr"], seed)
 
     def _asked(self, arm: Arm) -> bool:
-        budget = BUDGETS[self.budget]
         return (
-            arm.task in budget.steps
+            arm.task in BUDGETS[self.budget].steps
             and arm.task in (self.tasks or RECIPES)
             and not (arm.task == "char-lm" and self.text is None)
-            and (budget.long or "steps" not in arm.changes)
+            and (self.budget == "standard" or "steps" not in arm.changes)  # arms with a length of their own
         )
 
     def _planned(self, arm: Arm, rate: float, seed: int) -> Planned:
-        budget = BUDGETS[self.budget]
-        changes = {"steps": budget.steps[arm.task], **arm.changes, "optimizer.lr": rate, "seed": seed}
+        steps = BUDGETS[self.budget].steps[arm.task]
+        changes = {"steps": steps, **arm.changes, "optimizer.lr": rate, "seed": seed}
         s = vary(RECIPES[arm.task](arm.method), changes)
-        if arm.task in SAME_DATA:
+        if arm.task in ("add", "char-lm"):  # whose arms see the same data, whatever their T
             s = vary(s, {"steps": s.steps * 5 // s.T})
         if s.T == WHOLE:
             s = vary(s, {"steps": s.steps // 5})
         if arm.task == "char-lm":
             s = vary(s, {"task.text": self.text})
-        labels = {"task": arm.task, "arm": arm.name, "rate": f"lr{rate:g}"}
-        return Planned(labels, as_paper(s) if budget.paper else s, arm.task)
+        if (
+            self.budget == "paper"
+        ):  # an LSTM, and M with one hidden layer as wide (recalled); its scale is the recipes'
+            width = 1024 if arm.task == "char-lm" else 256
+            sizes = {"cell": "lstm", "width": width, "model.hidden": width, "batch": 256}
+            s = vary(s, {**sizes, "optimizer.decay": "none"})
+        return Planned({"task": arm.task, "arm": arm.name, "rate": f"lr{rate:g}"}, s, arm.task)
 
     def finish(self, out: Path, results: Path) -> list[Path]:
         """Write a page with a table per task."""
@@ -159,8 +148,9 @@ class Recurrent(Experiment):
 def arms() -> Iterator[Arm]:
     """All arms of all tasks."""
     for cell in ("rnn", "gru", "lstm"):
-        for method, name in (("frozen", "read-out only"), ("bptt", "BPTT"), ("dni", "DNI")):
-            yield Arm("add", f"{cell}, T=5, {name}", method, {"cell": cell})
+        yield Arm("add", f"{cell}, T=5, read-out only", "frozen", {"cell": cell})
+        for method in COMPARED[:2]:
+            yield Arm("add", f"{cell}, T=5, {LABELS[method]}", method, {"cell": cell})
     yield Arm("add", "rnn, T=3, BPTT", "bptt", {"T": 3})
     yield Arm("add", "rnn, T=3, DNI", "dni", {"T": 3})
     yield Arm("add", "rnn, T=15, BPTT", "bptt", {"T": 15})
@@ -183,12 +173,6 @@ def arms() -> Iterator[Arm]:
     for T, compared in ((5, COMPARED), (8, COMPARED[:2]), (20, COMPARED[:1])):
         for method in compared:
             yield Arm("char-lm", f"lstm, T={T}, {LABELS[method]}", method, {"T": T})
-
-
-def as_paper(s: Settings) -> Settings:
-    """The paper's sizes: an LSTM, and M with one hidden layer as wide (recalled); its scale 0.1 is the recipes' own."""
-    width = 1024 if s.recipe == "char-lm" else 256
-    return vary(s, {"cell": "lstm", "width": width, "model.hidden": width, "batch": 256, "optimizer.decay": "none"})
 
 
 PAGE = """# Recurrent networks in chunks of T steps (budget: {budget})

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from synthgrad_lab.reporting.statistics import grouped, one_experiment
 from synthgrad_lab.running.jsonl import Row
 
 
-@dataclass(frozen=True)
-class Measure:
+class Measure(NamedTuple):
     """How success at a task is measured: its key in points of the curve and in the result, its name in tables."""
 
     point: str
@@ -29,7 +28,6 @@ MEASURES = {
     "seq-mnist": Measure("validation_error", "test_error", "test error %"),
     "line-drawing": Measure("mse", "mse", "squared error"),
 }
-"""By recipe."""
 
 
 def best_rate(runs: Sequence[Row], recipe: str) -> list[Row]:

@@ -14,15 +14,13 @@ from synthgrad.recurrent.state import Leaves
 from synthgrad_lab.recurrent.settings import Settings
 from synthgrad_lab.recurrent.tasks.base import Task
 
-CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-
 
 class Core(nn.Module):
     """A recurrent core with a linear read-out: ``core(x, state)`` returns all outputs and the last state."""
 
     def __init__(self, cell: str, inputs: int, width: int, outputs: int, layers: int = 1):
         super().__init__()
-        self.core = CELLS[cell](inputs, width, layers)
+        self.core = getattr(nn, cell.upper())(inputs, width, layers)
         self.read_out = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:

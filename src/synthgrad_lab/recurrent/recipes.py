@@ -9,7 +9,6 @@ from synthgrad_lab.recurrent.settings import TASKS, Method, Settings, Task
 from synthgrad_lab.running.settings import vary
 
 USUAL: Method = "dni"
-"""A recipe's method unless another is chosen."""
 
 
 def add(method: Method = USUAL) -> Settings:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from synthgrad_lab.recurrent.measures import MEASURES
 from synthgrad_lab.recurrent.settings import LABELS
@@ -17,8 +19,6 @@ from synthgrad_lab.reporting.runs import Run, set_apart
 from synthgrad_lab.reporting.statistics import grouped
 
 CAPTION = """On validation data, over updates: a line per run, a colour per method, lighter for shorter chunks."""
-IN_ROW = ("recipe", "method", "T", "cell", "width")
-"""Settings that every row shows."""
 
 
 def section(runs: Sequence[Run], **options: Any) -> Section | None:
@@ -35,10 +35,12 @@ def section(runs: Sequence[Run], **options: Any) -> Section | None:
 
 def lines(runs: Sequence[Run]) -> Lines:
     """A row per run, with the settings that set it apart from runs that look the same otherwise."""
-    found, apart = [], set_apart(runs, lambda run: tuple(run.settings[name] for name in IN_ROW))
+    shown = itemgetter("recipe", "method", "T", "cell", "width")
+    found, apart = [], set_apart(runs, lambda run: shown(run.settings))
     for run, settings in apart:
         s, result = run.settings, run.result
-        measure = MEASURES[s["recipe"]]
+        measure, quality = MEASURES[s["recipe"]], result["quality"] if result else {}
+        cosines = [measures["cosine"] for name, measures in quality.items() if name != "state"]  # of a probe
         found.append(
             {
                 "task": s["recipe"],
@@ -49,7 +51,7 @@ def lines(runs: Sequence[Run]) -> Lines:
                 "seed": str(s["seed"]),
                 "state": run.state,
                 "reached": f"{measure.label}: {result[measure.result]:.4g}" if result else "",
-                "true cosine": _cosine(result) if result else "",
+                "true cosine": f"{statistics.fmean(cosines):.2f}" if cosines else "",
                 "ms per update": f"{1000 * result['seconds_per_step']:.2f}" if result else "",
                 "folder": str(run.folder),
             }
@@ -57,27 +59,18 @@ def lines(runs: Sequence[Run]) -> Lines:
     return found
 
 
-def _cosine(result: dict[str, Any]) -> str:
-    """Mean cosine of the synthetic gradients with those of full backpropagation, at the boundaries of a probe."""
-    cosines = [measures["cosine"] for name, measures in result["quality"].items() if name != "state"]
-    return f"{statistics.fmean(cosines):.2f}" if cosines else ""
-
-
 def curves(recipe: str, runs: Sequence[Run]) -> Figure:
     """The task's measure over updates."""
     figure, (ax,) = sheet(8.6, 4.2, 1, 1)
     chunks = sorted({run.settings["T"] for run in runs})
-    labelled: set[str] = set()
+    named: dict[str, Line2D] = {}
     for run, settings in set_apart(runs, lambda run: (run.settings["method"], run.settings["T"])):
         method, T = run.settings["method"], run.settings["T"]
-        name = f"{LABELS[method]}, T = {T}" + (f", {settings}" if settings else "")
-        label = None if name in labelled else name
-        labelled.add(name)
         colour: Any = shade(METHOD[method], chunks.index(T), len(chunks))
         values = [point[MEASURES[recipe].point] for point in run.points]
-        ax.plot([point["step"] for point in run.points], values, color=colour, label=label)
-    ax.set_xlabel("updates")
-    ax.set_ylabel(MEASURES[recipe].label)
+        (line,) = ax.plot([point["step"] for point in run.points], values, color=colour)
+        named.setdefault(f"{LABELS[method]}, T = {T}" + (f", {settings}" if settings else ""), line)
+    ax.set(xlabel="updates", ylabel=MEASURES[recipe].label)
     ax.grid(axis="y", color=GRID, linewidth=0.8)
-    ax.legend(frameon=False)
+    ax.legend(named.values(), named, frameon=False)
     return figure

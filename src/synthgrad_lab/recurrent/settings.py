@@ -60,9 +60,7 @@ class Text(Task):
     """Any text file, or a folder with Penn Treebank's three word files."""
 
 
-TASKS: dict[str, type[Task]] = {
-    "delay": Growing, "copy": Copying, "repeat-copy": Copying, "char-lm": Text,
-}  # fmt: skip
+TASKS: dict[str, type[Task]] = {"delay": Growing, "copy": Copying, "repeat-copy": Copying, "char-lm": Text}
 """The settings of each recipe's task, where it has any."""
 
 
@@ -125,16 +123,6 @@ class Model(common.Model):
 
 
 @dataclass(frozen=True)
-class Run(common.Run):
-    """How often a run is measured and saved, and where it computes."""
-
-    eval_every: Count = 1000
-    """Steps between points of the curve."""
-    checkpoint_every: Count = 5000
-    """Steps between checkpoints."""
-
-
-@dataclass(frozen=True)
 class Settings(common.Settings):
     """Settings of a recurrent run; a step is one update."""
 
@@ -162,7 +150,7 @@ class Settings(common.Settings):
     task: Task = field(default_factory=Task)
     optimizer: Optimizer = field(default_factory=Optimizer)
     model: Model = field(default_factory=Model)
-    run: Run = field(default_factory=Run)
+    run: common.Run = field(default_factory=lambda: common.Run(eval_every=1000, checkpoint_every=5000))
 
     versions: ClassVar[Mapping[str, int]] = {"delay dni": 2}
     """delay dni 2: M's unit is measured on rows to which nothing is sent, in chunks drawn at random."""
@@ -202,18 +190,12 @@ class Settings(common.Settings):
         return PROGRESS_FORMAT.get(self.recipe, "{:.4g}")
 
     @property
-    def text(self) -> str | None:
-        """The text of char-lm."""
-        return self.task.text if isinstance(self.task, Text) else None
-
-    @property
     def data_key(self) -> tuple[str | None, ...]:
         """The task's data."""
-        return self.recipe, self.text, self.data_dir
+        return self.recipe, getattr(self.task, "text", None), self.data_dir
 
     @classmethod
     def from_record(cls, values: Mapping[str, object]) -> Settings:
         """The settings that a record holds, with those of its recipe's task."""
-        values = dict(values)
-        task = common.built(TASKS.get(str(values.get("recipe")), Task), values.pop("task", {}))  # pyright: ignore
-        return common.vary(common.built(cls, values), {"task": task})
+        task = common.built(TASKS.get(str(values.get("recipe")), Task), values.get("task", {}))  # pyright: ignore
+        return common.built(cls, {**values, "task": task})

@@ -6,36 +6,47 @@ import statistics
 from functools import partial
 
 from synthgrad_lab.recurrent.measures import MEASURES, best_rate
-from synthgrad_lab.recurrent.paper import PAPER
 from synthgrad_lab.reporting.documents import Lines, Table
 from synthgrad_lab.reporting.statistics import grouped
 from synthgrad_lab.reporting.tables import bench
 from synthgrad_lab.running.jsonl import Row
 
+PAPER: dict[tuple[str, str], dict[int, float]] = {
+    ("copy", "bptt"): {2: 7, 3: 8, 4: 10, 5: 8},
+    ("copy", "dni"): {2: 16, 3: 14, 4: 18, 5: 18},
+    ("copy", "dni-aux"): {2: 16, 3: 17, 4: 19, 5: 18},
+    ("repeat-copy", "bptt"): {2: 7, 3: 5, 4: 19, 5: 23},
+    ("repeat-copy", "dni"): {2: 39, 3: 33, 4: 39, 5: 59},
+    ("repeat-copy", "dni-aux"): {2: 39, 3: 59, 4: 67, 5: 59},
+    ("char-lm", "bptt"): {2: 1.39, 3: 1.38, 4: 1.37, 5: 1.37, 8: 1.35, 20: 1.35, 40: 1.34},
+    ("char-lm", "dni"): {2: 1.37, 3: 1.36, 4: 1.35, 5: 1.35, 8: 1.34},
+    ("char-lm", "dni-aux"): {2: 1.37, 3: 1.36, 4: 1.35, 5: 1.35, 8: 1.33},
+}
+"""Jaderberg et al. 2017, the recurrent table, all with an LSTM: by recipe, method and T."""
+
 
 def task_table(recipe: str, records: list[Row]) -> Lines:
     """A row per arm of the experiment, at its best learning rate."""
-    return [_row(recipe, arm, runs) for arm, runs in grouped(records, lambda r: r["arm"]).items()]
-
-
-def _row(recipe: str, arm: str, runs: list[Row]) -> dict[str, str]:
-    measure, best = MEASURES[recipe], best_rate(runs, recipe)
-    values, settings = sorted(r[measure.result] for r in best), best[0]["settings"]
+    found, measure = [], MEASURES[recipe]
     form = "{:.0f}" if measure.more_is_better else "{:.4f}"
-    row = {
-        "arm": arm,
-        "updates": f"{settings['steps']:,}",
-        "learning rate": f"{settings['optimizer']['lr']:g}",
-        "rates tried": str(len({r["settings"]["optimizer"]["lr"] for r in runs})),
-        "seeds": str(len(best)),
-        measure.label: form.format(statistics.median(values)),
-        "worst seed": form.format(values[0 if measure.more_is_better else -1]),
-    }
-    if recipe.endswith("copy"):
-        row["sequences"] = f"{statistics.median_low(r['sequences'] for r in best):,}"
-    if settings["cell"] == "lstm" and recipe in PAPER:
-        row["paper"] = str(PAPER[recipe].get(settings["method"], {}).get(settings["T"], ""))
-    return row
+    for arm, runs in grouped(records, lambda r: r["arm"]).items():
+        best = best_rate(runs, recipe)
+        values, settings = sorted(r[measure.result] for r in best), best[0]["settings"]
+        row = {
+            "arm": arm,
+            "updates": f"{settings['steps']:,}",
+            "learning rate": f"{settings['optimizer']['lr']:g}",
+            "rates tried": str(len({r["settings"]["optimizer"]["lr"] for r in runs})),
+            "seeds": str(len(best)),
+            measure.label: form.format(statistics.median(values)),
+            "worst seed": form.format(values[0 if measure.more_is_better else -1]),
+        }
+        if recipe.endswith("copy"):
+            row["sequences"] = f"{statistics.median_low(r['sequences'] for r in best):,}"
+        if settings["cell"] == "lstm" and any(recipe == task for task, _ in PAPER):
+            row["paper"] = str(PAPER.get((recipe, settings["method"]), {}).get(settings["T"], ""))
+        found.append(row)
+    return found
 
 
 BENCH = "recurrent/bench-recurrent"
@@ -43,4 +54,3 @@ TABLES = {
     **{r: Table(f"recurrent/{r}", partial(task_table, r), "reproduce recurrent") for r in MEASURES},
     "bench-recurrent": Table(BENCH, bench, f"bench recurrent --record results/{BENCH}.jsonl"),
 }
-"""Tables of documents, by name."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from synthgrad import AuxiliaryTask, EligibilityTraces
-from synthgrad.quality import Quality
 from synthgrad.recurrent.state import pack
 from synthgrad_lab.recurrent import networks
 from synthgrad_lab.recurrent.measures import MEASURES
@@ -29,11 +28,7 @@ PROBED = 5
 PARTS = ("net", "models", "optimizer", "task")
 """Attributes with a state of their own."""
 log = logging.getLogger(__name__)
-
-
-def download(settings: Settings) -> None:
-    """Read the task's data, which fetches it into the cache."""
-    task_of(settings)
+download = task_of  # a task reads its data, which fetches it into the cache
 
 
 def cost(settings: Settings) -> float:
@@ -106,12 +101,11 @@ class RecurrentTraining:
     def _run(self, chunk: Chunk, state: Any, context: Any) -> tuple[Tensor, Tensor, Any, Any]:
         """A chunk's loss to differentiate, the task's own at each step, and the next chunk's state and context."""
         s, future = self.settings, self.future
-        device = torch.device(s.run.device)
-        x, y, counts = (t.to(device) for t in (chunk.x, chunk.y, chunk.counts))
+        x, y, counts = (t.to(s.run.device) for t in (chunk.x, chunk.y, chunk.counts))
         if future is not None:
             state = future.receive(state, context)
         out, state = self._unrolled(x, state)
-        coming = None if chunk.coming is None else chunk.coming.flatten(1).to(device)
+        coming = None if chunk.coming is None else chunk.coming.flatten(1).to(s.run.device)
         per_step = self.task.losses(out, y).mean(1) * counts
         loss = per_step.sum() / s.T  # a sum, so that each step weighs the same in a shorter chunk, too
         if future is not None and not chunk.ends:
@@ -144,23 +138,22 @@ class RecurrentTraining:
             self.optimizer.param_groups[0]["lr"] *= share / s.optimizer.warm_up
         if self.future is not None:
             if share >= s.model.use_until:
-                self.future.scale = 0.0
-                self.future.interface.lam = 1.0
+                self.future.scale, self.future.interface.lam = 0.0, 1.0
             if share >= s.model.learn_until:
                 self.optimizer.param_groups[1]["lr"] = 0.0
 
     @torch.no_grad()
     def evaluate(self, test: bool = False) -> dict[str, float]:
         """The task's measures on validation or test data."""
-        return self.task.evaluate(self._whole, test)
 
-    def _whole(self, x: Tensor) -> Tensor:
-        """The outputs of whole sequences, computed in pieces, since long sequences need memory."""
-        outs, state = [], None
-        for piece in x.split(PIECE):
-            out, state = self.net(piece.to(self.settings.run.device), state)
-            outs.append(out.cpu())
-        return torch.cat(outs)
+        def network(x: Tensor) -> Tensor:
+            outs, state = [], None
+            for piece in x.split(PIECE):  # long sequences need memory
+                out, state = self.net(piece.to(self.settings.run.device), state)
+                outs.append(out.cpu())
+            return torch.cat(outs)
+
+        return self.task.evaluate(network, test)
 
     def quality(self) -> dict[str, dict[str, float]]:
         """The last synthetic gradient against its target, and those of a probe against full backpropagation."""
@@ -168,29 +161,25 @@ class RecurrentTraining:
             return {}
         trust = {"trust": self.future.slope.item()} if self.settings.model.trust else {}
         state = {**dataclasses.asdict(self.future.quality), "r2": self.future.r2, **trust}
-        probed = {f"boundary {k}": dataclasses.asdict(true) for k, true in enumerate(self._probe(), 1)}
-        return {"state": state, **probed}
+        found = enumerate(self.future.probe(self._probe)[:PROBED], 1)
+        return {"state": state, **{f"boundary {k}": dataclasses.asdict(true) for k, true in found}}
 
-    def _probe(self) -> list[Quality]:
-        """The quality at each boundary of a new episode, or of the stream's next chunks; leaves the task unchanged."""
+    def _probe(self) -> Tensor:
+        """The loss of a new episode, or of the stream's next chunks; leaves the task unchanged."""
         task, kept = self.task, self.task.state_dict()
-
-        def episode() -> Tensor:
-            losses, state, context = [], self.state, self.context
-            if isinstance(task, Episodes):
-                task.episode, state = (), None
+        losses, state, context = [], self.state, self.context
+        if isinstance(task, Episodes):
+            task.episode, state = (), None
+        try:
             for _ in range(2 * PROBED):  # as many chunks after the last reported boundary as before it
                 chunk = task.chunk()
                 loss, _, state, context = self._run(chunk, state, context)
                 losses.append(loss)
                 if chunk.ends:
                     break
-            return torch.stack(losses).sum()
-
-        try:
-            return self.future.probe(episode)[:PROBED] if self.future is not None else []
         finally:
             task.load_state_dict(kept)
+        return torch.stack(losses).sum()
 
     def point(self) -> dict[str, Any]:
         """The task's measures on validation data, and the quality of M."""

@@ -90,7 +90,7 @@ def test_an_arm_waits_until_all_its_rates_have_records(small, tried):
 def test_only_the_tasks_asked_for_and_texts_only_with_a_text():
     assert {s.recipe for s in settings(Recurrent(tasks=("delay",)))} == {"delay"}
     assert "char-lm" not in {s.recipe for s in settings(Recurrent())}
-    assert {s.text for s in settings(Recurrent(text="FILE", tasks=("char-lm",)))} == {"FILE"}
+    assert {s.task.text for s in settings(Recurrent(text="FILE", tasks=("char-lm",)))} == {"FILE"}
 
 
 def test_only_the_standard_budget_has_the_arm_with_a_length_of_its_own():

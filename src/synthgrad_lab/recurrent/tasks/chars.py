@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,19 +30,13 @@ FEW = 20
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """The three parts of a text as symbols 0 … n-1, and the characters that these stand for."""
 
     train: Tensor
     valid: Tensor
     test: Tensor
     alphabet: str
-
-    def unseen(self) -> dict[str, int]:
-        """Number of characters of the validation and of the test part that the training part does not hold."""
-        known = self.train.unique()
-        return {name: int((~torch.isin(getattr(self, name), known)).sum()) for name in ("valid", "test")}
 
 
 def read(place: Path) -> Text:
@@ -111,9 +105,9 @@ class Chars(Task):
                 f"batch={batch}: the training part has {size} characters, and each stream begins at "
                 "one of its own; choose a smaller batch, or a longer text"
             )
-        for part, count in self.text.unseen().items():
-            if count:
-                of = f"{count:,} of the {part} part's {len(getattr(self.text, part)):,}"
+        for name, part in (("valid", self.text.valid), ("test", self.text.test)):
+            if unseen := int((~torch.isin(part, self.text.train.unique())).sum()):
+                of = f"{unseen:,} of the {name} part's {len(part):,}"
                 log.info(f"text={text}: {of} characters are never seen in training")
         self.few = False
         self.inputs = self.outputs = len(self.text.alphabet)

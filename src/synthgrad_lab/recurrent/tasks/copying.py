@@ -22,9 +22,8 @@ class Copy(Episodes):
     """An episode: a start marker, N random vectors, a request, then N x R steps to output them, an end marker.
 
     Inputs are the bits, the start marker, and the request (1 for Copy, R/10 for Repeat Copy). Outputs are the bits
-    and the end marker. The episode's length is N (R + 1) + 3; every target step counts alike.
-
-    N begins at ``first``, R at 1; with ``repeat`` both grow, in turn. A vector has ``width`` bits.
+    and the end marker. The episode's length is N (R + 1) + 3; every target step counts alike. N begins at ``first``,
+    R at 1; with ``repeat`` both grow, in turn.
 
     References:
         Graves et al. 2014; Graves et al. 2016; Jaderberg et al. 2017, section 3.2.
@@ -99,14 +98,11 @@ class Copy(Episodes):
         """One episode, a column per step."""
         n, r = (3, 2 if self.repeat else 1)
         x, y, counts = self._episode(n, r, 1, torch.Generator().manual_seed(0))
-
-        def row(name: str, values: Tensor, shown: Tensor) -> str:
-            cells = [f"{v:3.1g}" if on else "   " for v, on in zip(values.tolist(), shown.tolist(), strict=True)]
-            return f"{name:9}" + " ".join(cells)
-
-        always = torch.ones(len(x))
-        names = [*(f"bit {k}" for k in range(self.width)), "start", "repeat"]
-        rows = [row(name, x[:, 0, k], always) for k, name in enumerate(names)]
-        names = [*(f"say {k}" for k in range(self.width)), "end"]
-        rows += ["", *(row(name, y[:, 0, k], counts) for k, name in enumerate(names))]
-        return "\n".join([f"N = {n}, R = {r}, {len(x)} steps", *rows])
+        y[counts == 0] = math.nan
+        rows = [f"N = {n}, R = {r}, {len(x)} steps"]
+        for values, word, others in ((x, "bit", ["start", "repeat"]), (y, "say", ["end"])):
+            names = [*(f"{word} {k}" for k in range(self.width)), *others]
+            for name, row in zip(names, values[:, 0].T.tolist(), strict=True):
+                rows.append(f"{name:9}" + " ".join("   " if math.isnan(v) else f"{v:3.1g}" for v in row))
+            rows.append("")
+        return "\n".join(rows[:-1])
