@@ -23,15 +23,7 @@ _PLAIN = 10.0  # seconds between two lines where there is no terminal
 
 
 class Board:
-    """A row per stage, updated while the stages run; without a terminal, a line every ten seconds.
-
-    Args:
-        steps: of the run.
-
-    Example:
-        >>> with Board(s.steps) as board:
-        ...     training.run(s, how, board)
-    """
+    """A row per stage, updated while the stages run; without a terminal, a line every ten seconds."""
 
     def __init__(self, steps: int):
         self.steps = steps
@@ -55,8 +47,7 @@ class Board:
             self.live.update(self._table(statuses, speeds))
         elif time.monotonic() - self.printed > _PLAIN:
             self.printed = time.monotonic()
-            line = "; ".join(f"stage {s.k} {s.state}, step {s.counters.clock}{_losses(s)}" for s in statuses)
-            self.console.print(line, highlight=False)
+            self.console.print("; ".join(map(_line, statuses)), highlight=False)
 
     def _speed(self, status: Status) -> float:
         """Steps per second over the last few seconds."""
@@ -81,11 +72,12 @@ class Board:
         return table
 
 
-def _losses(status: Status) -> str:
-    """The counts of lost steps, packets and gradients that are not zero, as text."""
+def _line(status: Status) -> str:
+    """A stage's state and step, and how many steps, packets and gradients it has lost."""
     c = status.counters
     counts = {"missed": c.missed, "refused": c.refused, "not finite": c.nonfinite}
-    return "".join(f", {name} {count}" for name, count in counts.items() if count)
+    lost = "".join(f", {name} {count}" for name, count in counts.items() if count)
+    return f"stage {status.k} {status.state}, step {c.clock}{lost}"
 
 
 def _number(value: float, digits: int) -> str:

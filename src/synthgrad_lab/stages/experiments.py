@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Method
 from synthgrad_lab.running.experiment import Experiment, Planned
-from synthgrad_lab.running.jsonl import Row
+from synthgrad_lab.running.gather import holds, merge, records, row_of
+from synthgrad_lab.running.jsonl import Row, to_json
+from synthgrad_lab.running.run_folder import begun, is_run_of, put_aside
 
+if TYPE_CHECKING:
+    from synthgrad_lab.stages.settings import Launch
+
+log = logging.getLogger(__name__)
 SEEDS = 3
 STAGED: tuple[Method, ...] = ("cdni", "critic")
 LATENESS = (2, 8, 32)
@@ -43,26 +51,53 @@ class Stages(Experiment):
 
     def gather(self, out: Path, results: Path, workers: int, only: Sequence[str]) -> list[Path]:
         """As ``Experiment.gather``, but one run after the other: each has its own processes."""
-        from synthgrad_lab.stages.gather import gather
-
         (file,) = self.files(results, only)
         order = [p.name for p in self.runs([])]
-        gather(self._launches(results, only), out / self.place, file, order)
+        for p, how in self._lacking(results, only):
+            log.info(p.name)
+            folder = out / self.place / p.name.replace(" ", "-")
+            row = row_of(p.name, p.labels, folder, _result(p.settings, how, folder))
+            merge(file, [row | {"launch": json.loads(to_json(asdict(how)))}], order)
         return [file]
 
     def lacking(self, results: Path, only: Sequence[str]) -> list[str]:
         """The runs that have no record of today's settings, launch and version."""
-        from synthgrad_lab.stages.gather import lacking
+        return [p.name for p, _ in self._lacking(results, only)]
 
-        (file,) = self.files(results, only)
-        return [p.name for p, _ in lacking(self._launches(results, only), file)]
-
-    def _launches(self, results: Path, only: Sequence[str]) -> list[tuple[Planned, Any]]:
-        """The runs that are asked for, each with its launch."""
+    def _lacking(self, results: Path, only: Sequence[str]) -> list[tuple[Planned, Launch]]:
         from synthgrad_lab.stages.settings import launch_from
 
-        known = {**FAULTLESS, **FAULTY}
-        return [(p, launch_from(known[str(p.labels["messages"])])) for p in self.wanted(results, only)]
+        (file,) = self.files(results, only)
+        rows, known = {row["run"]: row for row in records(file)}, {**FAULTLESS, **FAULTY}
+        found = [(p, launch_from(known[str(p.labels["messages"])])) for p in self.wanted(results, only)]
+        return [
+            (p, how)
+            for p, how in found
+            if not (holds(rows.get(p.name), p.settings) and _is_of(rows.get(p.name), how))
+        ]
+
+
+def _is_of(row: Row | None, how: Launch) -> bool:
+    """Whether a record, or a run's first line, is of this launch."""
+    from synthgrad_lab.stages.settings import launch_from
+
+    try:
+        return row is not None and launch_from(row["launch"]) == how
+    except (KeyError, TypeError, ValueError):
+        return False  # of a run in one process, or recorded with settings that no longer exist
+
+
+def _result(s: Any, how: Launch, folder: Path) -> dict[str, Any]:
+    """Run a launch in a folder, or resume it there; a folder of another run is put aside."""
+    from synthgrad_lab.stages import training
+    from synthgrad_lab.stages.board import Board
+
+    with Board(s.steps) as board:
+        if is_run_of(folder, s) and _is_of(begun(folder), how):
+            return training.resume(folder, board)
+        if begun(folder):
+            put_aside(folder)
+        return training.run(replace(s, out=str(folder)), how, board)
 
 
 EXPERIMENTS: dict[str, type[Experiment]] = {"stages": Stages}

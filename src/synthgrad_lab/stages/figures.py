@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 
 from matplotlib.figure import Figure
@@ -24,19 +24,25 @@ def timelines(panels: Mapping[str, Timeline], steps: float) -> Figure:
         panels: timelines by title.
         steps: how much of them is shown, in steps of the slowest.
     """
-    seconds = steps * longest_step(panels.values())
+    times = [ends for stages in panels.values() for ends in _updates(stages) if len(ends) > 1]
+    step = max([0.001, *(statistics.median(b - a for a, b in pairwise(ends)) for ends in times)])
+    seconds = steps * step
     figure, axes = sheet(8.6, 1.0 + 1.7 * len(panels), len(panels), 1, sharex=True)
     for ax, (name, stages) in zip(axes, panels.items(), strict=True):
-        start = window(stages, seconds)
+        end = min((max(ends, default=0.0) for ends in _updates(stages)), default=0.0)  # later, some stages rest
+        start, worked = end - seconds, 0.0
         for k, stage in enumerate(stages):
             for e in stage:
-                if e.kind in COLOURS and start <= e.end and e.start <= start + seconds:
-                    left, right = max(e.start, start), min(e.end, start + seconds)
-                    width, place = 1000 * (right - left), 1000 * (left - start)
-                    ax.barh(k, width, 0.7, place, color=COLOURS[e.kind], linewidth=0)
+                if e.kind in COLOURS and start <= e.end and e.start <= end:
+                    left, right = max(e.start, start), min(e.end, end)
+                    worked += right - left
+                    ax.barh(
+                        k, 1000 * (right - left), 0.7, 1000 * (left - start), color=COLOURS[e.kind], linewidth=0
+                    )
         ax.set(yticks=range(len(stages)), ylabel="stage", xlim=(0, 1000 * seconds))
         ax.invert_yaxis()
-        ax.set_title(f"{name}: at work {busy(stages, start, seconds):.0%} of the time", fontsize=10, loc="left")
+        share = worked / (seconds * max(len(stages), 1))
+        ax.set_title(f"{name}: at work {share:.0%} of the time", fontsize=10, loc="left")
     axes[-1].set_xlabel("ms")
     handles = [Patch(color=colour, label=kind) for kind, colour in COLOURS.items()]
     handles.append(Patch(facecolor="white", edgecolor="#cccccc", label="wait"))
@@ -44,25 +50,6 @@ def timelines(panels: Mapping[str, Timeline], steps: float) -> Figure:
     return figure
 
 
-def longest_step(panels: Iterable[Timeline]) -> float:
-    """Seconds of the longest step in any timeline: the median time between two updates of a stage."""
-    found = [0.001]
-    for stages in panels:
-        ends = [[e.end for e in stage if e.kind == "update"] for stage in stages]
-        found += [statistics.median(b - a for a, b in pairwise(times)) for times in ends if len(times) > 1]
-    return max(found)
-
-
-def window(stages: Timeline, seconds: float) -> float:
-    """Start of the last stretch in which every stage makes steps; it ends when the first stage makes its last."""
-    ends = [max((e.end for e in stage if e.kind == "update"), default=0.0) for stage in stages]
-    return min(ends, default=0.0) - seconds
-
-
-def busy(stages: Timeline, start: float, seconds: float) -> float:
-    """Share of the time in which the stages are at work, the mean over all of them."""
-    end = start + seconds
-    worked = sum(
-        max(min(e.end, end) - max(e.start, start), 0.0) for stage in stages for e in stage if e.kind in COLOURS
-    )
-    return worked / (seconds * max(len(stages), 1))
+def _updates(stages: Timeline) -> list[list[float]]:
+    """When the updates of each stage end."""
+    return [[e.end for e in stage if e.kind == "update"] for stage in stages]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from synthgrad.stages.outcome import StageEvent
 from synthgrad_lab.feedforward.settings import LABELS
-from synthgrad_lab.reporting.html_report import Block, Section, picture
+from synthgrad_lab.reporting.html_report import Section, picture
 from synthgrad_lab.reporting.runs import Run, set_apart
 from synthgrad_lab.stages.figures import timelines
 from synthgrad_lab.stages.trace import Timeline
@@ -22,32 +22,28 @@ def section(runs: Sequence[Run], **options: Any) -> Section | None:
     """The section about these runs; None if there is none."""
     if not runs:
         return None
-    blocks: list[Block] = []
     panels: dict[str, Timeline] = {
-        f"{_method(run)}, seed {run.settings['seed']}, {run.folder.name}": _timeline(run)
+        f"{_method(run)}, seed {run.settings['seed']}, {run.folder.name}": [
+            [StageEvent(**event) for event in stage] for stage in cast(Any, run.events)
+        ]
         for run in [run for run in runs if run.events][:_PANELS]
     }
-    if panels:
-        alt = "A row per stage, a box per piece of work; the gaps are waiting"
-        blocks.append(picture("Who is at work when", timelines(panels, _STEPS), CAPTION, alt))
+    alt = "A row per stage, a box per piece of work; the gaps are waiting"
+    blocks = [picture("Who is at work when", timelines(panels, _STEPS), CAPTION, alt)] if panels else []
     return Section("Runs in stages", lines(runs), blocks)
 
 
 def lines(runs: Sequence[Run]) -> list[dict[str, str]]:
     """A row per run, with the settings that tell it from other runs of the same row."""
-    rows, apart = [], set_apart(runs, _shown)
+    rows, apart = [], set_apart(runs, lambda run: tuple(_shown(run).values()))
     for run, settings in apart:
-        s, result = run.settings, run.result or {}
+        result = run.result or {}
         stages = result.get("per_stage", [])
-        _, _, count, on = _shown(run)
         rows.append(
             {
-                "method": _method(run),
-                "layers": str(s["layers"]),
-                "stages": str(count),
-                "on": on,
+                **_shown(run),
                 **({"settings": settings} if any(text for _, text in apart) else {}),
-                "seed": str(s["seed"]),
+                "seed": str(run.settings["seed"]),
                 "state": run.state,
                 "test error %": f"{result['test_error']:.2f}" if result else "",
                 "seconds": f"{result['seconds']:.0f}" if result else "",
@@ -59,17 +55,13 @@ def lines(runs: Sequence[Run]) -> list[dict[str, str]]:
     return rows
 
 
-def _shown(run: Run) -> tuple[str, int, int, str]:
-    """What a row shows of a run's settings: method, layers, stages, and where they ran."""
-    how = run.launch or {}
-    return run.settings["method"], run.settings["layers"], len(how.get("cuts", [])) + 1, how.get("on", "")
+def _shown(run: Run) -> dict[str, str]:
+    """What a row shows of a run's settings, and where its stages ran."""
+    how, layers = run.launch or {}, str(run.settings["layers"])
+    stages = str(len(how.get("cuts", [])) + 1)
+    return {"method": _method(run), "layers": layers, "stages": stages, "on": how.get("on", "")}
 
 
 def _method(run: Run) -> str:
     method = run.settings["method"]
     return LABELS.get(method) or method
-
-
-def _timeline(run: Run) -> Timeline:
-    events: Any = run.events  # a list per stage
-    return [[StageEvent(**event) for event in stage] for stage in events]

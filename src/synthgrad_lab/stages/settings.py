@@ -43,11 +43,7 @@ class Launch(Checked):
     policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ValueError: for a number out of range, or settings that contradict each other.
-        """
+        """Check the ranges, and that no settings contradict each other."""
         super().__post_init__()
         if self.on != "simulated" and (self.faults(2) or self.faulty is not None or self.down != Faults().down):
             raise ValueError("lateness, drop, slow and crashes belong to on=simulated; real stages have their own")
@@ -61,11 +57,7 @@ class Launch(Checked):
             raise ValueError("address and hosts belong to a Ray cluster: on=ray")
 
     def faults(self, stages: int) -> dict[int, Faults]:
-        """The faults of a simulation, by stage.
-
-        Raises:
-            ValueError: if there is no stage of the number that ``faulty`` names.
-        """
+        """The faults of a simulation, by stage; ValueError if there is no stage of the number ``faulty``."""
         if self.faulty is not None and self.faulty >= stages:
             raise ValueError(f"faulty={self.faulty}: there are stages 0 to {stages - 1}")
         faults = Faults(**{f.name: getattr(self, f.name) for f in fields(Faults)})

@@ -17,46 +17,25 @@ from synthgrad_lab.stages.settings import Launch
 def cuts_for(s: Settings, how: Launch) -> tuple[int, ...]:
     """The layers after which a launch cuts the recipe, counted from 1.
 
-    Raises:
-        ValueError: if the recipe cannot be run in stages, or not in these.
-    """
-    check_supported(s)
-    cuts = cuts_of(s, s.layers if how.stages is None else how.stages, how.at)
-    how.faults(len(cuts) + 1)
-    return cuts
-
-
-def check_supported(s: Settings) -> None:
-    """Check that a recipe can be run in stages.
+    Without names of messages (``at``) the most expensive stage becomes as cheap as possible.
 
     Raises:
-        ValueError: with what to do instead.
+        ValueError: if the recipe cannot be run in stages, or not in these: there are fewer layers than stages, no
+            message of such a name, or no stage for a fault.
     """
     if s.method not in INTERFACED:
         raise ValueError(f"method={s.method} waits for other stages: method={' or '.join(INTERFACED)}")
     if s.unlock == "fused" or s.mixing.warm_up or s.p_update < 1 or any(s.mixing.lam):
         raise ValueError("stages learn without waiting: no unlock=fused, lam, warm_up or p_update")
-
-
-def cuts_of(s: Settings, stages: int, at: Sequence[str] = ()) -> tuple[int, ...]:
-    """The layers after which the chain is cut, counted from 1.
-
-    Args:
-        s: the recipe's settings.
-        stages: number of stages; the most expensive one becomes as cheap as possible.
-        at: instead, the messages that are cut, by the names that records give them: h1 is what layer 1 sends.
-
-    Raises:
-        ValueError: if there are fewer layers than stages, or no such message.
-    """
-    if at:
-        known = [f"h{k}" for k in range(1, s.layers)]
-        if wrong := [name for name in at if name not in known]:
-            raise ValueError(f"at={','.join(at)}: no message {wrong[0]}; there are: {', '.join(known)}")
-        return tuple(sorted({known.index(name) + 1 for name in at}))
-    if not 2 <= stages <= s.layers:
+    stages = s.layers if how.stages is None else how.stages
+    known = [f"h{k}" for k in range(1, s.layers)]  # by the names that records give them
+    if wrong := [name for name in how.at if name not in known]:
+        raise ValueError(f"at={','.join(how.at)}: no message {wrong[0]}; there are: {', '.join(known)}")
+    if not how.at and not 2 <= stages <= s.layers:
         raise ValueError(f"stages={stages}: a chain of {s.layers} layers has 2 to {s.layers} stages")
-    return balanced(costs(s), stages)
+    cuts = tuple(sorted({known.index(name) + 1 for name in how.at})) or balanced(costs(s), stages)
+    how.faults(len(cuts) + 1)
+    return cuts
 
 
 def costs(s: Settings) -> list[float]:

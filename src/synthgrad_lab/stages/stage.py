@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from synthgrad import Interface
@@ -47,31 +46,24 @@ def build_stage(s: Settings, cuts: tuple[int, ...], k: int) -> Stage:
         above=above,
         below=below,
         criterion=criterion if last else None,
-        data=Data(s) if first or below is not None else None,
-        schedule=partial(_schedule, optimizer, s),
+        data=_data(s) if first or below is not None else None,
+        schedule=lambda step: set_learning_rates(optimizer, s.optimizer.decay, step / s.steps),
         conditioned=s.method != "dni",
         patient=s.unlock != "complete",
         clip=s.optimizer.clip,
     )
 
 
-def _schedule(optimizer: torch.optim.Optimizer, s: Settings, step: int) -> None:
-    set_learning_rates(optimizer, s.optimizer.decay, step / s.steps)
-
-
-class Data:
+def _data(s: Settings) -> Callable[[int], tuple[Tensor, Tensor]]:
     """Images and labels by step: the same, in the same order, as in a run in one process."""
+    images = load_once(s.data, s.data_dir)
 
-    def __init__(self, s: Settings):
-        self.settings = s
-        images = load_once(s.data, s.data_dir)
-        self.x, self.y = images.train_x, images.train_y
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        rows = rows_of(len(images.train_x), s, step)
+        x = images.train_x[rows]
+        return augment(x) if s.augment else x, images.train_y[rows]
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of a step."""
-        rows = rows_of(len(self.x), self.settings, step)
-        x = self.x[rows]
-        return augment(x) if self.settings.augment else x, self.y[rows]
+    return batch
 
 
 def assembled(s: Settings, cuts: tuple[int, ...], states: Sequence[dict[str, Any]]) -> Trainer:
@@ -80,6 +72,15 @@ def assembled(s: Settings, cuts: tuple[int, ...], states: Sequence[dict[str, Any
     for part, state in zip(_parts(trainer, cuts), states, strict=True):
         part.load_state_dict(state["part"])
     return trainer
+
+
+def errors(s: Settings, cuts: tuple[int, ...], states: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The whole chain's error on the test images and on the validation images, in percent."""
+    trainer, images = assembled(s, cuts, states), load_once(s.data, s.data_dir).to(s.run.device)
+    return {
+        "test_error": trainer.error(images.test_x, images.test_y),
+        "validation_error": trainer.error(images.validation_x, images.validation_y),
+    }
 
 
 def _parts(trainer: Trainer, cuts: tuple[int, ...]) -> list[nn.Module]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from typing import Any
+from itertools import product
 
+from synthgrad.stages import Policy
 from synthgrad_lab.feedforward.settings import LABELS
 from synthgrad_lab.reporting import tables
 from synthgrad_lab.reporting.documents import Lines, Table
 from synthgrad_lab.reporting.statistics import grouped, mean, spread
 from synthgrad_lab.running.jsonl import Row
-from synthgrad_lab.stages.projection import projection
 
 ALONE = "in one process"
 
@@ -24,6 +24,10 @@ def learning(records: list[Row]) -> Lines:
     for (method, messages), runs in groups.items():
         seeds = {r["seed"] for r in runs}
         alone = [r for r in groups.get((method, ALONE), []) if r["seed"] in seeds]
+        # A top stage has no gradient model, and learns from no gradient.
+        stages, senders = ([s for r in runs for s in r["per_stage"][:end]] for end in (None, -1))
+        late = [s["staleness"] for s in stages if s["staleness"] is not None and not math.isnan(s["staleness"])]
+        used = sum(s["learnt"] for s in senders) / max(sum(s["steps"] for s in senders), 1)
         rows.append(
             {
                 "method": LABELS[method],
@@ -32,22 +36,11 @@ def learning(records: list[Row]) -> Lines:
                 "seeds": str(len(runs)),
                 "test error %": spread(runs),
                 "over one process": f"{mean(runs) - mean(alone):+.2f}" if alone and messages != ALONE else "",
-                "gradients late by, steps": _mean([stage["staleness"] for r in runs for stage in r["per_stage"]]),
-                "gradients used %": f"{100 * _used(runs):.0f}",
+                "gradients late by, steps": f"{statistics.fmean(late):.1f}" if late else "",
+                "gradients used %": f"{100 * used:.0f}",
             }
         )
     return rows
-
-
-def _used(runs: list[Row]) -> float:
-    """Gradients from which gradient models learnt, per step of the stages that have such a model."""
-    stages = [stage for r in runs for stage in r["per_stage"][:-1]]
-    return sum(stage["learnt"] for stage in stages) / max(sum(stage["steps"] for stage in stages), 1)
-
-
-def _mean(values: list[Any]) -> str:
-    known = [value for value in values if value is not None and not math.isnan(value)]
-    return f"{statistics.fmean(known):.1f}" if known else ""
 
 
 def schedules(records: list[Row]) -> Lines:
@@ -73,9 +66,7 @@ def links(records: list[Row]) -> Lines:
 
 FAULTS = {
     "faults": "{:d}",
-    **dict.fromkeys(
-        ("neighbour_rate", "neighbour_rate_kill", "neighbour_rate_stop", "neighbour_rate_slow"), "{:.3f}"
-    ),
+    **{f"neighbour_rate{kind}": "{:.3f}" for kind in ("", "_kill", "_stop", "_slow")},
     **dict.fromkeys(("recovery_seconds", "undisturbed_error", "error"), "{:.2f}"),
     "error_gap": "{:+.2f}",
     **dict.fromkeys(("steps_lost", "checkpoint_every", "restarts", "left_behind"), "{:d}"),
@@ -89,6 +80,49 @@ def faults(records: list[Row]) -> Lines:
         {"": name.replace("_", " "), **{f"unlock={r['unlock']}": form.format(r[name]) for r in records}}
         for name, form in FAULTS.items()
     ]
+
+
+SIZES = (
+    ("as measured", 256 * 2**10, 35e3),
+    ("a layer of 100 million parameters", 64 * 2**20, 100e6),
+)
+"""Stages to project: the bytes of a message, and the parameters."""
+SECONDS = 0.3
+"""A stage's compute per step."""
+HOURS = 1000.0
+"""Hours of one machine between two faults: pessimistic for hardware, usual for preemptible machines."""
+
+
+def projection(records: list[Row]) -> Lines:
+    """What 16, 100 and 1,000 stages of each size would need, projected from the measured cost of 16.
+
+    The bandwidth is that of one edge, both ways together. Memory beside the parts, checkpoints at the default
+    interval, faults per hour, and the steps that are made again after them are those of all stages together.
+    """
+    most, every = max(records, key=lambda r: r["stages"]), Policy().checkpoint_every
+    step = SECONDS + most["cpu_ms_per_step"] / 1000
+    rows = []
+    for (name, message, parameters), count in product(SIZES, (16, 100, 1000)):
+        checkpoint = 12 * parameters  # weights and Adam's two moments, 4 bytes each
+        faults = count / HOURS
+        rows.append(
+            {
+                "stage": name,
+                "stages": f"{count:,}",
+                "steps/s": f"{1 / step:.1f}",
+                "MB/s per edge": _number(2 * message / step / 1e6),
+                "memory of processes, GB": _number(count * most["memory_mb"] / 1024),
+                "checkpoints, MB/s": _number(count * checkpoint / (every * step) / 1e6),
+                "faults per hour": _number(faults),
+                "steps made again per hour": _number(faults * every / 2),
+                "of all steps": f"{faults * every / 2 / (3600 / step * count):.1e}",
+            }
+        )
+    return rows
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _bench(make: Callable[[list[Row]], Lines], name: str, command: str) -> Table:

@@ -12,7 +12,7 @@ from typing import Any
 
 from synthgrad import checkpoint
 from synthgrad.checkpoint import write_atomically
-from synthgrad.stages import Outcome, Status, Stopped, launch
+from synthgrad.stages import Status, Stopped, launch
 from synthgrad_lab.feedforward.precision import precision
 from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.running.jsonl import to_json
@@ -22,7 +22,7 @@ from synthgrad_lab.running.run_folder import check_free, check_version, claim, e
 from synthgrad_lab.running.settings import located
 from synthgrad_lab.stages.settings import Launch, launch_from
 from synthgrad_lab.stages.split import cuts_for
-from synthgrad_lab.stages.stage import assembled, build_stage, load_once
+from synthgrad_lab.stages.stage import build_stage, errors, load_once
 from synthgrad_lab.stages.trace import chrome
 
 Watch = Callable[[Sequence[Status]], None]
@@ -35,13 +35,7 @@ SHOWN_EVENTS = 600
 def run(s: Settings, how: Launch, watch: Watch = lambda statuses: None) -> dict[str, Any]:
     """Train a recipe in stages, in a new folder.
 
-    Args:
-        s: the recipe's settings.
-        how: the launch's settings.
-        watch: called several times a second with the stages' statuses.
-
-    Returns:
-        The result, as in the record's last line.
+    ``watch`` is called several times a second with the stages' statuses. Returns the record's last line.
 
     Raises:
         FileExistsError: if the folder holds a run already.
@@ -90,11 +84,7 @@ def resume(folder: Path, watch: Watch = lambda statuses: None) -> dict[str, Any]
 
 
 def _oldest_checkpoint(folder: Path, stages: int) -> int:
-    """The step from which all stages can be resumed; 0 if one of them has no checkpoint.
-
-    Raises:
-        BlockingIOError: if a stage is still running.
-    """
+    """The step from which all stages can be resumed; 0 if one of them has no checkpoint."""
     places = [folder / f"stage-{k}" for k in range(stages)]
     for place in filter(Path.is_dir, places):
         with owned(place):  # stages keep running when their supervisor is killed
@@ -104,12 +94,7 @@ def _oldest_checkpoint(folder: Path, stages: int) -> int:
 
 
 def recorded(folder: Path) -> tuple[Settings, Launch, tuple[int, ...]]:
-    """The settings, the launch and the cuts of the run in a folder.
-
-    Raises:
-        FileNotFoundError: if the folder holds no run, or one in one process.
-        ValueError: if it was begun with another version of its recipe.
-    """
+    """The settings, the launch and the cuts of the run in a folder; raises errors as ``resume``."""
     line = first_line(folder, staged=True)
     settings = Settings.from_record(line["settings"])
     check_version(folder, settings)
@@ -119,22 +104,12 @@ def recorded(folder: Path) -> tuple[Settings, Launch, tuple[int, ...]]:
 def _launch(
     s: Settings, how: Launch, cuts: tuple[int, ...], record: Record, again: bool, watch: Watch
 ) -> dict[str, Any]:
-    watched, began = _Recorded(record, watch), time.monotonic()
+    watched, stages = _Recorded(record, watch), len(cuts) + 1
+    build = partial(build_stage, replace(s, out=None), cuts)
+    folder = None if how.on == "simulated" else record.folder / "stages"
+    start = partial(launch, policy=how.policy, faults=how.faults(stages), address=how.address, hosts=how.hosts)
     try:
-        outcome = launch(
-            partial(build_stage, replace(s, out=None), cuts),
-            len(cuts) + 1,
-            s.steps,
-            how.on,
-            folder=None if how.on == "simulated" else record.folder / "stages",
-            resume=again,
-            policy=how.policy,
-            faults=how.faults(len(cuts) + 1),
-            seed=s.seed,
-            address=how.address,
-            hosts=how.hosts,
-            watch=watched,
-        )
+        outcome = start(build, stages, s.steps, how.on, folder=folder, resume=again, seed=s.seed, watch=watched)
     except Stopped:
         steps = [status.counters.clock for status in watched.last]
         record.write("interrupted", step=min(steps, default=0), steps=steps)
@@ -147,8 +122,21 @@ def _launch(
     for restart in outcome.restarts:
         record.write("restart", **asdict(restart))
     # A simulation counts ticks instead of seconds.
-    seconds = outcome.seconds or time.monotonic() - began
-    result = {**_result(s, how, cuts, outcome), "seconds": seconds, "record": str(record.path)}
+    seconds = outcome.seconds or time.monotonic() - watched.began
+    copied = ("recipe", "method", "layers", "width", "steps", "seed", "data", "unlock")
+    counted = ("missed", "refused", "nonfinite")
+    result = {
+        **{name: getattr(s, name) for name in copied},
+        "images": load_once(s.data, s.data_dir).source,
+        "precision": precision(s),
+        **{"stages": stages, "cuts": cuts, "on": how.on},
+        **errors(s, cuts, outcome.states),
+        "restarts": len(outcome.restarts),
+        "steps_lost": sum(restart.steps_lost for restart in outcome.restarts),
+        **{name: sum(getattr(c, name) for c in outcome.counters) for name in counted},
+        "per_stage": [vars(c) for c in outcome.counters],
+        **{"seconds": seconds, "record": str(record.path)},
+    }
     record.write("result", **result)
     return result
 
@@ -170,25 +158,3 @@ class _Recorded:
             stages = [{"state": status.state, **vars(status.counters)} for status in statuses]
             step = min(status.counters.clock for status in statuses)
             self.record.write("point", step=step, seconds=now - self.began, stages=stages)
-
-
-def _result(s: Settings, how: Launch, cuts: tuple[int, ...], outcome: Outcome) -> dict[str, Any]:
-    """The record's last line; reads the test images."""
-    trainer = assembled(s, cuts, outcome.states)
-    images = load_once(s.data, s.data_dir).to(s.run.device)
-    copied = ("recipe", "method", "layers", "width", "steps", "seed", "data", "unlock")
-    counted = ("missed", "refused", "nonfinite")
-    return {
-        **{name: getattr(s, name) for name in copied},
-        "images": images.source,
-        "precision": precision(s),
-        "stages": len(cuts) + 1,
-        "cuts": cuts,
-        "on": how.on,
-        "test_error": trainer.error(images.test_x, images.test_y),
-        "validation_error": trainer.error(images.validation_x, images.validation_y),
-        "restarts": len(outcome.restarts),
-        "steps_lost": sum(restart.steps_lost for restart in outcome.restarts),
-        **{name: sum(getattr(c, name) for c in outcome.counters) for name in counted},
-        "per_stage": [vars(c) for c in outcome.counters],
-    }

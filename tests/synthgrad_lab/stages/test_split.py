@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from synthgrad.stages import Faults, launch
 from synthgrad_lab.feedforward.training import Classification
 from synthgrad_lab.running.settings import vary
-from synthgrad_lab.stages.split import balanced, check_supported, costs, cuts_of
+from synthgrad_lab.stages.settings import Launch
+from synthgrad_lab.stages.split import balanced, costs, cuts_for
 from synthgrad_lab.stages.stage import assembled, build_stage
 
 
@@ -62,13 +63,13 @@ def test_two_stages_of_four_layers_keep_backprop_inside(tiny):
 
 def test_cuts(tiny):
     s = tiny(layers=4)
-    assert cuts_of(s, 4) == (1, 2, 3)
-    assert cuts_of(s, 2) == (1,)  # the first layer sees 784 pixels, the others 32 units
-    assert cuts_of(s, 2, at=("h3", "h1")) == (1, 3)
+    assert cuts_for(s, Launch(stages=4)) == cuts_for(s, Launch()) == (1, 2, 3)
+    assert cuts_for(s, Launch(stages=2)) == (1,)  # the first layer sees 784 pixels, the others 32 units
+    assert cuts_for(s, Launch(at=("h3", "h1"))) == (1, 3)
     with pytest.raises(ValueError, match="no message h4; there are: h1, h2, h3"):
-        cuts_of(s, 2, at=("h4",))
+        cuts_for(s, Launch(at=("h4",)))
     with pytest.raises(ValueError, match="4 layers has 2 to 4 stages"):
-        cuts_of(s, 5)
+        cuts_for(s, Launch(stages=5))
     weights = costs(s)
     assert weights[0] == pytest.approx(784 / 32 * weights[1])
 
@@ -97,4 +98,4 @@ def test_the_heaviest_stage_is_as_light_as_possible(weights, data):
 )
 def test_stages_refuse_settings_that_would_make_them_wait(tiny, changes, error):
     with pytest.raises(ValueError, match=error):
-        check_supported(vary(tiny(), changes))
+        cuts_for(vary(tiny(), changes), Launch())

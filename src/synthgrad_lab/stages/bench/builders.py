@@ -59,18 +59,12 @@ def real_part(s: Settings, cuts: tuple[int, ...], k: int, of: int) -> nn.Module:
 
 def paced_stage(s: Settings, cuts: tuple[int, ...], seconds: float, k: int) -> Stage:
     """Build a recipe's stage that takes at least this many seconds per step, as if it had its own machine."""
-    stage = build_stage(s, cuts, k)
-    stage.part.register_forward_hook(_Pace(seconds))
+    stage, last = build_stage(s, cuts, k), 0.0
+
+    def pace(*call: Any) -> None:
+        nonlocal last
+        time.sleep(max(0.0, last + seconds - time.monotonic()))
+        last = time.monotonic()
+
+    stage.part.register_forward_hook(pace)
     return stage
-
-
-class _Pace:
-    """A forward hook that returns this many seconds after its last call, or later."""
-
-    def __init__(self, seconds: float):
-        self.seconds, self.last = seconds, 0.0
-
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if (left := self.last + self.seconds - time.monotonic()) > 0:
-            time.sleep(left)
-        self.last = time.monotonic()

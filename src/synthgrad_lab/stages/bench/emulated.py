@@ -70,6 +70,5 @@ class _Clock:
 
     def sleep(self, began: float, seconds: float) -> None:
         deadline = began + max(0.0, seconds - self.late)
-        while (left := deadline - time.monotonic()) > 0:
-            time.sleep(left)
+        time.sleep(max(0.0, deadline - time.monotonic()))
         self.late = time.monotonic() - deadline

@@ -12,19 +12,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
-from synthgrad.stages import Outcome, Policy, Status, launch
-from synthgrad_lab.data import load
+from synthgrad.stages import Policy, Status, launch
 from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.stages.bench.builders import paced_stage
-from synthgrad_lab.stages.stage import assembled
+from synthgrad_lab.stages.stage import errors
 
 KINDS = ("kill", "stop", "slow")
+CUTS = (1, 2, 3)
 PACE = 0.04
 """Shortest time of a stage's step, in seconds: four stages must not compete for two cores, as if each had its own
 machine."""
@@ -32,17 +32,6 @@ SLOW_FOR = 3.0
 """Seconds in which a slow stage is stopped two thirds of the time."""
 REST = 1.0
 """Seconds between one fault's end and the next fault, in which the neighbours' healthy rate is measured."""
-
-
-@dataclass
-class Fault:
-    """One fault, and the neighbours' rates during it."""
-
-    kind: str
-    seconds: float
-    """Time until the stage ran again, or in which it was slow."""
-    neighbours: list[float]
-    """Steps per second of each neighbour during the fault."""
 
 
 def bench_faults(unlock: str, faults: int, progress: Callable[[int], None], seed: int = 0) -> Row:
@@ -60,7 +49,6 @@ def bench_faults(unlock: str, faults: int, progress: Callable[[int], None], seed
     steps = round((faults * every + 15) / PACE)
     s = replace(mnist_fcn("cdni"), steps=steps, unlock=unlock, seed=seed)
     policy = Policy(
-        queue=8,
         silence_timeout=0.3,
         hang_timeout=1.5,
         max_restarts=faults,
@@ -68,18 +56,16 @@ def bench_faults(unlock: str, faults: int, progress: Callable[[int], None], seed
         replay=64,
         idle_exit_after=5.0,
     )
-    build = partial(paced_stage, s, (1, 2, 3), PACE)
+    build = partial(paced_stage, s, CUTS, PACE)
     before = _left_behind()
     undisturbed = launch(build, 4, steps, policy=policy)
     injector = _FaultInjector(faults, seed, progress)
     disturbed = launch(build, 4, steps, policy=policy, watch=injector)
-    calm, rough = _error(s, undisturbed), _error(s, disturbed)
+    calm, rough = (errors(s, CUTS, outcome.states)["test_error"] for outcome in (undisturbed, disturbed))
     return {
         "unlock": unlock,
         **injector.summary(),
-        "error": rough,
-        "undisturbed_error": calm,
-        "error_gap": rough - calm,
+        **{"error": rough, "undisturbed_error": calm, "error_gap": rough - calm},
         "steps": steps,
         "restarts": len(disturbed.restarts),
         "steps_lost": max((r.steps_lost for r in disturbed.restarts), default=0),
@@ -99,8 +85,11 @@ class _FaultInjector:
         kinds = [KINDS[i % len(KINDS)] for i in range(faults)]
         choose.shuffle(kinds)
         self.todo = [(kind, choose.randrange(4)) for kind in kinds]
-        self.faults: list[Fault] = []
-        self.healthy: list[float] = []
+        self.healthy: list[float] = []  # steps per second of each stage between faults
+        self.rates: dict[str, list[float]] = {
+            kind: [] for kind in KINDS
+        }  # of neighbours, during each kind of fault
+        self.seconds: list[tuple[str, float]] = []  # each fault's kind, and the time until the stage ran as before
         self.since: tuple[float, list[int]] | None = None
         self.down: tuple[str, int, int] | None = None  # kind, stage and its generation during a fault
 
@@ -123,8 +112,9 @@ class _FaultInjector:
         back = statuses[k].state == "running" and statuses[k].generation > generation
         if back or (kind == "slow" and now - self.since[0] > SLOW_FOR):
             near = [j for j in (k - 1, k + 1) if 0 <= j < len(statuses)]
-            self.faults.append(Fault(kind, now - self.since[0], _rates(self.since, now, steps, near)))
-            self.progress(len(self.faults))
+            self.rates[kind] += _rates(self.since, now, steps, near)
+            self.seconds.append((kind, now - self.since[0]))
+            self.progress(len(self.seconds))
             self.down = self.since = None
 
     def _inject(self, statuses: Sequence[Status]) -> None:
@@ -140,16 +130,11 @@ class _FaultInjector:
     def summary(self) -> Row:
         """The faults' cost: rates of neighbours, and times of recovery."""
         healthy = statistics.mean(self.healthy)
-        rate = {
-            kind: [r / healthy for fault in self.faults if fault.kind == kind for r in fault.neighbours]
-            for kind in KINDS
-        }
-        every = [r for rates in rate.values() for r in rates]
-        recovery = [fault.seconds for fault in self.faults if fault.kind == "kill"]
+        rates = {"": [*chain(*self.rates.values())], **{f"_{kind}": found for kind, found in self.rates.items()}}
+        recovery = [seconds for kind, seconds in self.seconds if kind == "kill"]
         return {
-            "faults": len(self.faults),
-            "neighbour_rate": statistics.mean(every) if every else None,
-            **{f"neighbour_rate_{kind}": statistics.mean(rates) if rates else None for kind, rates in rate.items()},
+            "faults": len(self.seconds),
+            **{f"neighbour_rate{kind}": statistics.mean(r) / healthy if r else None for kind, r in rates.items()},
             "recovery_seconds": statistics.median(recovery) if recovery else None,
             "healthy_steps_per_second": healthy,
         }
@@ -168,11 +153,6 @@ def _slow_down(pid: int) -> None:
             time.sleep(2 * PACE)
             os.kill(pid, signal.SIGCONT)
             time.sleep(PACE)
-
-
-def _error(s: Settings, outcome: Outcome) -> float:
-    images = load(s.data)
-    return assembled(s, (1, 2, 3), outcome.states).error(images.test_x, images.test_y)
 
 
 def _left_behind() -> int:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 from multiprocessing import get_context
 from tempfile import TemporaryDirectory
+from timeit import repeat
 
 import torch
 
 from synthgrad.stages.channels import Packet, PacketKind
 from synthgrad.stages.channels.zeromq import Hub, ZmqInlet, ZmqOutlet
+from synthgrad_lab.running.jsonl import Row
 
 _RUN = bytes(16)
+REPEATS, ROUNDS = 7, 100
+"""Measurements, of which the median is taken; round trips of each."""
 
 
-def one_way(size: int, repeats: int = 7, rounds: int = 100) -> float:
-    """Seconds from one process to another: half a round trip, with the making and reading of packets.
+def bench_links() -> list[Row]:
+    """Measure the time that a packet takes to another process: rows of ``bytes, hop_ms``."""
+    return [{"bytes": size, "hop_ms": 1000 * one_way(size)} for size in (256 << 10, 4 << 20)]
 
-    Args:
-        size: bytes of the packet's tensor.
-        repeats: measurements; the median is returned.
-        rounds: round trips of each measurement.
-    """
+
+def one_way(size: int) -> float:
+    """Seconds for a tensor of so many bytes: half a round trip, with the making and reading of packets."""
     with TemporaryDirectory(prefix="synthgrad-") as folder:
         process = get_context("forkserver").Process(target=_echo, args=(folder,), daemon=True)
         process.start()
@@ -30,24 +34,18 @@ def one_way(size: int, repeats: int = 7, rounds: int = 100) -> float:
         try:
             inlet, outlet = ZmqInlet(hub, f"ipc://{folder}/home"), ZmqOutlet(hub, f"ipc://{folder}/away")
             packet = Packet(PacketKind.MESSAGE, 0, 1, 0, tensors=(torch.randn(size // 4),))
-            _trip(hub, inlet, outlet, packet, 30.0)
+            trip = partial(_trip, hub, inlet, outlet, packet)
+            trip(30.0)
             for _ in range(10):
-                _trip(hub, inlet, outlet, packet, 5.0)
-            return statistics.median(_measure(hub, inlet, outlet, packet, rounds) for _ in range(repeats))
+                trip()
+            return statistics.median(repeat(trip, repeat=REPEATS, number=ROUNDS)) / ROUNDS / 2
         finally:
             process.kill()
             process.join()
             hub.close()
 
 
-def _measure(hub: Hub, inlet: ZmqInlet, outlet: ZmqOutlet, packet: Packet, rounds: int) -> float:
-    began = time.perf_counter()
-    for _ in range(rounds):
-        _trip(hub, inlet, outlet, packet, 5.0)
-    return (time.perf_counter() - began) / rounds / 2
-
-
-def _trip(hub: Hub, inlet: ZmqInlet, outlet: ZmqOutlet, packet: Packet, limit: float) -> None:
+def _trip(hub: Hub, inlet: ZmqInlet, outlet: ZmqOutlet, packet: Packet, limit: float = 5.0) -> None:
     deadline = time.monotonic() + limit
     while not outlet.put(packet) and time.monotonic() < deadline:
         time.sleep(0.001)

@@ -12,11 +12,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess, parent_process
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -102,45 +103,44 @@ class Pipeline:
             RuntimeError: if a rank fails; the message ends with that rank's own traceback.
             TimeoutError: if the ranks have not ended within ``limit``.
         """
-        folder = mkdtemp(prefix="synthgrad-")
         context: Any = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["torch.distributed.pipelining"])  # each rank would need seconds for it
-        processes: list[BaseProcess] = []
-        pipes: list[Connection] = []
-        try:
+        ranks: list[tuple[Connection, BaseProcess]] = []
+        with TemporaryDirectory(prefix="synthgrad-", ignore_cleanup_errors=True) as folder, ExitStack() as stack:
             for rank in range(self.stages):
-                pipe, far_end = context.Pipe(duplex=False)
-                pipes.append(pipe)
-                with far_end:
-                    processes.append(context.Process(target=_rank, args=(rank, self, folder, far_end), daemon=True))
-                    processes[-1].start()
-            results = _gathered(pipes, processes, self.limit)
-        finally:
-            for process in processes:
-                if process.pid is not None and process.is_alive():
-                    process.kill()
-                    process.join()
-                process.close()
-            for pipe in pipes:
-                pipe.close()
-            shutil.rmtree(folder, ignore_errors=True)
+                pipe, far_end = map(stack.enter_context, context.Pipe(duplex=False))
+                process = context.Process(target=_rank, args=(rank, self, folder, far_end), daemon=True)
+                stack.callback(_end, process)
+                process.start()
+                far_end.close()
+                ranks.append((pipe, process))
+            results = _gathered(ranks, self.limit)
         began, ended, events, losses = zip(*results, strict=True)
         return Measured(self.steps * self.batch / (max(ended) - min(began)), list(events), max(losses, key=len))
 
 
-def _gathered(pipes: Sequence[Connection], processes: Sequence[BaseProcess], limit: float) -> list[Any]:
+def _end(process: BaseProcess) -> None:
+    if process.is_alive():
+        process.kill()
+        process.join()
+    process.close()
+
+
+def _gathered(ranks: Sequence[tuple[Connection, BaseProcess]], limit: float) -> list[Any]:
     """Wait for the reports of all ranks; raise the error of the first one that fails."""
-    deadline, reports, of = time.monotonic() + limit, {}, len(pipes)
+    deadline, reports, of = time.monotonic() + limit, {}, len(ranks)
     while missing := [rank for rank in range(of) if rank not in reports]:
-        ready = wait([pipes[rank] for rank in missing], max(0.0, deadline - time.monotonic()))
+        ready = wait([ranks[rank][0] for rank in missing], max(0.0, deadline - time.monotonic()))
         if not ready:
             raise TimeoutError(f"ranks {missing} of {of} had not ended after {limit:g} s; limit= allows more")
-        for rank in [rank for rank in missing if pipes[rank] in ready]:
+        for rank, (pipe, process) in enumerate(ranks):
+            if pipe not in ready:
+                continue
             try:
-                reports[rank] = pipes[rank].recv()
+                reports[rank] = pipe.recv()
             except EOFError:
-                processes[rank].join()
-                raise RuntimeError(f"rank {rank} of {of} died with exit code {processes[rank].exitcode}") from None
+                process.join()
+                raise RuntimeError(f"rank {rank} of {of} died with exit code {process.exitcode}") from None
         for rank, report in reports.items():
             if isinstance(report, str):
                 raise RuntimeError(f"rank {rank} of {of} failed:\n{report}")
@@ -186,15 +186,22 @@ def _train(rank: int, job: Pipeline, folder: str) -> tuple[float, float, list[Pi
         torch.manual_seed(k)
         module = job.build(k, of)
         parameters += module.parameters()
-        parts.append(log.timed_stage(pipelining.PipelineStage(module, k, of, torch.device("cpu"))))
+        parts.append(pipelining.PipelineStage(module, k, of, torch.device("cpu")))
+        # Hooks on the module would change the graph that ZBV splits.
+        for name in ("forward_one_chunk", "backward_one_chunk", "backward_weight_one_chunk"):
+            setattr(parts[-1], name, log.timed(getattr(parts[-1], name), k, name.split("_")[0]))
     criterion = log.timed(F.mse_loss if job.classes is None else F.cross_entropy, of - 1, "forward")
     kind = getattr(pipelining, SCHEDULES[job.schedule])
     schedule = kind(parts if len(held) > 1 else parts[0], job.microbatches, loss_fn=criterion)
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
     update = log.timed(optimizer.step, rank, "update")
-    x, y = _batch(job)
-    data = (x,) if 0 in held else ()
-    target = y if of - 1 in held else None
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(job.batch, job.width, generator=generator)
+    if job.classes is None:
+        y = torch.randn(job.batch, job.width, generator=generator)
+    else:
+        y = torch.randint(job.classes, (job.batch,), generator=generator)
+    data, target = (x,) if 0 in held else (), y if of - 1 in held else None
     began, losses = 0.0, list[float]()
     for step in range(-job.warmup, job.steps):
         if step == 0:
@@ -211,14 +218,6 @@ def _train(rank: int, job: Pipeline, folder: str) -> tuple[float, float, list[Pi
     dist.destroy_process_group()
     shown = [e for e in log.events if e.step >= max(0, job.steps - SHOWN_STEPS)]
     return began, ended, shown, losses[job.warmup :]
-
-
-def _batch(job: Pipeline) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(job.batch, job.width, generator=generator)
-    if job.classes is None:
-        return x, torch.randn(job.batch, job.width, generator=generator)
-    return x, torch.randint(job.classes, (job.batch,), generator=generator)
 
 
 class _Log:
@@ -242,9 +241,3 @@ class _Log:
             return result
 
         return timed
-
-    def timed_stage(self, stage: Any) -> Any:
-        """The stage, with its passes timed; hooks on the module would change the graph that ZBV splits."""
-        for name in ("forward_one_chunk", "backward_one_chunk", "backward_weight_one_chunk"):
-            setattr(stage, name, self.timed(getattr(stage, name), stage.stage_index, name.split("_")[0]))
-        return stage

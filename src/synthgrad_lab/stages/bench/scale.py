@@ -29,31 +29,24 @@ def bench_scale(stages: Sequence[int], progress: Callable[[int], None], steps: i
         emulated compute), ``memory_mb`` (one process's, without what it shares), ``message_kb, checkpoint_kb,
         start_seconds`` (until every stage has made a step).
     """
-    rows = []
-    for done, p in enumerate(stages, start=1):
-        rows.append(_measure(p, steps))
-        progress(done)
+    rows: list[Row] = []
+    policy, bound = Policy(queue=4, checkpoint_every=10), BATCH / (3 * FORWARD)
+    for p in stages:
+        build, warmup, watch = partial(emulated_stage, Sizes(p, FORWARD, BATCH, WIDTH)), WARMUP + p, _Watch()
+        with tempfile.TemporaryDirectory(prefix="synthgrad-") as folder:
+            outcome = launch(build, p, steps + warmup, folder=folder, policy=policy, watch=watch)
+            checkpoint = max(path.stat().st_size for path in Path(folder).glob("*/checkpoint.pt"))
+        rate = rate_of(outcome, BATCH, warmup)
+        rows.append(
+            {
+                **{"stages": p, "samples_per_second": rate, "share_of_bound": rate / bound},
+                **{"cpu_ms_per_step": 1000 * watch.cpu, "memory_mb": watch.memory / 2**20},
+                **{"message_kb": 4 * BATCH * WIDTH / 1024, "checkpoint_kb": checkpoint / 1024},
+                "start_seconds": watch.started,
+            }
+        )
+        progress(len(rows))
     return rows
-
-
-def _measure(p: int, steps: int) -> Row:
-    sizes, watch = Sizes(p, FORWARD, BATCH, WIDTH), _Watch()
-    policy, warmup = Policy(queue=4, checkpoint_every=10), WARMUP + p
-    with tempfile.TemporaryDirectory(prefix="synthgrad-") as folder:
-        build = partial(emulated_stage, sizes)
-        outcome = launch(build, p, steps + warmup, folder=folder, policy=policy, watch=watch)
-        checkpoint = max(path.stat().st_size for path in Path(folder).glob("*/checkpoint.pt"))
-    rate, bound = rate_of(outcome, BATCH, warmup), BATCH / (3 * FORWARD)
-    return {
-        "stages": p,
-        "samples_per_second": rate,
-        "share_of_bound": rate / bound,
-        "cpu_ms_per_step": 1000 * watch.cpu,
-        "memory_mb": watch.memory / 2**20,
-        "message_kb": 4 * BATCH * WIDTH / 1024,
-        "checkpoint_kb": checkpoint / 1024,
-        "start_seconds": watch.started,
-    }
 
 
 class _Watch:

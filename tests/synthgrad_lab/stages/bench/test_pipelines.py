@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import time
 from functools import partial
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def slept(monkeypatch):
 @pytest.fixture
 def clean(tmp_path, monkeypatch):
     """Checks that no process and no file is left."""
-    monkeypatch.setattr(pipelines, "mkdtemp", partial(mkdtemp, dir=tmp_path))
+    monkeypatch.setattr(pipelines, "TemporaryDirectory", partial(TemporaryDirectory, dir=tmp_path))
     yield
     assert not multiprocessing.active_children()
     assert not list(tmp_path.iterdir())
