@@ -42,9 +42,8 @@ class Board:
 
     def __call__(self, statuses: Sequence[Status]) -> None:
         """Show the stages' statuses."""
-        speeds = [self._speed(status) for status in statuses]
         if self.console.is_terminal:
-            self.live.update(self._table(statuses, speeds))
+            self.live.update(self._table(statuses))
         elif time.monotonic() - self.printed > _PLAIN:
             self.printed = time.monotonic()
             self.console.print("; ".join(map(_line, statuses)), highlight=False)
@@ -56,15 +55,15 @@ class Board:
         (then, before), (now, steps) = times[0], times[-1]
         return max(steps - before, 0) / (now - then) if now > then else 0.0
 
-    def _table(self, statuses: Sequence[Status], speeds: Sequence[float]) -> Table:
+    def _table(self, statuses: Sequence[Status]) -> Table:
         table = Table(*COLUMNS, box=None, header_style="dim")
-        for s, speed in zip(statuses, speeds, strict=True):
+        for s in statuses:
             c = s.counters
             table.add_row(
                 str(s.k),
                 f"[{_COLOUR[s.state]}]{s.state}[/]",
                 f"{c.clock:,}/{self.steps:,}",
-                f"{speed:.0f}",
+                f"{self._speed(s):.0f}",
                 *map(str, (c.queue, c.dropped, c.missed, c.refused, c.nonfinite)),
                 *(_number(c.staleness, 1), _number(c.regression_loss, 2)),
                 str(s.generation - 1),

@@ -20,16 +20,13 @@ if TYPE_CHECKING:
     from synthgrad_lab.stages.settings import Launch
 
 log = logging.getLogger(__name__)
-SEEDS = 3
 STAGED: tuple[Method, ...] = ("cdni", "critic")
-LATENESS = (2, 8, 32)
-DROP = (0.2, 0.5, 0.8)
 FAULTLESS: dict[str, dict[str, Any]] = {"in one process": {"on": "simulated"}, "in four processes": {}}
 """Launches by what happens to messages. A simulation without faults is a run in one process, bit for bit."""
 _SIMULATED = {"on": "simulated", "policy": {"queue": 512, "in_flight": 512}}  # no sender waits for a late message
 FAULTY: dict[str, dict[str, Any]] = {
-    **{f"{n} steps late": {**_SIMULATED, "lateness": n} for n in LATENESS},
-    **{f"{p:.0%} lost": {**_SIMULATED, "drop": p} for p in DROP},
+    **{f"{n} steps late": {**_SIMULATED, "lateness": n} for n in (2, 8, 32)},
+    **{f"{p:.0%} lost": {**_SIMULATED, "drop": p} for p in (0.2, 0.5, 0.8)},
 }
 
 
@@ -42,7 +39,7 @@ class Stages(Experiment):
 
     def runs(self, gathered: Sequence[Row]) -> Iterator[Planned]:
         """Three seeds of the launches without faults, one seed of the others; independent of the records."""
-        for launches, seeds in ((FAULTLESS, range(SEEDS)), (FAULTY, [0])):
+        for launches, seeds in ((FAULTLESS, range(3)), (FAULTY, [0])):
             for seed in seeds:
                 for method in STAGED:
                     settings = replace(mnist_fcn(method), seed=seed)
@@ -52,12 +49,11 @@ class Stages(Experiment):
     def gather(self, out: Path, results: Path, workers: int, only: Sequence[str]) -> list[Path]:
         """As ``Experiment.gather``, but one run after the other: each has its own processes."""
         (file,) = self.files(results, only)
-        order = [p.name for p in self.runs([])]
         for p, how in self._lacking(results, only):
             log.info(p.name)
             folder = out / self.place / p.name.replace(" ", "-")
             row = row_of(p.name, p.labels, folder, _result(p.settings, how, folder))
-            merge(file, [row | {"launch": json.loads(to_json(asdict(how)))}], order)
+            merge(file, [row | {"launch": json.loads(to_json(asdict(how)))}], [p.name for p in self.runs([])])
         return [file]
 
     def lacking(self, results: Path, only: Sequence[str]) -> list[str]:

@@ -36,9 +36,8 @@ def timelines(panels: Mapping[str, Timeline], steps: float) -> Figure:
                 if e.kind in COLOURS and start <= e.end and e.start <= end:
                     left, right = max(e.start, start), min(e.end, end)
                     worked += right - left
-                    ax.barh(
-                        k, 1000 * (right - left), 0.7, 1000 * (left - start), color=COLOURS[e.kind], linewidth=0
-                    )
+                    width, place = 1000 * (right - left), 1000 * (left - start)
+                    ax.barh(k, width, 0.7, place, color=COLOURS[e.kind], linewidth=0)
         ax.set(yticks=range(len(stages)), ylabel="stage", xlim=(0, 1000 * seconds))
         ax.invert_yaxis()
         share = worked / (seconds * max(len(stages), 1))

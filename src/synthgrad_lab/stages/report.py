@@ -23,7 +23,7 @@ def section(runs: Sequence[Run], **options: Any) -> Section | None:
     if not runs:
         return None
     panels: dict[str, Timeline] = {
-        f"{_method(run)}, seed {run.settings['seed']}, {run.folder.name}": [
+        f"{_shown(run)['method']}, seed {run.settings['seed']}, {run.folder.name}": [
             [StageEvent(**event) for event in stage] for stage in cast(Any, run.events)
         ]
         for run in [run for run in runs if run.events][:_PANELS]
@@ -57,11 +57,10 @@ def lines(runs: Sequence[Run]) -> list[dict[str, str]]:
 
 def _shown(run: Run) -> dict[str, str]:
     """What a row shows of a run's settings, and where its stages ran."""
-    how, layers = run.launch or {}, str(run.settings["layers"])
-    stages = str(len(how.get("cuts", [])) + 1)
-    return {"method": _method(run), "layers": layers, "stages": stages, "on": how.get("on", "")}
-
-
-def _method(run: Run) -> str:
-    method = run.settings["method"]
-    return LABELS.get(method) or method
+    method, how = run.settings["method"], run.launch or {}
+    return {
+        "method": LABELS.get(method) or method,
+        "layers": str(run.settings["layers"]),
+        "stages": str(len(how.get("cuts", [])) + 1),
+        "on": how.get("on", ""),
+    }

@@ -103,8 +103,7 @@ def projection(records: list[Row]) -> Lines:
     step = SECONDS + most["cpu_ms_per_step"] / 1000
     rows = []
     for (name, message, parameters), count in product(SIZES, (16, 100, 1000)):
-        checkpoint = 12 * parameters  # weights and Adam's two moments, 4 bytes each
-        faults = count / HOURS
+        per_hour, checkpoint = count / HOURS, 12 * parameters  # weights and Adam's two moments, 4 bytes each
         rows.append(
             {
                 "stage": name,
@@ -113,9 +112,9 @@ def projection(records: list[Row]) -> Lines:
                 "MB/s per edge": _number(2 * message / step / 1e6),
                 "memory of processes, GB": _number(count * most["memory_mb"] / 1024),
                 "checkpoints, MB/s": _number(count * checkpoint / (every * step) / 1e6),
-                "faults per hour": _number(faults),
-                "steps made again per hour": _number(faults * every / 2),
-                "of all steps": f"{faults * every / 2 / (3600 / step * count):.1e}",
+                "faults per hour": _number(per_hour),
+                "steps made again per hour": _number(per_hour * every / 2),
+                "of all steps": f"{per_hour * every / 2 / (3600 / step * count):.1e}",
             }
         )
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any
 from synthgrad import checkpoint
 from synthgrad.checkpoint import write_atomically
 from synthgrad.stages import Status, Stopped, launch
+from synthgrad.stages.launch import Watch
 from synthgrad_lab.feedforward.precision import precision
 from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.running.jsonl import to_json
@@ -25,7 +26,6 @@ from synthgrad_lab.stages.split import cuts_for
 from synthgrad_lab.stages.stage import build_stage, errors, load_once
 from synthgrad_lab.stages.trace import chrome
 
-Watch = Callable[[Sequence[Status]], None]
 POINT_EVERY = 2.0
 """Seconds between two lines about the stages in the record."""
 SHOWN_EVENTS = 600
@@ -51,14 +51,8 @@ def run(s: Settings, how: Launch, watch: Watch = lambda statuses: None) -> dict[
     with owned(folder):
         claim(folder)
         record = Record(folder)
-        record.write(
-            "settings",
-            family="stages",
-            settings=asdict(located(s)),
-            version=s.version,
-            launch={**asdict(how), "cuts": cuts},
-            environment=environment(),
-        )
+        recipe = {"family": "stages", "settings": asdict(located(s)), "version": s.version}
+        record.write("settings", **recipe, launch={**asdict(how), "cuts": cuts}, environment=environment())
         return _launch(s, how, cuts, record, False, watch)
 
 

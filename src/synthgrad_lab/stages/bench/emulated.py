@@ -1,12 +1,50 @@
-"""A layer that only takes time, in place of work on another device: for the comparison of schedules alone."""
+"""Stages whose layer only takes time, in place of work on another device: for the comparison of schedules alone."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from synthgrad import Interface, Stage
+from synthgrad.models import MLP
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of an emulated chain."""
+
+    stages: int
+    forward_seconds: float
+    batch: int = 64
+    width: int = 64
+    """Features of every message."""
+
+
+def emulated_stage(sizes: Sizes, k: int) -> Stage:
+    """Build stage k of a chain with emulated compute; everything else is real, gradient models, too."""
+    torch.manual_seed(k)
+    part, last = emulated_part(sizes, k, sizes.stages), k == sizes.stages - 1
+    above = None if last else Interface(MLP(sizes.width, hidden=16))
+    parameters = [*part.parameters(), *(above.parameters() if above is not None else [])]
+    x = torch.randn(sizes.batch, sizes.width)
+    return Stage(
+        part=part,
+        optimizer=torch.optim.Adam(parameters, lr=1e-3),
+        above=above,
+        criterion=F.mse_loss if last else None,
+        data=(lambda step: (x, x)) if k == 0 else None,
+        conditioned=False,
+    )
+
+
+def emulated_part(sizes: Sizes, k: int, of: int) -> nn.Module:
+    """Build part k of ``of``; the time of the whole chain does not depend on their number."""
+    return Emulated(sizes.width, sizes.forward_seconds * sizes.stages / of, sizes.batch)
 
 
 class Emulated(nn.Module):
@@ -21,11 +59,6 @@ class Emulated(nn.Module):
         width: features, and parameters.
         forward_seconds: time that the forward pass of a batch takes, arithmetic included.
         rows: the size of that batch; the time is proportional to the size.
-
-    Example:
-        >>> layer = Emulated(8, forward_seconds=0.01, rows=64)
-        >>> layer(torch.zeros(16, 8)).shape  # after 2.5 ms
-        torch.Size([16, 8])
     """
 
     def __init__(self, width: int, forward_seconds: float, rows: int):

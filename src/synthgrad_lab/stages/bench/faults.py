@@ -16,15 +16,17 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from synthgrad.stages import Policy, Status, launch
+from synthgrad.stages import Policy, Stage, Status, launch
 from synthgrad_lab.feedforward.recipes import mnist_fcn
+from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.running.jsonl import Row
-from synthgrad_lab.stages.bench.builders import paced_stage
-from synthgrad_lab.stages.stage import errors
+from synthgrad_lab.stages.stage import build_stage, errors
 
 KINDS = ("kill", "stop", "slow")
 CUTS = (1, 2, 3)
+POLICY = Policy(queue=8, silence_timeout=0.3, hang_timeout=1.5, checkpoint_every=50, replay=64, idle_exit_after=5.0)
 PACE = 0.04
 """Shortest time of a stage's step, in seconds: four stages must not compete for two cores, as if each had its own
 machine."""
@@ -48,14 +50,7 @@ def bench_faults(unlock: str, faults: int, progress: Callable[[int], None], seed
     every = 2.6 + REST  # seconds of a fault and the rest after it, roughly
     steps = round((faults * every + 15) / PACE)
     s = replace(mnist_fcn("cdni"), steps=steps, unlock=unlock, seed=seed)
-    policy = Policy(
-        silence_timeout=0.3,
-        hang_timeout=1.5,
-        max_restarts=faults,
-        checkpoint_every=50,
-        replay=64,
-        idle_exit_after=5.0,
-    )
+    policy = replace(POLICY, max_restarts=faults)
     build = partial(paced_stage, s, CUTS, PACE)
     before = _left_behind()
     undisturbed = launch(build, 4, steps, policy=policy)
@@ -76,6 +71,19 @@ def bench_faults(unlock: str, faults: int, progress: Callable[[int], None], seed
     }
 
 
+def paced_stage(s: Settings, cuts: tuple[int, ...], seconds: float, k: int) -> Stage:
+    """Build a recipe's stage that takes at least this many seconds per step, as if it had its own machine."""
+    stage, last = build_stage(s, cuts, k), 0.0
+
+    def pace(*call: Any) -> None:
+        nonlocal last
+        time.sleep(max(0.0, last + seconds - time.monotonic()))
+        last = time.monotonic()
+
+    stage.part.register_forward_hook(pace)
+    return stage
+
+
 class _FaultInjector:
     """Injects faults into one stage at a time, and measures its neighbours' rates."""
 
@@ -86,9 +94,7 @@ class _FaultInjector:
         choose.shuffle(kinds)
         self.todo = [(kind, choose.randrange(4)) for kind in kinds]
         self.healthy: list[float] = []  # steps per second of each stage between faults
-        self.rates: dict[str, list[float]] = {
-            kind: [] for kind in KINDS
-        }  # of neighbours, during each kind of fault
+        self.rates: dict[str, list[float]] = {kind: [] for kind in KINDS}  # of neighbours, during such faults
         self.seconds: list[tuple[str, float]] = []  # each fault's kind, and the time until the stage ran as before
         self.since: tuple[float, list[int]] | None = None
         self.down: tuple[str, int, int] | None = None  # kind, stage and its generation during a fault

@@ -14,7 +14,7 @@ import psutil
 
 from synthgrad.stages import Policy, Status, launch
 from synthgrad_lab.running.jsonl import Row
-from synthgrad_lab.stages.bench.builders import Sizes, emulated_stage
+from synthgrad_lab.stages.bench.emulated import Sizes, emulated_stage
 from synthgrad_lab.stages.bench.schedules import WARMUP, rate_of
 
 FORWARD = 0.1

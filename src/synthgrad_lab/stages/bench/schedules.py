@@ -11,14 +11,16 @@ from itertools import count, product
 from multiprocessing import get_context
 
 import torch
+from torch import nn
 
 from synthgrad.stages import Outcome, Policy, launch
+from synthgrad_lab.feedforward.networks import network
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.feedforward.training import Classification
 from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.settings import vary
-from synthgrad_lab.stages.bench.builders import Sizes, emulated_part, emulated_stage, real_part
+from synthgrad_lab.stages.bench.emulated import Sizes, emulated_part, emulated_stage
 from synthgrad_lab.stages.bench.pipelines import SCHEDULES, Pipeline
 from synthgrad_lab.stages.stage import build_stage, errors
 from synthgrad_lab.stages.trace import Timeline
@@ -60,12 +62,8 @@ def bench_emulated(
 
 def _row(schedule: str, stages: int, rates: Sequence[float], bound: float) -> Row:
     rate = statistics.median(rates)
-    measured = {
-        "samples_per_second": rate,
-        "share_of_bound": rate / bound,
-        "spread": (max(rates) - min(rates)) / rate,
-    }
-    return {"schedule": schedule, "stages": stages, **measured}
+    row = {"schedule": schedule, "stages": stages, "samples_per_second": rate, "share_of_bound": rate / bound}
+    return row | {"spread": (max(rates) - min(rates)) / rate}
 
 
 def _emulated(schedule: str, sizes: Sizes, steps: int) -> tuple[float, Timeline]:
@@ -76,9 +74,8 @@ def _emulated(schedule: str, sizes: Sizes, steps: int) -> tuple[float, Timeline]
         outcome = launch(build, sizes.stages, steps + warmup, policy=Policy(queue=4))
         return rate_of(outcome, sizes.batch, warmup), outcome.events
     build = partial(emulated_part, sizes)
-    measured = Pipeline(
-        schedule, build, sizes.stages, MICROBATCHES, sizes.batch, sizes.width, None, steps
-    ).measure()
+    job = Pipeline(schedule, build, sizes.stages, MICROBATCHES, sizes.batch, sizes.width, None, steps)
+    measured = job.measure()
     return measured.samples_per_second, measured.events
 
 
@@ -125,6 +122,12 @@ def bench_real(repeats: int, progress: Progress, steps: int = 40) -> tuple[list[
     bound = 2 * statistics.median(rates["one-process, 1 thread"])
     rows = [_row(name, 1 if "process" in name else 2, found, bound) for name, found in rates.items()]
     return [row | {"test_error": test_errors.get(row["schedule"])} for row in rows], timelines
+
+
+def real_part(s: Settings, cuts: tuple[int, ...], k: int, of: int) -> nn.Module:
+    """Build part k of a recipe's network, cut like its stages; its input is flat, as in ``Pipeline``."""
+    bounds = (0, *cuts, s.layers)
+    return nn.Sequential(*network(s)[bounds[k] : bounds[k + 1]])
 
 
 def _alone(s: Settings) -> tuple[float, float]:
