@@ -108,8 +108,9 @@ class DataSet:
         """Read one of the data set's files from its uncompressed content; return its array and its MD5.
 
         Args:
-            file: The file that should be at `where`, a place for errors to name.
+            file: The file that `content` should be.
             content: Its bytes.
+            where: Its name for errors.
             known: Data sets whose files could be here by mistake; an error names them.
             published_only: Whether the MD5 must be the published one.
 
