@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from synthgrad_lab.feedforward import paper
 from synthgrad_lab.feedforward.settings import LABELS, METHODS
 from synthgrad_lab.reporting.runs import Run, set_apart
-from synthgrad_lab.reporting.statistics import deviation, grouped, plus_minus
+from synthgrad_lab.reporting.statistics import grouped, plus_minus
 from synthgrad_lab.running.jsonl import Row
 
 Cost = Mapping[str, float] | None
@@ -103,9 +103,9 @@ def _row(key: Key, runs: Sequence[Run]) -> Row:
         **key._asdict(),
         "seeds": len(runs),
         "test_error": _mean(runs, "test_error"),
-        "test_deviation": deviation(results, "test_error"),
+        "test_deviation": _deviation(results, "test_error"),
         "validation_error": _mean(runs, "validation_error"),
-        "validation_deviation": deviation(results, "validation_error"),
+        "validation_deviation": _deviation(results, "validation_error"),
         "paper": None if mixed else paper.reported(s["data"], s["recipe"], key.method, key.layers, key.width),
         "updates_per_layer": [round(statistics.fmean(counts)) for counts in per_layer],
         "seconds_per_step": _mean(runs, "seconds_per_step"),
@@ -157,3 +157,7 @@ def _common(rows: Sequence[Row]) -> dict[str, str]:
     agreed = {name: found.pop() for name in COMMON if len(found := {row[name] for row in rows}) == 1}
     words = {name: COMMON[name].format(value) for name, value in agreed.items()}
     return {**words, "seeds": "1 seed"} if agreed.get("seeds") == 1 else words
+
+
+def _deviation(rows: Sequence[Row], name: str) -> float | None:
+    return statistics.stdev(row[name] for row in rows) if len(rows) > 1 else None

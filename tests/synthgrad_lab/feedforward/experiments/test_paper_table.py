@@ -222,8 +222,20 @@ def test_sparse_updates_by_probability():
     assert (first["p = 0.2"], first["p = 1"]) == ("2.50 ± 0.71", "10.50 ± 0.71")
 
 
-def test_the_readmes_table_has_the_4_layer_net_only(records):
-    assert tables.demo(records) == [
+def test_the_readmes_table_has_the_4_layer_net_only():
+    def of(method, seed, error, depth=1, **more):
+        return row(method, method, seed, error, steps=3000, model={"depth": depth}, **more)
+
+    errors = {
+        ("bprop", 1): (1.0, 2.0),
+        ("cdni", 1): (2.0, 3.0),
+        ("cdni", 0): (9.0, 9.0),
+        ("local-loss", 0): (8.0, 8.0),
+    }
+    rows = [of(m, seed, error, depth) for (m, depth), both in errors.items() for seed, error in enumerate(both)]
+    rows += [row("bprop", "bprop", 0, 7.0, steps=500), row("bprop", "bprop", 0, 7.0, layers=6, steps=3000)]
+    rows[-2:] = [r | {"settings": r["settings"] | {"model": {"depth": 1}}} for r in rows[-2:]]
+    assert tables.demo(rows) == [
         {"method": "Bprop", "test error %": "1.50 ± 0.71", "paper, 500k steps": "1.8"},
         {"method": "cDNI", "test error %": "2.50 ± 0.71", "paper, 500k steps": "1.9"},
     ]
