@@ -29,12 +29,18 @@ class Budget:
     def settings(self, recipe: str, method: Method) -> Settings:
         """A recipe's settings within the budget."""
         settings = RECIPES[recipe](method)
-        return lengthened(paper_preset(settings) if self.paper else settings, self.changes.get(recipe, {}))
+        return vary(paper_preset(settings) if self.paper else settings, self.changes.get(recipe, {}))
 
+    def lengthened(self, settings: Settings, steps: int, points: int | None = None) -> Settings:
+        """The settings with the budget's share of these steps, and as many points of the curve, if they are given.
 
-def lengthened(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """The settings with changes; new steps replace the epochs."""
-    return vary(settings, {**({"epochs": None} if "steps" in changes else {}), **changes})
+        The paper's preset keeps its steps.
+        """
+        if self.paper:
+            return settings
+        steps = round(steps * self.share)
+        curve = {"run.eval_every": steps // points} if points else {}
+        return vary(settings, {"steps": steps, "epochs": None, **curve})
 
 
 BUDGETS: dict[Name, Budget] = {

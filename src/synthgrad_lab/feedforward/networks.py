@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 from torch import nn
@@ -17,7 +18,11 @@ POOLED = 4
 
 
 def network(s: Settings) -> list[nn.Module]:
-    """The layers of the network."""
+    """The layers of the network.
+
+    References:
+        Jaderberg et al. 2017, section 3.1 and supplement.
+    """
     channels, side = IMAGES[s.data]
     if s.net == "fcn":
         return fcn(s.layers, s.width, channels * side**2)
@@ -25,13 +30,7 @@ def network(s: Settings) -> list[nn.Module]:
 
 
 def fcn(layers: int, width: int, inputs: int = 784) -> list[nn.Module]:
-    """A fully connected net: (linear, batch norm, ReLU) layers and a linear one on top.
-
-    The output layer counts: with 4 layers the net is inputs-width-width-width-``CLASSES``.
-
-    References:
-        Jaderberg et al. 2017, section 3.1 and supplement.
-    """
+    """A fully connected net: (linear, batch norm, ReLU) layers and a linear one on top, which counts as a layer."""
     _check_layers(layers)
     sizes = [inputs, *[width] * (layers - 1)]
     hidden = [[nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()] for a, b in pairwise(sizes)]
@@ -43,9 +42,6 @@ def cnn(layers: int, width: int, channels: int = 3, side: int = 32) -> list[nn.M
     """A convolutional net: (5x5 convolution, batch norm, ReLU, pooling) layers and a linear one on top.
 
     Pooling is over 3x3 pixels and halves the side: the maximum after the first layer, the mean after the others.
-
-    References:
-        Jaderberg et al. 2017, section 3.1 and supplement.
     """
     _check_layers(layers)
     parts: list[nn.Module] = []
@@ -58,10 +54,7 @@ def cnn(layers: int, width: int, channels: int = 3, side: int = 32) -> list[nn.M
 
 def sides(side: int, layers: int) -> list[int]:
     """The side of each hidden layer's message, in pixels."""
-    found = [side]
-    for _ in range(layers - 1):
-        found.append((found[-1] + 1) // 2)
-    return found[1:]
+    return [math.ceil(side / 2**k) for k in range(1, layers)]
 
 
 def message_shape(s: Settings, k: int) -> tuple[int, ...]:

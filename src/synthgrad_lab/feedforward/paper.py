@@ -32,10 +32,7 @@ ITERATIONS = 500_000
 
 
 def reported(data: str, recipe: str, method: str, layers: int, width: int | None = None) -> float | None:
-    """The paper's test error in percent for the same images, network and method, or None where it gives none.
-
-    Without a width that of the network does not matter.
-    """
+    """The paper's test error in percent, or None where it gives none; without a width the network may have any."""
     if data not in ("mnist", "cifar10") or recipe not in TABLE or width not in (None, WIDTHS[recipe]):
         return None
     errors: dict[str, float] = dict(zip(PAPER, TABLE[recipe].get(layers, ()), strict=False))

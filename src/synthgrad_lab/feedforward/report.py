@@ -11,9 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from synthgrad_lab.feedforward import figures
-from synthgrad_lab.feedforward.locks import first_update
+from synthgrad_lab.feedforward.profiling import first_update
 from synthgrad_lab.feedforward.settings import Settings
-from synthgrad_lab.feedforward.step_figure import timeline
 from synthgrad_lab.feedforward.summary import VALIDATION, Cost, Key, groups, heading, label, lines, summarise
 from synthgrad_lab.reporting.html_report import Block, Section, picture
 from synthgrad_lab.reporting.runs import Run
@@ -47,22 +46,14 @@ NOTES = (
 
 
 def section(runs: Sequence[Run], cost: Cost = None) -> Section | None:
-    """The section about these runs, finished or not; None if there is none.
-
-    Args:
-        runs: of this family.
-        cost: as measured by itself, if it was: better than by the runs' own times.
-    """
+    """The section about these runs, finished or not; None if there is none."""
     if not runs:
         return None
     found, rows = groups(runs), summarise(runs)
     whole = lines(rows, cost)
     folders = [_folder(run) for members in found.values() for run in members]
-    times, below = (
-        (", and was measured with the methods in turn.", "measured with the methods in turn")
-        if cost
-        else ("; other work may have run at the same time.", "from the runs, while other work may have run")
-    )
+    in_turn = "measured with the methods in turn"
+    times = f", and was {in_turn}." if cost else "; other work may have run at the same time."
     warnings = [f"{label(row['method'], row['settings'])}: {note}." for row in rows for note in row["notes"]]
     if unfinished := [f"{run.folder} ({run.state})" for run in runs if not run.result]:
         warnings.append(f"Not in the table: {', '.join(unfinished)}.")
@@ -76,7 +67,7 @@ def section(runs: Sequence[Run], cost: Cost = None) -> Section | None:
     blocks += [Block("heading", "Runs"), Block("table", lines=folders, words=True)]
     shown = [{name: text for name, text in line.items() if name != VALIDATION} for line in whole]
     # Before a run has finished, the table shows the states of all.
-    caption = f"s/step: {below}" if rows else ""
+    caption = f"s/step: {in_turn if cost else 'from the runs, while other work may have run'}" if rows else ""
     return Section("Feed-forward networks", shown or folders, blocks, heading(rows), caption, rows)
 
 
@@ -100,7 +91,7 @@ def _pictures(found: dict[Key, list[Run]]) -> list[Block]:
             f"Cosine, norm ratio and relative error of each interface over steps; last cosines, first seed: {last}"
         )
         blocks.append(picture("Quality of the synthetic gradients", drawn, QUALITY, alt))
-    if drawn := timeline(runs):
+    if drawn := figures.timeline(runs):
         noted = [(name, first_update(run.events)) for name, run in first.items()]  # pyright: ignore
         last = ", ".join(f"{name} {note[0]:.1f} ms" for name, note in noted if note)
         alt = f"One step of each method, a row per layer; layer 1 is updated after (first seed): {last}"
@@ -126,7 +117,9 @@ def _settings(key: Key, runs: Sequence[Run]) -> Block:
 def _field_docs(settings: type) -> dict[str, str]:
     """The docstring below each field, in one line; those of nested dataclasses by dotted names."""
     found = {}
-    for base in filter(dataclasses.is_dataclass, reversed(settings.__mro__)):
+    for base in reversed(settings.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
         (defined,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         for field, below in pairwise(defined.body):  # pyright: ignore[reportAttributeAccessIssue]
             match field, below:

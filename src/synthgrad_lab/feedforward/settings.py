@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import tyro
 
@@ -169,3 +169,8 @@ class Settings(common.Settings):
     def data_key(self) -> tuple[str | None, ...]:
         """The images."""
         return self.data, self.data_dir
+
+
+def version_today(row: Mapping[str, Any]) -> int:
+    """The version that a record's run would have today."""
+    return Settings.version_for(row["settings"])

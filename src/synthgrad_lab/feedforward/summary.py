@@ -76,11 +76,7 @@ def summarise(runs: Iterable[Run]) -> list[Row]:
     """
     finished = groups(run for run in runs if run.result)
     bprop = grouped((run for key, some in finished.items() if key.method == "bprop" for run in some), _work)
-    found = []
-    for key, members in finished.items():
-        row, base = _row(key, members), bprop.get(_work(members[0]))
-        found.append({**row, "cost": row["seconds_per_step"] / _mean(base, "seconds_per_step") if base else None})
-    return found
+    return [_row(key, members, bprop.get(_work(members[0]), ())) for key, members in finished.items()]
 
 
 def _work(run: Run) -> tuple[Any, ...]:
@@ -89,7 +85,7 @@ def _work(run: Run) -> tuple[Any, ...]:
     return *_shown(run)[:3], s["batch"], s["run"]["precision"], s["augment"]
 
 
-def _row(key: Key, runs: Sequence[Run]) -> Row:
+def _row(key: Key, runs: Sequence[Run], bprop: Sequence[Run]) -> Row:
     s, seeds, results = runs[0].settings, {run.settings["seed"] for run in runs}, _results(runs)
     notes = []
     if len(images := sorted({str(r.get("images", "")) for r in results})) > 1:
@@ -98,6 +94,7 @@ def _row(key: Key, runs: Sequence[Run]) -> Row:
         notes.append("two runs have the same seed: the deviation is too small")
     # The paper's table is about synthetic gradients alone.
     mixed = any(any(run.settings["mixing"]["lam"]) for run in runs)
+    seconds = _mean(runs, "seconds_per_step")
     per_layer = zip(*(r["updates_per_layer"] for r in results), strict=True)
     return {
         **key._asdict(),
@@ -108,8 +105,9 @@ def _row(key: Key, runs: Sequence[Run]) -> Row:
         "validation_deviation": _deviation(results, "validation_error"),
         "paper": None if mixed else paper.reported(s["data"], s["recipe"], key.method, key.layers, key.width),
         "updates_per_layer": [round(statistics.fmean(counts)) for counts in per_layer],
-        "seconds_per_step": _mean(runs, "seconds_per_step"),
+        "seconds_per_step": seconds,
         "notes": notes,
+        "cost": seconds / _mean(bprop, "seconds_per_step") if bprop else None,
     }
 
 

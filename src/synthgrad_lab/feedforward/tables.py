@@ -1,26 +1,29 @@
-"""Tables of the feed-forward experiments, computed from gathered records."""
+"""Tables of the feed-forward experiments, computed from gathered records; a budget's page of them."""
 
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from synthgrad_lab.feedforward import paper
-from synthgrad_lab.feedforward.settings import LABELS, MAIN, METHODS, TRAINING
-from synthgrad_lab.reporting import tables
+from synthgrad_lab.feedforward.settings import LABELS, MAIN, METHODS, TRAINING, version_today
+from synthgrad_lab.reporting import documents, tables
 from synthgrad_lab.reporting.documents import Lines, Table
 from synthgrad_lab.reporting.statistics import grouped, mean, median, one_experiment, spread
+from synthgrad_lab.running.gather import records as read
 from synthgrad_lab.running.jsonl import Row
 
 
 def errors(records: list[Row]) -> Lines:
     """Test error by network and method, with the paper's number in brackets."""
     rows = []
-    for recipe, layers, runs, methods in _networks(records):
-        row = _network(recipe, layers, runs, methods)
+    for r, methods in _networks(records):
+        row = _network(r, methods)
         for method in MAIN:
-            known = paper.reported(runs[0]["data"], recipe, method, layers)
-            beside = "" if known is None else f" [{known:.1f}]"
+            known = _papers(r["data"], r["recipe"], method, r["layers"])
+            beside = f" [{known}]" if known else ""
             row[LABELS[method]] = spread(methods[method]) + beside if method in methods else ""
         best = {m: mean(methods[m]) for m in ("cdni", "critic", "dni") if m in methods}
         if best and "bprop" in methods:
@@ -34,9 +37,8 @@ def baselines(records: list[Row]) -> Lines:
     """Test error of the baselines, of Bprop and of decoupled methods, on networks where all baselines were run."""
     shown = ("bprop", "local-loss", "stale", "feedback-alignment", "cdni", "critic")
     return [
-        _network(recipe, layers, runs, methods)
-        | {LABELS[m]: spread(methods[m]) if m in methods else "" for m in shown}
-        for recipe, layers, runs, methods in _networks(records)
+        _network(r, methods) | {LABELS[m]: spread(methods[m]) if m in methods else "" for m in shown}
+        for r, methods in _networks(records)
         if "stale" in methods
     ]
 
@@ -62,24 +64,22 @@ def variants(records: list[Row]) -> Lines:
 
 def costs(records: list[Row]) -> Lines:
     """Time, parameters and memory of each method relative to Bprop's on the same network, at the greatest depth."""
-    networks = _networks(records)
-    deepest = {recipe: layers for recipe, layers, *_ in sorted(networks, key=lambda network: network[1])}
-    rows = []
-    for recipe, layers, _, methods in networks:
-        if layers != deepest[recipe] or "bprop" not in methods:
+    deepest = {r["recipe"]: r["layers"] for r in sorted(records, key=lambda r: r["layers"])}
+    rows, names = [], ("seconds_per_step", "peak_memory_mb")
+    for r, methods in _networks(records):
+        if r["layers"] != deepest[r["recipe"]] or "bprop" not in methods:
             continue
-        base = {name: median(methods["bprop"], name) for name in ("seconds_per_step", "peak_memory_mb")}
         for method, runs in methods.items():
-            ratio = {name: f"{median(runs, name) / value:.2f}" for name, value in base.items()}
+            time, memory = (f"{median(runs, name) / median(methods['bprop'], name):.2f}" for name in names)
             extra = median(runs, "model_parameters") / median(runs, "parameters")
             rows.append(
                 {
-                    "network": f"{recipe}, {layers} layers, width {runs[0]['width']}",
+                    "network": f"{r['recipe']}, {r['layers']} layers, width {runs[0]['width']}",
                     "method": LABELS[method],
-                    "s/step × Bprop": ratio["seconds_per_step"],
+                    "s/step × Bprop": time,
                     "parameters beside the layers'": f"{100 * extra:+.0f} %",
                     "peak memory of a step, MB": f"{median(runs, 'peak_memory_mb'):.1f}",
-                    "× Bprop": ratio["peak_memory_mb"],
+                    "× Bprop": memory,
                 }
             )
     return rows
@@ -123,7 +123,7 @@ def every_layer(records: list[Row]) -> Lines:
                 "test error %": spread(runs),
                 "over Bprop": f"{mean(runs) - mean(bprop):+.2f}" if bprop and method != "bprop" else "",
                 "validation error %": spread(runs, "validation_error"),
-                "paper, 500k steps": _papers(method, layers),
+                "paper, 500k steps": _papers("mnist", "mnist-fcn", method, layers),
             }
         )
     return rows
@@ -137,10 +137,9 @@ def demo(records: list[Row]) -> Lines:
 
 def quality(records: list[Row]) -> Lines:
     """Cosine and relative error of each interface at the end of training on 4 layers, means over the seeds."""
-    chosen = [r for r in records if _default(r)]
     rows = []
     for method in ("dni", "cdni"):
-        runs = one_experiment([r for r in chosen if r["method"] == method])
+        runs = one_experiment([r for r in records if _default(r) and r["method"] == method])
         for name in runs[0]["quality"] if runs else ():
             row = {"method": f"{LABELS[method]}, {name}"}
             for measure in runs[0]["quality"][name]:
@@ -159,27 +158,26 @@ def _linear(r: Row) -> str:
     return linear.get(r["method"], "") if r["settings"]["model"]["depth"] == 0 else ""
 
 
-def _papers(method: str, layers: int) -> str:
-    known = paper.reported("mnist", "mnist-fcn", method, layers)
+def _papers(data: str, recipe: str, method: str, layers: int) -> str:
+    known = paper.reported(data, recipe, method, layers)
     return "" if known is None else f"{known:.1f}"
 
 
-def _networks(records: list[Row]) -> list[tuple[str, int, list[Row], dict[Any, list[Row]]]]:
-    """The networks: recipe, layers, all records, records by method."""
-    return [
-        (recipe, layers, runs, grouped(runs, lambda r: r["method"]))
-        for (recipe, layers), runs in grouped(records, lambda r: (r["recipe"], r["layers"])).items()
-    ]
+def _networks(records: list[Row]) -> list[tuple[Row, dict[Any, list[Row]]]]:
+    """The networks: the first record of each, and all its records by method."""
+    found = grouped(records, lambda r: (r["recipe"], r["layers"])).values()
+    return [(runs[0], grouped(runs, lambda r: r["method"])) for runs in found]
 
 
-def _network(recipe: str, layers: int, runs: list[Row], methods: dict[Any, list[Row]]) -> dict[str, str]:
+def _network(r: Row, methods: dict[Any, list[Row]]) -> dict[str, str]:
     """A row's first columns."""
-    r, papers = runs[0], paper.WIDTHS[recipe]
+    papers = paper.WIDTHS[r["recipe"]]
     width = str(r["width"]) if r["width"] == papers else f"{r['width']} (paper {papers})"
     epochs = r["steps"] * r["settings"]["batch"] / TRAINING[r["data"]]
     least, most = (extreme(map(len, methods.values())) for extreme in (min, max))
     seeds = str(least) if least == most else f"{least} to {most}"
-    return {"network": recipe, "layers": str(layers), "width": width, "epochs": f"{epochs:.1f}", "seeds": seeds}
+    size = {"network": r["recipe"], "layers": str(r["layers"]), "width": width}
+    return {**size, "epochs": f"{epochs:.1f}", "seeds": seeds}
 
 
 TABLES: dict[str, Table] = {
@@ -199,3 +197,37 @@ TABLES: dict[str, Table] = {
     },
 }
 """Tables of documents, by name."""
+
+PAGE = """# Feed-forward networks, every layer decoupled (budget: {budget})
+
+Test error in percent, ± standard deviation over seeds; in brackets the paper's, after 500,000 steps of batch 256
+at its own widths. Each row: equal epochs and updates for all methods. Images: {images}.
+"""
+"""The page of one budget, above its tables."""
+PARTS = {
+    "feedforward": "",
+    "baselines": """Baselines: local loss (a classifier per layer), stale gradients (of earlier batches) and direct
+feedback alignment.
+
+""",
+    "variants": "Depth, sparse updates (p_update), complete unlock, long runs, precision:\n\n",
+    "costs": """## Costs
+
+Medians over seeds, on the deepest net. Seconds per step are the runs' own, and include what other processes cost
+them; `synthgrad bench methods` measures the methods in turn.
+
+""",
+}
+"""The tables and the texts above them; a table without records is left out."""
+
+
+def write_page(budget: str, path: Path, results: Path) -> Path:
+    """Write a budget's page from the gathered records below ``results``: every error beside the paper's."""
+    shown = {name: replace(TABLES[name], today=version_today) for name in PARTS}
+    rows = {name: read(results / f"{table.records}.jsonl") for name, table in shown.items()}
+    images = dict.fromkeys(row["images"] for row in rows["feedforward"])
+    text = PAGE.format(budget=budget, images=", ".join(images))
+    for name, introduction in PARTS.items():
+        if shown[name].make(rows[name]):
+            text += f"\n{introduction}<!-- table: {name} older -->\n<!-- end -->\n"
+    return documents.write(path, text, shown, results)

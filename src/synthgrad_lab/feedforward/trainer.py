@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from synthgrad import Quality, fused, probe
 from synthgrad_lab.feedforward.methods import METHOD_CLASSES
-from synthgrad_lab.feedforward.methods.base import criterion, run_parts
+from synthgrad_lab.feedforward.methods.base import Losses, criterion
 from synthgrad_lab.feedforward.networks import network
 from synthgrad_lab.feedforward.precision import prepare
 from synthgrad_lab.feedforward.settings import Settings
@@ -32,21 +32,22 @@ class Trainer:
         torch.manual_seed(s.seed)
         self.parts = [prepare(part, s) for part in network(s)]
         self.method = METHOD_CLASSES[s.method](s, self.parts).to(s.run.device)
+        self.interfaces: Sequence[Any] = self.method.interfaces  # the lowest first
         self.updates = [0] * s.layers
         self.optimizers = [
             adam(list(part.parameters()), self.method.extra_parameters(k), s) for k, part in enumerate(self.parts)
         ]
 
-    @property
-    def interfaces(self) -> Sequence[Any]:
-        """The method's interfaces, the lowest first."""
-        return self.method.interfaces
-
-    def losses(self, x: Tensor, y: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """The losses of a step, ready to be differentiated, each with the layers that learn from it."""
-        found = self.method.losses(x, y)
-        p = self.settings.p_update
-        return found if p == 1 else _sparse(list(found), p)
+    def losses(self, x: Tensor, y: Tensor) -> Losses:
+        """The method's losses; with sparse updates (the paper's section 3.1) in random order, each by chance."""
+        found, p = self.method.losses(x, y), self.settings.p_update
+        if p == 1:
+            yield from found
+            return
+        drawn = list(found)
+        for i in torch.randperm(len(drawn)).tolist():
+            if torch.rand(()).item() < p:
+                yield drawn[i]
 
     def step(self, x: Tensor, y: Tensor) -> Tensor | None:
         """Train on one batch; returns the task's loss, or None if the top layer was not updated."""
@@ -77,15 +78,12 @@ class Trainer:
     @torch.no_grad()
     def error(self, x: Tensor, y: Tensor) -> float:
         """Classification error in percent, in evaluation mode."""
-        for part in self.parts:
-            part.eval()
+        chain = torch.nn.Sequential(*self.parts).eval()
         count = EVALUATED[self.settings.net]
         wrong = sum(
-            (run_parts(self.parts, a).argmax(1) != b).sum().item()
-            for a, b in zip(x.split(count), y.split(count), strict=True)
+            (chain(a).argmax(1) != b).sum().item() for a, b in zip(x.split(count), y.split(count), strict=True)
         )
-        for part in self.parts:
-            part.train()
+        chain.train()
         return 100 * wrong / len(y)
 
     def quality(self, x: Tensor, y: Tensor) -> dict[str, Quality]:
@@ -94,11 +92,7 @@ class Trainer:
             return {}
         context = self.method.context(y)
         named = {f"h{k}": interface for k, interface in enumerate(self.interfaces, start=1)}
-        return probe(
-            named,
-            lambda: criterion(fused(self.parts, self.interfaces, x, context), y),
-            *self.parts,
-        )
+        return probe(named, lambda: criterion(fused(self.parts, self.interfaces, x, context), y), *self.parts)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later step depends on, except the order of the data."""
@@ -121,10 +115,3 @@ class Trainer:
         """Number of parameters of the layers, and of the models that are trained beside them."""
         layers = sum(p.numel() for part in self.parts for p in part.parameters())
         return layers, sum(p.numel() for p in self.method.parameters() if p.requires_grad)
-
-
-def _sparse(found: list[tuple[Sequence[int], Tensor]], p: float) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """The losses in random order, each with probability p (the paper's sparse updates, section 3.1)."""
-    for i in torch.randperm(len(found)).tolist():
-        if torch.rand(()).item() < p:
-            yield found[i]

@@ -32,10 +32,8 @@ class Classification:
     def __init__(self, settings: Settings):
         self.settings = s = settings
         self.data = load(s.data, s.data_dir).to(s.run.device)
-        if s.batch > len(self.data.train_x):
-            raise ValueError(
-                f"batch={s.batch}: there are {len(self.data.train_x)} training images; choose a smaller batch"
-            )
+        if s.batch > (images := len(self.data.train_x)):
+            raise ValueError(f"batch={s.batch}: there are {images} training images; choose a smaller batch")
         self.trainer = Trainer(s)
         self.probe = self.data.validation_x[: s.batch], self.data.validation_y[: s.batch]
         self.batch = self.data.train_x[: s.batch], self.data.train_y[: s.batch]
@@ -100,9 +98,8 @@ def download(settings: Settings) -> None:
     load(settings.data, settings.data_dir)
 
 
-def cost(settings: Settings) -> float:
+def cost(s: Settings) -> float:
     """Estimated time of a run, up to a factor: the layers' multiplications, times a factor of the method."""
-    s = settings
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         channels, side = IMAGES[s.data]
         run_parts(network(s), torch.empty(2, channels, side, side))

@@ -6,7 +6,6 @@ import pytest
 
 from synthgrad_lab.feedforward import figures
 from synthgrad_lab.feedforward.settings import PAPER
-from synthgrad_lab.feedforward.step_figure import timeline
 from synthgrad_lab.reporting.figures import svg
 from synthgrad_lab.reporting.runs import read
 from tests.helpers.written import write
@@ -30,7 +29,7 @@ def test_figures(record):
     drawn = figures.quality(runs)
     assert drawn is not None
     assert len(drawn.axes) == 2 * 3
-    drawn = timeline(runs)
+    drawn = figures.timeline(runs)
     assert drawn is not None
     titles = [ax.get_title("left") for ax in drawn.axes]
     assert titles == ["Bprop: one step takes 12.0 ms"] + [
@@ -45,7 +44,7 @@ def test_a_long_step_comes_with_bprop_enlarged(record):
     slow = record("slow", "dni")
     text = (slow / "record.jsonl").read_text()
     (slow / "record.jsonl").write_text(text.replace('"start": 16, "end": 17', '"start": 16, "end": 60'))
-    drawn = timeline(read([slow, record("b", "bprop")])[0])
+    drawn = figures.timeline(read([slow, record("b", "bprop")])[0])
     assert drawn is not None
     assert [ax.get_title("left").split(":")[0] for ax in drawn.axes] == ["Bprop", "Bprop", "DNI"]
     assert drawn.axes[0].get_xlim()[1] < drawn.axes[1].get_xlim()[1] == drawn.axes[2].get_xlim()[1]

@@ -14,14 +14,9 @@ log = logging.getLogger(__name__)
 
 
 def demo(
-    folder: Path,
-    steps: int = 3000,
-    seeds: int = 3,
-    workers: int = 2,
-    data: Any = "mnist",
-    data_dir: str | None = None,
+    folder: Path, steps: int, seeds: int, workers: int, data: Any, data_dir: str | None
 ) -> tuple[list[Path], dict[str, float]]:
-    """Run the paper's four methods with all seeds, and measure the cost of a step; a second call resumes the runs.
+    """Run the paper's four methods with all seeds; a second call resumes the runs.
 
     Returns:
         The runs' folders, and each method's seconds per step relative to Bprop's, measured in turn.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from synthgrad_lab.feedforward import paper
-from synthgrad_lab.feedforward.budgets import BUDGETS, Budget, Name, lengthened
+from synthgrad_lab.feedforward.budgets import BUDGETS, Budget, Name
 from synthgrad_lab.feedforward.settings import MAIN, METHODS, Settings
 from synthgrad_lab.running.experiment import Experiment, Planned
 from synthgrad_lab.running.jsonl import Row
@@ -50,9 +49,9 @@ class PaperTable(Experiment):
 
     def finish(self, out: Path, results: Path) -> list[Path]:
         """Write a page with every error beside the paper's."""
-        from synthgrad_lab.feedforward.page import write
+        from synthgrad_lab.feedforward.tables import write_page
 
-        return [write(self.budget, out / "feedforward.md", results)]
+        return [write_page(self.budget, out / "feedforward.md", results)]
 
 
 ONCE = ("-long", "-fp32")
@@ -78,23 +77,9 @@ def variant_runs(budget: Budget) -> dict[str, Settings]:
         settings = budget.settings("cifar-cnn", method)
         found[f"cifar-cnn-4x-{method}-fp32"] = vary(settings, {"run.precision": "fp32"})
     cdni, dni = (budget.settings("mnist-fcn", method) for method in ("cdni", "dni"))
-    found["mnist-fcn-4x-cdni-p0.05"] = _with_steps(budget, cdni, 60_000, {"p_update": 0.05}, points=12)
+    found["mnist-fcn-4x-cdni-p0.05"] = budget.lengthened(replace(cdni, p_update=0.05), 60_000, points=12)
     for s, steps in ((cdni, 3_000), (dni, 12_000)):  # with the label, more steps made it worse (docs/log.md)
-        found[f"mnist-fcn-4x-{s.method}-complete"] = _with_steps(budget, s, steps, {"unlock": "complete"})
+        found[f"mnist-fcn-4x-{s.method}-complete"] = budget.lengthened(replace(s, unlock="complete"), steps)
     if not budget.paper:  # the paper's DNI is long enough
-        found["mnist-fcn-4x-dni-long"] = _with_steps(budget, dni, 50_000, {}, points=20)
+        found["mnist-fcn-4x-dni-long"] = budget.lengthened(dni, 50_000, points=20)
     return found
-
-
-def _with_steps(
-    budget: Budget, settings: Settings, steps: int, changes: Mapping[str, Any], points: int | None = None
-) -> Settings:
-    """Changed settings for the budget's share of these steps, with as many points of the curve, if they are given.
-
-    The paper's preset keeps its steps.
-    """
-    settings = vary(settings, changes)
-    if budget.paper:
-        return settings
-    steps = round(steps * budget.share)
-    return lengthened(settings, {"steps": steps, **({"run.eval_every": steps // points} if points else {})})

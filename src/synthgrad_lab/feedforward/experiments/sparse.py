@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgrad_lab.feedforward.recipes import mnist_fcn
-from synthgrad_lab.feedforward.settings import Chance, Method, Settings
+from synthgrad_lab.feedforward.settings import Chance, Method, version_today
 from synthgrad_lab.running.experiment import Experiment, Planned
 from synthgrad_lab.running.gather import records
 from synthgrad_lab.running.jsonl import Row
@@ -62,12 +62,9 @@ def draw(file: Path) -> Path:
     from synthgrad_lab.reporting.figures import svg
     from synthgrad_lab.reporting.statistics import newest
 
-    def today(row: Row) -> int:
-        return Settings.version_for(row["settings"])
-
     rows = newest(records(file))
-    if older := split(rows, today)[1]:
-        log.info("the figure has records of another version of their recipe: %s", counted(older, today))
+    if older := split(rows, version_today)[1]:
+        log.info("the figure has records of another version of their recipe: %s", counted(older, version_today))
     path = file.with_suffix(".svg")
     write_atomically(path, svg(sparse(rows, PANELS)))
     return path

@@ -45,5 +45,4 @@ class Stability(Experiment):
         for seed in range(SEEDS):
             for base, settings in BASES.items():
                 for change, changes in CHANGES.items():
-                    labels = {"base": base, "change": change}
-                    yield Planned(labels, vary(settings, {"seed": seed, **changes}))
+                    yield Planned({"base": base, "change": change}, vary(settings, {"seed": seed, **changes}))

@@ -15,17 +15,12 @@ Losses = Iterator[tuple[Sequence[int], Tensor]]
 
 
 class Method(nn.Module):
-    """How the layers learn. Its submodules are trained beside the layers: interfaces, heads.
-
-    Args:
-        s: the run's settings.
-        parts: the layers; they are not submodules of the method.
-    """
+    """How the layers learn. Its submodules, interfaces or heads, are trained beside the layers (``parts``)."""
 
     def __init__(self, s: Settings, parts: list[nn.Module]):
         super().__init__()
         self.settings = s
-        self.parts = parts  # torch does not register a list
+        self.parts = parts  # no submodules: torch does not register a list
         self.interfaces: Sequence[Interface] = ()  # one between every two layers, where the method has them
 
     def losses(self, x: Tensor, y: Tensor) -> Losses:

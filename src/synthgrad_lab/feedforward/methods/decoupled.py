@@ -24,30 +24,23 @@ class Decoupled(Method):
         super().__init__(s, parts)
         self.between = nn.ModuleList(_interface(s, k) for k in range(len(parts) - 1))
         self.interfaces = list(self.between)  # pyright: ignore[reportAttributeAccessIssue]
-        self.step = 0
         self.set_step(0)
 
     def losses(self, x: Tensor, y: Tensor) -> Losses:
         """Each layer's loss, as soon as the layer has run; one loss for all when fused, or warming up."""
         s, context = self.settings, self.context(y)
-
-        def task(out: Tensor) -> Tensor:
-            return criterion(out, y)
-
         if s.unlock == "fused" or self.step < s.mixing.warm_up:
-            yield range(len(self.parts)), task(fused(self.parts, self.interfaces, x, context))
+            yield range(len(self.parts)), criterion(fused(self.parts, self.interfaces, x, context), y)
             return
         run = completely_unlocked if s.unlock == "complete" else unlocked
-        yield from (([k], loss) for k, loss in run(self.parts, self.interfaces, x, task, context))
+        losses = run(self.parts, self.interfaces, x, lambda out: criterion(out, y), context)
+        yield from (([k], loss) for k, loss in losses)
 
     def extra_parameters(self, k: int) -> list[nn.Parameter]:
         """M of the edge below, which layer k's backward pass teaches, and the input model of the edge above."""
-        found: list[nn.Parameter] = []
-        if k > 0:
-            found += _parameters(self.interfaces[k - 1].gradient_model)
-        if k < len(self.interfaces):
-            found += _parameters(self.interfaces[k].input_model)
-        return found
+        below: Any = self.interfaces[k - 1].gradient_model if k > 0 else None
+        above: Any = self.interfaces[k].input_model if k < len(self.interfaces) else None
+        return [p for model in (below, above) if model is not None for p in model.parameters()]
 
     def set_step(self, step: int) -> None:
         """Set each interface's lam: 1 during the warm-up, then on a line from ``lam`` to ``lam_end``."""
@@ -63,10 +56,5 @@ def _interface(s: Settings, k: int) -> Interface:
     if s.method == "critic":
         model = Critic(model, anchor=s.model.anchor).to(s.run.device)
     inputs = prepare(input_model(s, k), s) if s.unlock == "complete" else None
-    return Interface(model, inputs, unit_factor=s.model.unit_factor, target_every=s.model.target_every).to(
-        s.run.device
-    )
-
-
-def _parameters(model: Any) -> list[nn.Parameter]:
-    return list(model.parameters()) if model is not None else []
+    interface = Interface(model, inputs, unit_factor=s.model.unit_factor, target_every=s.model.target_every)
+    return interface.to(s.run.device)

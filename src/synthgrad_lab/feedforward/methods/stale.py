@@ -36,8 +36,8 @@ class Stale(Method):
             if k < top:
                 with torch.no_grad():
                     h = part(h)  # for the layers above, before this one moves
-            if k < top and delta is None:
-                continue
+                if delta is None:
+                    continue
             leaf = self.kept[k].popleft().requires_grad_(k > 0)
             replay = part(leaf)
             yield [k], criterion(replay, y) if delta is None else (replay * delta).sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synthgrad_lab.feedforward.locks import first_update, length, locks
+from synthgrad_lab.feedforward.profiling import first_update, length, locks
 from tests.helpers.written import BPROP, DNI
 
 
