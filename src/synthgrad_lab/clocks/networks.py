@@ -1,4 +1,4 @@
-"""The two networks: A sees digits and counts the odd ones, B counts the 3s from A's messages. The digits of a round."""
+"""The two networks (A sees digits and counts the odd ones, B counts the 3s from A's messages) and their digits."""
 
 from __future__ import annotations
 

@@ -123,9 +123,8 @@ class Recurrent(Experiment):
             s = vary(s, {"steps": s.steps // 5})
         if arm.task == "char-lm":
             s = vary(s, {"task.text": self.text})
-        if (
-            self.budget == "paper"
-        ):  # an LSTM, and M with one hidden layer as wide (recalled); its scale is the recipes'
+        # The paper's sizes: an LSTM, and M with one hidden layer as wide (recalled); its scale is the recipes' own.
+        if self.budget == "paper":
             width = 1024 if arm.task == "char-lm" else 256
             sizes = {"cell": "lstm", "width": width, "model.hidden": width, "batch": 256}
             s = vary(s, {**sizes, "optimizer.decay": "none"})

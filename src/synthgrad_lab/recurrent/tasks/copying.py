@@ -23,7 +23,7 @@ class Copy(Episodes):
 
     Inputs are the bits, the start marker, and the request (1 for Copy, R/10 for Repeat Copy). Outputs are the bits
     and the end marker. The episode's length is N (R + 1) + 3; every target step counts alike. N begins at ``first``,
-    R at 1; with ``repeat`` both grow, in turn.
+    R at 1; with ``repeat`` both grow, in turn. A vector has ``width`` bits.
 
     References:
         Graves et al. 2014; Graves et al. 2016; Jaderberg et al. 2017, section 3.2.
