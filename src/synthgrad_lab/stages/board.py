@@ -19,7 +19,6 @@ COLUMNS = (
     *("stale by", "M's loss", "restarts"),
 )
 _COLOUR = {"running": "green", "starting": "yellow", "down": "red", "ended": "dim"}
-_PLAIN = 10.0  # seconds between two lines where there is no terminal
 
 
 class Board:
@@ -44,7 +43,7 @@ class Board:
         """Show the stages' statuses."""
         if self.console.is_terminal:
             self.live.update(self._table(statuses))
-        elif time.monotonic() - self.printed > _PLAIN:
+        elif time.monotonic() - self.printed > 10:
             self.printed = time.monotonic()
             self.console.print("; ".join(map(_line, statuses)), highlight=False)
 

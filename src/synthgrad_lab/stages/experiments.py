@@ -65,12 +65,9 @@ class Stages(Experiment):
 
         (file,) = self.files(results, only)
         rows, known = {row["run"]: row for row in records(file)}, {**FAULTLESS, **FAULTY}
-        found = [(p, launch_from(known[str(p.labels["messages"])])) for p in self.wanted(results, only)]
-        return [
-            (p, how)
-            for p, how in found
-            if not (holds(rows.get(p.name), p.settings) and _is_of(rows.get(p.name), how))
-        ]
+        wanted = [(p, rows.get(p.name)) for p in self.wanted(results, only)]
+        found = [(p, launch_from(known[str(p.labels["messages"])]), row) for p, row in wanted]
+        return [(p, how) for p, how, row in found if not (holds(row, p.settings) and _is_of(row, how))]
 
 
 def _is_of(row: Row | None, how: Launch) -> bool:

@@ -22,8 +22,7 @@ from synthgrad_lab.running.record import Record, environment
 from synthgrad_lab.running.run_folder import check_free, check_version, claim, ended, first_line, owned
 from synthgrad_lab.running.settings import located
 from synthgrad_lab.stages.settings import Launch, launch_from
-from synthgrad_lab.stages.split import cuts_for
-from synthgrad_lab.stages.stage import build_stage, errors, load_once
+from synthgrad_lab.stages.split import build_stage, cuts_for, errors, load_once
 from synthgrad_lab.stages.trace import chrome
 
 POINT_EVERY = 2.0
@@ -123,13 +122,16 @@ def _launch(
         **{name: getattr(s, name) for name in copied},
         "images": load_once(s.data, s.data_dir).source,
         "precision": precision(s),
-        **{"stages": stages, "cuts": cuts, "on": how.on},
+        "stages": stages,
+        "cuts": cuts,
+        "on": how.on,
         **errors(s, cuts, outcome.states),
         "restarts": len(outcome.restarts),
         "steps_lost": sum(restart.steps_lost for restart in outcome.restarts),
         **{name: sum(getattr(c, name) for c in outcome.counters) for name in counted},
         "per_stage": [vars(c) for c in outcome.counters],
-        **{"seconds": seconds, "record": str(record.path)},
+        "seconds": seconds,
+        "record": str(record.path),
     }
     record.write("result", **result)
     return result

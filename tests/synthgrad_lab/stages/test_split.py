@@ -12,8 +12,7 @@ from synthgrad.stages import Faults, launch
 from synthgrad_lab.feedforward.training import Classification
 from synthgrad_lab.running.settings import vary
 from synthgrad_lab.stages.settings import Launch
-from synthgrad_lab.stages.split import balanced, costs, cuts_for
-from synthgrad_lab.stages.stage import assembled, build_stage
+from synthgrad_lab.stages.split import assembled, balanced, build_stage, costs, cuts_for
 
 
 @pytest.mark.parametrize(

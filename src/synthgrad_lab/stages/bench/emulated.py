@@ -71,8 +71,7 @@ class Emulated(nn.Module):
         """Add the weight; returns after the layer's time."""
         began = time.monotonic()
         seconds = len(x) * self.seconds_per_row
-        weights_share = 1 if x.requires_grad else 2
-        moved = _Slow.apply(self.weight.expand_as(x), weights_share * seconds, self.clock)
+        moved = _Slow.apply(self.weight.expand_as(x), seconds if x.requires_grad else 2 * seconds, self.clock)
         y = _Slow.apply(x, seconds, self.clock) + moved
         self.clock.sleep(began, seconds)
         return y

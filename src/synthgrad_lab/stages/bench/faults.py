@@ -22,7 +22,7 @@ from synthgrad.stages import Policy, Stage, Status, launch
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Settings
 from synthgrad_lab.running.jsonl import Row
-from synthgrad_lab.stages.stage import build_stage, errors
+from synthgrad_lab.stages.split import build_stage, errors
 
 KINDS = ("kill", "stop", "slow")
 CUTS = (1, 2, 3)
@@ -60,7 +60,9 @@ def bench_faults(unlock: str, faults: int, progress: Callable[[int], None], seed
     return {
         "unlock": unlock,
         **injector.summary(),
-        **{"error": rough, "undisturbed_error": calm, "error_gap": rough - calm},
+        "error": rough,
+        "undisturbed_error": calm,
+        "error_gap": rough - calm,
         "steps": steps,
         "restarts": len(disturbed.restarts),
         "steps_lost": max((r.steps_lost for r in disturbed.restarts), default=0),

@@ -37,14 +37,10 @@ def bench_scale(stages: Sequence[int], progress: Callable[[int], None], steps: i
             outcome = launch(build, p, steps + warmup, folder=folder, policy=policy, watch=watch)
             checkpoint = max(path.stat().st_size for path in Path(folder).glob("*/checkpoint.pt"))
         rate = rate_of(outcome, BATCH, warmup)
-        rows.append(
-            {
-                **{"stages": p, "samples_per_second": rate, "share_of_bound": rate / bound},
-                **{"cpu_ms_per_step": 1000 * watch.cpu, "memory_mb": watch.memory / 2**20},
-                **{"message_kb": 4 * BATCH * WIDTH / 1024, "checkpoint_kb": checkpoint / 1024},
-                "start_seconds": watch.started,
-            }
-        )
+        row = {"stages": p, "samples_per_second": rate, "share_of_bound": rate / bound}
+        row |= {"cpu_ms_per_step": 1000 * watch.cpu, "memory_mb": watch.memory / 2**20}
+        row |= {"message_kb": 4 * BATCH * WIDTH / 1024, "checkpoint_kb": checkpoint / 1024}
+        rows.append(row | {"start_seconds": watch.started})
         progress(len(rows))
     return rows
 

@@ -1,19 +1,24 @@
-"""Throughput of stages and of torch's pipeline schedules, as shares of what a pipeline without bubbles reaches."""
+"""Throughput of stages and of torch's pipeline schedules, as shares of a bound; the time that a packet takes."""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count, product
 from multiprocessing import get_context
+from tempfile import TemporaryDirectory
+from timeit import repeat
 
 import torch
 from torch import nn
 
 from synthgrad.stages import Outcome, Policy, launch
+from synthgrad.stages.channels import Packet, PacketKind
+from synthgrad.stages.channels.zeromq import Hub, ZmqInlet, ZmqOutlet
 from synthgrad_lab.feedforward.networks import network
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Settings
@@ -22,7 +27,7 @@ from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.settings import vary
 from synthgrad_lab.stages.bench.emulated import Sizes, emulated_part, emulated_stage
 from synthgrad_lab.stages.bench.pipelines import SCHEDULES, Pipeline
-from synthgrad_lab.stages.stage import build_stage, errors
+from synthgrad_lab.stages.split import build_stage, errors
 from synthgrad_lab.stages.trace import Timeline
 
 Progress = Callable[[int], None]
@@ -31,8 +36,8 @@ FORWARD = 0.16
 """Seconds of an emulated stage's forward pass over a batch; in 8 microbatches, 20 ms each."""
 MICROBATCHES = 8
 WARMUP = 4
-Rates = dict[str, list[float]]
-"""Samples per second of every round by schedule."""
+REPEATS, TRIPS = 7, 100
+"""Measurements of a packet's time, of which the median is taken; round trips of each."""
 Timelines = dict[str, Timeline]
 """The last runs' timelines by schedule."""
 
@@ -47,11 +52,11 @@ def bench_emulated(
     """
     rows, timelines, done = [], Timelines(), count(1)
     for p in stages:
-        sizes, rates = Sizes(p, FORWARD), Rates()
+        sizes, rates = Sizes(p, FORWARD), defaultdict[str, list[float]](list)
         bound = sizes.batch / (3 * FORWARD)
         for _, schedule in product(range(repeats), ("synthgrad", *SCHEDULES)):
             rate, events = _emulated(schedule, sizes, steps)
-            rates.setdefault(schedule, []).append(rate)
+            rates[schedule].append(rate)
             if p == min(stages):
                 timelines[schedule] = events
             progress(next(done))
@@ -98,11 +103,11 @@ def bench_real(repeats: int, progress: Progress, steps: int = 40) -> tuple[list[
         The bound is twice the rate of one process with one thread.
     """
     s = replace(mnist_fcn("cdni"), layers=7, width=1024, batch=512, steps=steps)
-    cuts, rates, done = (3,), Rates(), count(1)
+    cuts, rates, done = (3,), defaultdict[str, list[float]](list), count(1)
     test_errors, timelines = dict[str, float](), Timelines()
 
     def keep(schedule: str, rate: float) -> None:
-        rates.setdefault(schedule, []).append(rate)
+        rates[schedule].append(rate)
         progress(next(done))
 
     for _ in range(repeats):
@@ -131,8 +136,7 @@ def real_part(s: Settings, cuts: tuple[int, ...], k: int, of: int) -> nn.Module:
 
 
 def _alone(s: Settings) -> tuple[float, float]:
-    """Samples per second and test error of the recipe in one new process."""
-    # Torch does not reliably change its number of threads within one process.
+    """Samples per second and test error in a new process: torch does not reliably change its number of threads."""
     with get_context("forkserver").Pool(1) as pool:
         return pool.apply(_train, (s,))
 
@@ -144,3 +148,49 @@ def _train(s: Settings) -> tuple[float, float]:
         training.step(step)
         ends.append(time.monotonic())
     return _rate(ends, s.batch, WARMUP), training.trainer.error(training.data.test_x, training.data.test_y)
+
+
+def bench_links() -> list[Row]:
+    """Measure the time that a packet takes to another process: rows of ``bytes, hop_ms``."""
+    return [{"bytes": size, "hop_ms": 1000 * one_way(size)} for size in (256 << 10, 4 << 20)]
+
+
+def one_way(size: int) -> float:
+    """Seconds for a tensor of so many bytes: half a round trip, with the making and reading of packets."""
+    with TemporaryDirectory(prefix="synthgrad-") as folder:
+        process = get_context("forkserver").Process(target=_echo, args=(folder,), daemon=True)
+        process.start()
+        hub = Hub(bytes(16))
+        try:
+            inlet, outlet = ZmqInlet(hub, f"ipc://{folder}/home"), ZmqOutlet(hub, f"ipc://{folder}/away")
+            packet = Packet(PacketKind.MESSAGE, 0, 1, 0, tensors=(torch.randn(size // 4),))
+            trip = partial(_trip, hub, inlet, outlet, packet)
+            trip(30.0)
+            for _ in range(10):
+                trip()
+            return statistics.median(repeat(trip, repeat=REPEATS, number=TRIPS)) / TRIPS / 2
+        finally:
+            process.kill()
+            process.join()
+            hub.close()
+
+
+def _trip(hub: Hub, inlet: ZmqInlet, outlet: ZmqOutlet, packet: Packet, limit: float = 5.0) -> None:
+    deadline = time.monotonic() + limit
+    while not outlet.put(packet) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    while inlet.get() is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the other process has not answered within {limit:g} s")
+        hub.wait([inlet], 0.1)
+
+
+def _echo(folder: str) -> None:
+    hub = Hub(bytes(16))
+    inlet, outlet = ZmqInlet(hub, f"ipc://{folder}/away"), ZmqOutlet(hub, f"ipc://{folder}/home")
+    while True:
+        if (packet := inlet.get()) is None:
+            hub.wait([inlet], 1.0)
+        else:
+            while not outlet.put(packet):
+                time.sleep(0.0005)
