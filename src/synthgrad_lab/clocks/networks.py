@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -30,21 +29,6 @@ class Moment(NamedTuple):
     """At A's last step: the number of 3s among its T digits."""
     threes: Tensor | None = None
     """At B's last tick: the number of 3s among all T² digits."""
-
-
-def moments(x: Tensor, y: Tensor, T: int, batch: int, random: torch.Generator) -> Iterator[Moment]:
-    """One round of T² digits: of images x of shape (examples, 1, 28, 28) with labels y, drawn with replacement."""
-    drawn = torch.randint(0, len(x), (T, T, batch), generator=random)
-    labels = y[drawn]
-    odd, seen = (labels % 2 == 1).sum(1), (labels == 3).sum(1)
-    for window in range(T):
-        for phase in range(T):
-            moment = Moment(x[drawn[window, phase]].flatten(1), phase, window)
-            if phase == T - 1:
-                moment = moment._replace(odd=odd[window], seen=seen[window])
-                if window == T - 1:
-                    moment = moment._replace(threes=seen.sum(0))
-            yield moment
 
 
 class A(nn.Module):

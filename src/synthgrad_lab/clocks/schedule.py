@@ -7,7 +7,8 @@ from typing import TypedDict
 
 import torch
 
-from synthgrad_lab.clocks.networks import moments, two_networks
+from synthgrad_lab.clocks.digits import moments
+from synthgrad_lab.clocks.networks import two_networks
 from synthgrad_lab.clocks.settings import Settings
 
 

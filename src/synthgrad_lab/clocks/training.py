@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthgrad_lab.clocks.networks import moments, two_networks
+from synthgrad_lab.clocks.digits import moments
+from synthgrad_lab.clocks.networks import two_networks
 from synthgrad_lab.clocks.schedule import TickEvent, as_text, schedule
 from synthgrad_lab.clocks.settings import Settings
 from synthgrad_lab.data import load

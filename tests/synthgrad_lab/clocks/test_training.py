@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from synthgrad_lab.clocks.networks import moments
+from synthgrad_lab.clocks.digits import moments
 from synthgrad_lab.clocks.schedule import as_text, schedule
 from synthgrad_lab.clocks.settings import METHODS
 from synthgrad_lab.clocks.training import ClocksTraining

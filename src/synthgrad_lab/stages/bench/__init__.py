@@ -24,13 +24,13 @@ class StagesBench(Bench, Checked):
 
     def measure(self, bar: Bar) -> tuple[list[Row], dict[str, Any]]:
         """Measure the schedules; without ``emulate`` also the time that a packet takes."""
-        from synthgrad_lab.stages.bench import schedules
+        from synthgrad_lab.stages.bench import link, schedules
 
         if self.emulate:
             runs = 4 * self.repeats * len(self.stages)
             return schedules.bench_emulated(self.stages, self.repeats, bar("runs", runs))
         rows, timelines = schedules.bench_real(self.repeats, bar("runs", 5 * self.repeats))
-        return [*rows, *schedules.bench_links()], timelines
+        return [*rows, *link.bench_links()], timelines
 
 
 @dataclass(frozen=True)

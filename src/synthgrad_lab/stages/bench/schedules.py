@@ -10,15 +10,11 @@ from dataclasses import replace
 from functools import partial
 from itertools import count, product
 from multiprocessing import get_context
-from tempfile import TemporaryDirectory
-from timeit import repeat
 
 import torch
 from torch import nn
 
 from synthgrad.stages import Outcome, Policy, launch
-from synthgrad.stages.channels import Packet, PacketKind
-from synthgrad.stages.channels.zeromq import Hub, ZmqInlet, ZmqOutlet
 from synthgrad_lab.feedforward.networks import network
 from synthgrad_lab.feedforward.recipes import mnist_fcn
 from synthgrad_lab.feedforward.settings import Settings
@@ -36,8 +32,6 @@ FORWARD = 0.16
 """Seconds of an emulated stage's forward pass over a batch; in 8 microbatches, 20 ms each."""
 MICROBATCHES = 8
 WARMUP = 4
-REPEATS, TRIPS = 7, 100
-"""Measurements of a packet's time, of which the median is taken; round trips of each."""
 Timelines = dict[str, Timeline]
 """The last runs' timelines by schedule."""
 
@@ -148,49 +142,3 @@ def _train(s: Settings) -> tuple[float, float]:
         training.step(step)
         ends.append(time.monotonic())
     return _rate(ends, s.batch, WARMUP), training.trainer.error(training.data.test_x, training.data.test_y)
-
-
-def bench_links() -> list[Row]:
-    """Measure the time that a packet takes to another process: rows of ``bytes, hop_ms``."""
-    return [{"bytes": size, "hop_ms": 1000 * one_way(size)} for size in (256 << 10, 4 << 20)]
-
-
-def one_way(size: int) -> float:
-    """Seconds for a tensor of so many bytes: half a round trip, with the making and reading of packets."""
-    with TemporaryDirectory(prefix="synthgrad-") as folder:
-        process = get_context("forkserver").Process(target=_echo, args=(folder,), daemon=True)
-        process.start()
-        hub = Hub(bytes(16))
-        try:
-            inlet, outlet = ZmqInlet(hub, f"ipc://{folder}/home"), ZmqOutlet(hub, f"ipc://{folder}/away")
-            packet = Packet(PacketKind.MESSAGE, 0, 1, 0, tensors=(torch.randn(size // 4),))
-            trip = partial(_trip, hub, inlet, outlet, packet)
-            trip(30.0)
-            for _ in range(10):
-                trip()
-            return statistics.median(repeat(trip, repeat=REPEATS, number=TRIPS)) / TRIPS / 2
-        finally:
-            process.kill()
-            process.join()
-            hub.close()
-
-
-def _trip(hub: Hub, inlet: ZmqInlet, outlet: ZmqOutlet, packet: Packet, limit: float = 5.0) -> None:
-    deadline = time.monotonic() + limit
-    while not outlet.put(packet) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    while inlet.get() is None:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the other process has not answered within {limit:g} s")
-        hub.wait([inlet], 0.1)
-
-
-def _echo(folder: str) -> None:
-    hub = Hub(bytes(16))
-    inlet, outlet = ZmqInlet(hub, f"ipc://{folder}/away"), ZmqOutlet(hub, f"ipc://{folder}/home")
-    while True:
-        if (packet := inlet.get()) is None:
-            hub.wait([inlet], 1.0)
-        else:
-            while not outlet.put(packet):
-                time.sleep(0.0005)
