@@ -1,4 +1,4 @@
-"""Tables in documents, written from gathered records: nobody types a number."""
+"""Tables in documents, written from gathered records: no number is typed by hand."""
 
 import re
 from collections.abc import Callable, Container, Mapping

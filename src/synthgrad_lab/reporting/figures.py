@@ -18,7 +18,7 @@ def svg(figure: Figure) -> bytes:
 
 
 def sheet(width: float, height: float, rows: int, columns: int, **share: Any) -> tuple[Figure, list[Axes]]:
-    """An empty figure of so many inches and panels."""
+    """Make an empty figure: its size in inches, its panels in rows and columns."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, **share).flat)
     for ax in axes:
