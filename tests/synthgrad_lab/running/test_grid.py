@@ -54,10 +54,10 @@ def test_ctrl_c_stops_all_cells_and_the_same_call_goes_on(tmp_path):
     words = ["demo", "--steps", "600", "--seeds", "1", "--out", str(folder)]
     process = two_cells_under_way(words, folder)
     os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "the same command resumes" in told
-    assert "Traceback" not in told
+    assert "the same command resumes" in err
+    assert "Traceback" not in err
     assert "interrupted" in last_kinds(folder)
     done = subprocess.run([COMMAND, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

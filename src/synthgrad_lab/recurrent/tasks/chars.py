@@ -136,7 +136,7 @@ class Chars(Task):
         steps = (len(part) - 1) // streams
         if steps * streams < FEW and not self.few:
             self.few = True
-            log.info("bits per character rest on %d characters only: a longer text tells more", steps * streams)
+            log.info("bits per character rest on %d characters only: a longer text is surer", steps * streams)
         symbols = torch.stack([part[k * steps : k * steps + steps + 1] for k in range(streams)], dim=1)
         bits = self.losses(network(self._one_hot(symbols[:-1])), symbols[1:]).mean().item()
         return {f"{'test' if test else 'validation'}_bits_per_character": bits}

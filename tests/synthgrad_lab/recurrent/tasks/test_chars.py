@@ -125,4 +125,4 @@ def test_a_text_that_is_too_short_for_its_batch_or_its_measure(tmp_path, caplog)
     task = Chars(5, 90, 0, str(path))
     for _ in range(2):
         task.evaluate(lambda x: x)
-    assert caplog.messages == ["bits per character rest on 1 characters only: a longer text tells more"]
+    assert caplog.messages == ["bits per character rest on 1 characters only: a longer text is surer"]
