@@ -9,6 +9,7 @@ from synthgrad_lab.clocks.recipes import clocks
 from synthgrad_lab.clocks.settings import LABELS, Method
 from synthgrad_lab.running.bench import Bar, Bench
 from synthgrad_lab.running.jsonl import Row
+from synthgrad_lab.running.ranges import Count
 from synthgrad_lab.running.settings import vary
 
 COMPARED: tuple[Method, ...] = ("bprop", "dni", "cdni")
@@ -18,7 +19,7 @@ COMPARED: tuple[Method, ...] = ("bprop", "dni", "cdni")
 class Clocks(Bench):
     """Memory of a round of two networks on two clocks, on noise: the peak above what was allocated before it."""
 
-    lengths: tuple[int, ...] = (2, 4, 6, 8)
+    lengths: tuple[Count, ...] = (2, 4, 6, 8)
     """Values of T."""
 
     def measure(self, bar: Bar) -> tuple[list[Row], dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthgrad_lab.commands.words import Command, Group, Json, Leaf, to_write, with_options
+from synthgrad_lab.commands.words import Command, Group, Json, group_of, to_write
 from synthgrad_lab.families import FAMILIES
 
 NAMES = (
@@ -79,16 +79,8 @@ def _draw(record: Path, timelines: dict[str, Any]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _leaf(kind: type[Any]) -> Leaf:
-    return lambda words: with_options(Bench, "benchmark", kind(), kind.__doc__ or "")
-
-
 def group() -> Group:
-    """All benchmarks; a name that two families have is given once, for both (``clocks``)."""
+    """All benchmarks."""
     text = "Run a benchmark: cost in time, memory, throughput, faults.\n\nExample: synthgrad bench stages --emulate"
-    leaves = {
-        name: ((kind.__doc__ or "").split("\n")[0], _leaf(kind))
-        for family in FAMILIES
-        for name, kind in family.benches.items()
-    }
-    return Group(text, "benchmark", leaves)
+    kinds = {name: kind for family in FAMILIES for name, kind in family.benches.items()}
+    return group_of(Bench, "benchmark", kinds, text)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgrad_lab.commands.demo import AGAIN
-from synthgrad_lab.commands.words import Command, Group, Json, Leaf, to_write, with_options
+from synthgrad_lab.commands.words import Command, Group, Json, group_of, to_write
 from synthgrad_lab.families import FAMILIES
 from synthgrad_lab.running.family import Family
 from synthgrad_lab.running.ranges import Threads
@@ -117,16 +117,8 @@ def family_of_experiment(name: str) -> Family:
     return next(family for family in FAMILIES if name in family.experiments)
 
 
-def _leaf(experiment: type[Any]) -> Leaf:
-    return lambda words: with_options(Reproduce, "experiment", experiment(), experiment.__doc__ or "")
-
-
 def group() -> Group:
     """All experiments."""
     text = "Run an experiment, and write its tables from the records.\n\nExample: synthgrad reproduce clocks"
-    leaves = {
-        name: ((kind.__doc__ or "").split("\n")[0], _leaf(kind))
-        for family in FAMILIES
-        for name, kind in family.experiments.items()
-    }
-    return Group(text, "experiment", leaves)
+    kinds = {name: kind for family in FAMILIES for name, kind in family.experiments.items()}
+    return group_of(Reproduce, "experiment", kinds, text)

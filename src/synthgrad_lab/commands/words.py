@@ -73,6 +73,23 @@ def with_options(base: type[Command], name: str, options: Any, text: str = "") -
     return made
 
 
+def group_of(base: type[Command], name: str, kinds: Mapping[str, type[Any]], text: str) -> Group:
+    """A command for each class: its fields are options, its docstring is the help.
+
+    Args:
+        base: the command; an instance of the class is its field ``name``.
+        name: of the field, and what help calls the next word.
+        kinds: classes by that word.
+        text: the group's help.
+    """
+
+    def leaf(kind: type[Any]) -> tuple[str, Leaf]:
+        docs = kind.__doc__ or ""
+        return docs.split("\n")[0], lambda words: with_options(base, name, kind(), docs)
+
+    return Group(text, name, {word: leaf(kind) for word, kind in kinds.items()})
+
+
 def parse(kind: Any, words: Sequence[str], prog: str) -> Any:
     """A command from its words.
 

@@ -10,6 +10,7 @@ from typing import Any
 from synthgrad_lab.recurrent.settings import LABELS, Method, Settings
 from synthgrad_lab.running.bench import Bar, Bench
 from synthgrad_lab.running.jsonl import Row
+from synthgrad_lab.running.ranges import Count
 from synthgrad_lab.running.settings import vary
 
 CELLS = ("rnn", "gru", "lstm")
@@ -28,11 +29,11 @@ LATER = 500
 class Recurrent(Bench):
     """Time and memory of an update on ``add``, by cell and method: one thread, methods interleaved, 100 streams."""
 
-    widths: tuple[int, ...] = (32, 256)
+    widths: tuple[Count, ...] = (32, 256)
     """Units of the core; M has 64 hidden units."""
-    T: int = 5
+    T: Count = 5
     """Steps of a chunk."""
-    repeats: int = 15
+    repeats: Count = 15
     """Rounds of timing."""
 
     def measure(self, bar: Bar) -> tuple[list[Row], dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from synthgrad_lab.running.gather import gather, lacking, records
 from synthgrad_lab.running.jsonl import Row
-from synthgrad_lab.running.settings import Settings
+from synthgrad_lab.running.settings import Checked, Settings
 
 Label = str | int | float
 
@@ -30,7 +30,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Checked):
     """What ``synthgrad reproduce NAME`` runs. A subclass's fields are the options of that command.
 
     ``name`` and ``records`` are class attributes: the command's word, and the folder below ``results/``.

@@ -8,6 +8,7 @@ import pytest
 
 from synthgrad_lab.cli import main
 from synthgrad_lab.clocks import settings as clocks
+from synthgrad_lab.families import FAMILIES
 from synthgrad_lab.feedforward import settings as feedforward
 from synthgrad_lab.feedforward.training import rows_of
 from synthgrad_lab.recurrent import settings as recurrent
@@ -37,6 +38,17 @@ NUMBERS = [(of, name, *found) for of in CLASSES for name, found in ranges_of(of)
 def test_every_number_among_the_settings_has_a_range():
     assert len(NUMBERS) > 75
     assert all(isinstance(allowed, Range) for *_, allowed in NUMBERS)
+
+
+OPTIONS = [kind for f in FAMILIES for kinds in (f.experiments, f.benches) for kind in kinds.values()]
+
+
+@pytest.mark.parametrize("kind", OPTIONS, ids=lambda kind: kind.__name__)
+def test_every_number_among_the_options_of_experiments_and_benchmarks_is_checked(kind):
+    for name in ranges_of(kind):
+        given = getattr(kind(), name)
+        with pytest.raises(ValueError, match=rf"^{name}=-1: it must be "):
+            kind(**{name: (-1,) if isinstance(given, tuple) else -1})
 
 
 @pytest.mark.parametrize(("of", "name", "whole", "allowed"), NUMBERS)
@@ -97,7 +109,8 @@ def test_the_command_refuses_them_and_writes_nothing(tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(
     "words",
     ["demo --seeds 0", "demo --steps=-1", "demo --workers 0", "bench step --repeats 0", "bench step --widths 0",
-     "bench scale --stages 1", "bench faults --faults=-3", "reproduce sparse --steps 0", "reproduce sparse --seeds 0",
+     "bench scale --stages 1", "bench faults --faults=-3",
+     "bench recurrent --widths 0", "reproduce sparse --steps 0", "reproduce sparse --seeds 0",
      "reproduce clocks --workers 9999"],
 )  # fmt: skip
 def test_options_that_count_are_refused_by_name(capsys, words):

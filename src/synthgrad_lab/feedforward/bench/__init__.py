@@ -12,14 +12,13 @@ from synthgrad_lab.feedforward.settings import LABELS, METHODS
 from synthgrad_lab.running.bench import Bar, Bench
 from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.ranges import Count, FromTwo
-from synthgrad_lab.running.settings import Checked
 
 DEPTHS = (4, 8, 16, 32)
 """Layers of the chains whose memory is measured."""
 
 
 @dataclass(frozen=True)
-class Step(Bench, Checked):
+class Step(Bench):
     """Time of a training step relative to backpropagation's, beside what its arithmetic predicts."""
 
     widths: tuple[Count, ...] = (256, 1024)
@@ -37,7 +36,7 @@ class Step(Bench, Checked):
 
 
 @dataclass(frozen=True)
-class Memory(Bench, Checked):
+class Memory(Bench):
     """Peak memory of a step over depth: backpropagation keeps all layers' activations, unlocked DNI one layer's."""
 
     width: Count = 256
@@ -61,7 +60,7 @@ class Memory(Bench, Checked):
 
 
 @dataclass(frozen=True)
-class Methods(Bench, Checked):
+class Methods(Bench):
     """Time, parameters and memory of each method on each of the paper's networks, relative to backpropagation's."""
 
     repeats: Count = 15

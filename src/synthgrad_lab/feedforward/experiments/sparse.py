@@ -13,7 +13,7 @@ from synthgrad_lab.running.experiment import Experiment, Planned
 from synthgrad_lab.running.gather import records
 from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.ranges import Count
-from synthgrad_lab.running.settings import Checked, vary
+from synthgrad_lab.running.settings import vary
 from synthgrad_lab.running.versions import counted, split
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ PANELS: dict[tuple[Method, str], str] = {
 
 
 @dataclass(frozen=True)
-class Sparse(Experiment, Checked):
+class Sparse(Experiment):
     """Update each layer with a probability only: errors and a figure, with and without labels."""
 
     values: tuple[Chance, ...] = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)

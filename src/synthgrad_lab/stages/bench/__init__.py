@@ -8,11 +8,10 @@ from typing import Any, Literal
 from synthgrad_lab.running.bench import Bar, Bench
 from synthgrad_lab.running.jsonl import Row
 from synthgrad_lab.running.ranges import Count, FromTwo
-from synthgrad_lab.running.settings import Checked
 
 
 @dataclass(frozen=True)
-class StagesBench(Bench, Checked):
+class StagesBench(Bench):
     """Throughput of stages beside the pipeline schedules GPipe, 1F1B and ZBV."""
 
     emulate: bool = False
@@ -34,7 +33,7 @@ class StagesBench(Bench, Checked):
 
 
 @dataclass(frozen=True)
-class FaultsBench(Bench, Checked):
+class FaultsBench(Bench):
     """Cost of faults: stages are killed, stopped and slowed down at random while the others train on."""
 
     unlock: Literal["complete", "update"] = "complete"
@@ -51,7 +50,7 @@ class FaultsBench(Bench, Checked):
 
 
 @dataclass(frozen=True)
-class ScaleBench(Bench, Checked):
+class ScaleBench(Bench):
     """Cost of each further stage, in chains of emulated stages on this machine."""
 
     stages: tuple[FromTwo, ...] = (2, 4, 8, 16)
